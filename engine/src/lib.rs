@@ -1,0 +1,10 @@
+//! Runs a plan: reads splits, moves batches through chains of operators on worker threads, cuts consistent
+//! checkpoints and publishes them in a job log, so that every event is shown once by every sink.
+//!
+//! The engine parses no SQL and names no outside system. A front end hands it a [`plan::Plan`]; connectors implement
+//! [`source::Source`] and [`sink::Sink`].
+
+pub mod connector;
+pub mod plan;
+pub mod sink;
+pub mod source;

@@ -1,0 +1,184 @@
+//! A job as the engine runs it: sources, operators and sinks, and the edges between them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::physical_expr::PhysicalExpr;
+
+use crate::sink::Sink;
+use crate::source::{EventTimeBound, Source, SourceColumn};
+
+/// A checked job. Operators are in topological order: an edge comes from a source or from an earlier operator.
+#[derive(Clone)]
+pub struct Plan {
+    pub name: String,
+    pub sources: Vec<SourceNode>,
+    pub operators: Vec<OperatorNode>,
+    pub sinks: Vec<SinkNode>,
+    /// Index of the sink that takes records which cannot be processed. Its schema is [`dead_letter_schema`].
+    pub dead_letter: usize,
+}
+
+/// A source table, read once however many inserts use it.
+#[derive(Clone)]
+pub struct SourceNode {
+    pub table: String,
+    pub source: Arc<dyn Source>,
+    /// What the reader delivers.
+    pub columns: Vec<SourceColumn>,
+    /// Whether the engine appends [`NOW_COLUMN`] to each batch: the time at which the batch was taken in.
+    pub now: bool,
+    pub watermark: Option<WatermarkSpec>,
+}
+
+impl SourceNode {
+    /// The columns of the batches that leave the source.
+    pub fn schema(&self) -> SchemaRef {
+        let mut fields: Vec<_> = self.columns.iter().map(|c| c.field.clone()).collect();
+        if self.now {
+            fields.push(Arc::new(Field::new(NOW_COLUMN, instant(), false)));
+        }
+        Arc::new(Schema::new(fields))
+    }
+}
+
+/// How event time progresses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WatermarkSpec {
+    /// Column index; its type is [`instant`].
+    pub column: usize,
+    /// How far rows may be out of order.
+    pub delay: Duration,
+    /// Event times further ahead of the log's timestamp are rejected by the reader.
+    pub max_ahead: Duration,
+}
+
+impl WatermarkSpec {
+    pub fn bound(&self) -> EventTimeBound {
+        EventTimeBound { column: self.column, max_ahead: self.max_ahead }
+    }
+}
+
+/// `now()` in a query is this column: the time is read once per batch, at the edge.
+pub const NOW_COLUMN: &str = "__now";
+/// The log's own timestamp of a row, where an operator needs it and the query does not select it.
+pub const LOG_TIME_COLUMN: &str = "__log_time";
+
+/// `TIMESTAMP`: an instant, nanoseconds since 1970, UTC.
+pub fn instant() -> DataType {
+    DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
+}
+
+/// Where an edge begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum From {
+    Source(usize),
+    Operator(usize),
+}
+
+/// An edge. With `exchange`, rows with equal values in these columns meet at one worker; without, they stay where they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    pub from: From,
+    pub exchange: Option<Vec<usize>>,
+}
+
+impl Edge {
+    pub fn forward(from: From) -> Self {
+        Edge { from, exchange: None }
+    }
+}
+
+#[derive(Clone)]
+pub struct OperatorNode {
+    /// What the operator is (kind, source, keys, types), never where it stands: state is found by it after a change of the query.
+    pub id: String,
+    pub inputs: Vec<Edge>,
+    pub operator: Operator,
+    /// Of the rows that leave it.
+    pub schema: SchemaRef,
+}
+
+#[derive(Clone)]
+pub enum Operator {
+    Transform(Transform),
+    Deduplicate(Deduplicate),
+}
+
+/// Stateless steps, fused: filter, then expand lists, then project, evaluated directly on the batch.
+#[derive(Clone)]
+pub struct Transform {
+    pub steps: Vec<Step>,
+}
+
+/// One step of a [`Transform`].
+#[derive(Clone)]
+pub enum Step {
+    Filter(Arc<dyn PhysicalExpr>),
+    Project { expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
+    /// Each row becomes one row per element of the list in `column`; a row without elements vanishes, unless `keep_empty`.
+    Unnest { column: usize, keep_empty: bool, schema: SchemaRef },
+}
+
+/// Lets the first row of each key through, within a window of the log's clock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deduplicate {
+    pub keys: Vec<usize>,
+    /// Column of the row's time, type [`instant`]: the log's timestamp, or the event time by choice.
+    pub time: usize,
+    pub clock: DedupClock,
+    pub within: Duration,
+    pub late: LatePolicy,
+    /// `Partition`: the key decides the partition, so the edge into the operator has no exchange.
+    pub scope: Scope,
+    /// Bytes of keys in memory beyond which cold ones go to disk, for the whole process.
+    pub memory: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Global,
+    Partition,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DedupClock {
+    /// The log's timestamps: a device with a wrong clock is judged like any other.
+    Log,
+    Event,
+}
+
+/// What happens to a row that is older than the window, so that nobody can say whether it is a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LatePolicy {
+    Keep,
+    DeadLetter,
+    Drop,
+}
+
+/// A sink table and what flows into it.
+#[derive(Clone)]
+pub struct SinkNode {
+    pub table: String,
+    pub inputs: Vec<Edge>,
+    pub sink: Arc<dyn Sink>,
+    pub schema: SchemaRef,
+    /// How long entries may wait to be committed together; zero commits each entry at once.
+    pub commit_interval: Duration,
+}
+
+/// The columns of a dead-letter table.
+pub fn dead_letter_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("payload", DataType::Binary, true),
+        Field::new("error", DataType::Utf8, false),
+        Field::new("code", DataType::Utf8, false),
+        Field::new("table", DataType::Utf8, false),
+        Field::new("partition", DataType::Int32, true),
+        Field::new("offset", DataType::Int64, true),
+        Field::new("time", instant(), true),
+        Field::new("key", DataType::Binary, true),
+        Field::new("headers", DataType::Utf8, true),
+    ]))
+}
