@@ -4,7 +4,12 @@
 //! The engine parses no SQL and names no outside system. A front end hands it a [`plan::Plan`]; connectors implement
 //! [`source::Source`] and [`sink::Sink`].
 
+pub mod clock;
 pub mod connector;
+pub mod environment;
+pub mod job_log;
+pub mod key;
 pub mod plan;
+pub mod recovery;
 pub mod sink;
 pub mod source;

@@ -1,0 +1,335 @@
+//! The job log: a folder of numbered entries, each published by one conditional create.
+//!
+//! There is one linear order, and ownership of a key group is the last claim before. Whoever loses the race for a
+//! number reads what was written and tries the next one only if it still owns what it writes for. An answer that was
+//! lost is settled by reading, and an attempt is never given up or changed before its number is taken by another.
+
+pub mod entry;
+pub mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+
+use crate::environment::{Environment, backoff};
+use entry::{Entry, Kind, VERSION};
+use state::{LogError, LogState};
+
+/// How the log is kept.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// Entries stay at least this long after they were folded: a process that was frozen for less finds them.
+    pub retention: Duration,
+    /// Checkpoints between two snapshots.
+    pub fold_every: u64,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        LogSettings { retention: Duration::from_secs(24 * 3600), fold_every: 100 }
+    }
+}
+
+/// A log that cannot be read or written any more.
+#[derive(Debug, thiserror::Error)]
+pub enum JobLogError {
+    /// Another process owns what this one wanted to write for.
+    #[error("another process took this job over at entry {at} (writer {by})")]
+    Fenced { at: u64, by: String },
+    #[error("the job log is damaged: {0}")]
+    Damaged(#[from] LogError),
+    #[error("the job log's entry {number} cannot be read: {what}")]
+    Unreadable { number: u64, what: String },
+    #[error("this store ignores 'create only if absent', so two processes could not be told apart: {0}")]
+    NoConditionalCreate(String),
+    #[error("the job log's store failed: {0}")]
+    Store(#[from] object_store::Error),
+}
+
+/// One process's hold on a job log.
+pub struct JobLog {
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+    environment: Arc<dyn Environment>,
+    settings: LogSettings,
+    writer: String,
+    attempts: u64,
+    state: Option<LogState>,
+    /// When the tip was last read or written, on the clock that counts suspension.
+    tip_seen: Duration,
+    since_fold: u64,
+}
+
+impl JobLog {
+    /// Reads the log in `root`. The first use of a folder also proves that the store honours conditional creates.
+    pub async fn open(
+        store: Arc<dyn ObjectStore>,
+        root: Path,
+        environment: Arc<dyn Environment>,
+        settings: LogSettings,
+    ) -> Result<Self, JobLogError> {
+        let writer = environment.writer_id();
+        let tip_seen = environment.elapsed();
+        let mut log =
+            JobLog { store, root, environment, settings, writer, attempts: 0, state: None, tip_seen, since_fold: 0 };
+        log.read_all().await?;
+        if log.state.is_none() {
+            log.probe().await?;
+        }
+        Ok(log)
+    }
+
+    /// What the log says; `None` before its first entry.
+    pub fn state(&self) -> Option<&LogState> {
+        self.state.as_ref()
+    }
+
+    /// This process start.
+    pub fn writer(&self) -> &str {
+        &self.writer
+    }
+
+    /// Publishes an entry, or finds out that it may not. Tries for as long as the store fails: the caller bounds what
+    /// waits behind it. Returns the entry's number.
+    pub async fn append(&mut self, kind: Kind) -> Result<u64, JobLogError> {
+        self.attempts += 1;
+        let mut tries = 0;
+        loop {
+            let entry = Entry {
+                version: VERSION,
+                number: self.state.as_ref().map_or(1, |s| s.number + 1),
+                writer: self.writer.clone(),
+                attempt: self.attempts,
+                time: self.environment.now() / 1_000_000,
+                kind: kind.clone(),
+            };
+            self.may_append(&entry)?;
+            match self.create(&entry, &mut tries).await? {
+                Race::Won => {
+                    self.prove_not_folded(entry.number).await?;
+                    self.take_in(&entry)?;
+                    return Ok(entry.number);
+                }
+                Race::Lost(other) => self.take_in(&other)?,
+            }
+        }
+    }
+
+    /// Whether [`JobLog::fold`] is due.
+    pub fn fold_due(&self) -> bool {
+        self.since_fold >= self.settings.fold_every
+    }
+
+    /// Writes a snapshot and deletes what it makes superfluous: old entries by age, dropped parts by number. Never
+    /// needed for safety, so the first failure ends it until the next time.
+    pub async fn fold(&mut self) -> Result<(), object_store::Error> {
+        let Some(state) = self.state.as_mut() else { return Ok(()) };
+        self.since_fold = 0;
+        let now = self.environment.now() / 1_000_000;
+        let previous = state.folds.last().map_or(0, |(number, _)| *number);
+        state.folds.push((state.number, now));
+        let oldest_kept = now - self.settings.retention.as_millis() as i64;
+        let expired = state.folds.iter().rev().find(|(_, time)| *time <= oldest_kept).map_or(0, |(number, _)| *number);
+        let (deletable, retired): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.retired).into_iter().partition(|(entry, _)| *entry <= previous);
+        state.retired = retired;
+        let old_snapshots: Vec<u64> =
+            state.folds.iter().map(|(n, _)| *n).filter(|n| *n < expired.max(previous)).collect();
+        let first = state.cut + 1;
+        state.cut = state.cut.max(expired);
+        state.folds.retain(|(n, _)| *n >= expired.max(1));
+        let (number, last) = (state.number, state.cut);
+        let body = serde_json::to_vec(&state).unwrap_or_default();
+        self.environment.crash_point("before-fold");
+        put_new(&*self.store, &self.snapshot_path(number), body.into()).await?;
+        self.environment.crash_point("after-fold");
+        for n in first..=last {
+            delete(&*self.store, &self.entry_path(n)).await?;
+        }
+        for n in old_snapshots.into_iter().filter(|n| *n != number) {
+            delete(&*self.store, &self.snapshot_path(n)).await?;
+        }
+        for (_, name) in deletable {
+            delete(&*self.store, &self.root.clone().join(name)).await?;
+        }
+        Ok(())
+    }
+
+    /// The folder of a kind of file beside the log.
+    pub fn folder(&self, name: &str) -> Path {
+        self.root.clone().join(name)
+    }
+
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    fn may_append(&self, entry: &Entry) -> Result<(), JobLogError> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let groups: Vec<&String> = match &entry.kind {
+            Kind::Checkpoint(checkpoint) => checkpoint.groups.keys().collect(),
+            Kind::Release { groups } => groups.iter().collect(),
+            Kind::Claim(_) | Kind::Committed { .. } | Kind::Rejected(_) => vec![],
+        };
+        if state.owns_all(&self.writer, groups.iter().copied()) {
+            return Ok(());
+        }
+        let by = groups.iter().find_map(|g| state.groups.get(*g)?.owner.clone().filter(|o| *o != self.writer));
+        Err(JobLogError::Fenced { at: state.number, by: by.unwrap_or_else(|| "none".into()) })
+    }
+
+    /// One number is fought for until it is taken, by us or by another.
+    async fn create(&self, entry: &Entry, tries: &mut u32) -> Result<Race, JobLogError> {
+        let path = self.entry_path(entry.number);
+        let body = Bytes::from(serde_json::to_vec(entry).unwrap_or_default());
+        loop {
+            self.environment.crash_point("before-append");
+            let created = put_new(&*self.store, &path, body.clone()).await;
+            self.environment.crash_point("after-append");
+            let Err(error) = created else { return Ok(Race::Won) };
+            match self.read_entry(entry.number).await {
+                Ok(Some(there)) if there.writer == entry.writer && there.attempt == entry.attempt => {
+                    return Ok(Race::Won);
+                }
+                Ok(Some(other)) => return Ok(Race::Lost(Box::new(other))),
+                Ok(None) | Err(JobLogError::Store(_)) => {
+                    tracing::warn!(entry = entry.number, %error, "the job log did not answer an append; asking again");
+                    tokio::time::sleep(backoff(&*self.environment, *tries)).await;
+                    *tries += 1;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
+    /// A number that was folded and deleted can be created again by a process that slept through it. The snapshots tell.
+    async fn prove_not_folded(&mut self, number: u64) -> Result<(), JobLogError> {
+        let now = self.environment.elapsed();
+        let asleep = now.saturating_sub(self.tip_seen);
+        self.tip_seen = now;
+        if number == 1 || asleep < self.settings.retention / 2 {
+            return Ok(());
+        }
+        let mut tries = 0;
+        let newest = loop {
+            match self.newest_snapshot().await {
+                Ok(newest) => break newest,
+                Err(error) => {
+                    tracing::warn!(%error, "the job log's snapshots cannot be listed; asking again");
+                    tokio::time::sleep(backoff(&*self.environment, tries)).await;
+                    tries += 1;
+                }
+            }
+        };
+        match newest {
+            Some(snapshot) if snapshot >= number => Err(JobLogError::Fenced { at: snapshot, by: "a successor".into() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_in(&mut self, entry: &Entry) -> Result<(), JobLogError> {
+        match &mut self.state {
+            Some(state) => state.apply(entry)?,
+            None => self.state = Some(LogState::born(entry)?),
+        }
+        self.tip_seen = self.environment.elapsed();
+        self.since_fold += matches!(entry.kind, Kind::Checkpoint(_)) as u64;
+        Ok(())
+    }
+
+    /// The newest snapshot and everything after it. A cut that passes the reader by makes it start over.
+    async fn read_all(&mut self) -> Result<(), JobLogError> {
+        loop {
+            let snapshot = self.newest_snapshot().await?;
+            self.state = match snapshot {
+                Some(number) => match self.read_snapshot(number).await? {
+                    Some(state) => Some(state),
+                    None => continue,
+                },
+                None => None,
+            };
+            loop {
+                let next = self.state.as_ref().map_or(1, |s| s.number + 1);
+                match self.read_entry(next).await? {
+                    Some(entry) => self.take_in(&entry)?,
+                    None => break,
+                }
+            }
+            let reached = self.state.as_ref().map_or(0, |s| s.number);
+            if self.newest_snapshot().await?.is_none_or(|newest| newest <= reached) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn newest_snapshot(&self) -> Result<Option<u64>, object_store::Error> {
+        let listed: Vec<_> = self.store.list(Some(&self.folder("snapshots"))).try_collect().await?;
+        Ok(listed.iter().filter_map(|m| m.location.filename()?.strip_suffix(".json")?.parse().ok()).max())
+    }
+
+    async fn read_snapshot(&self, number: u64) -> Result<Option<LogState>, JobLogError> {
+        let Some(body) = get(&*self.store, &self.snapshot_path(number)).await? else { return Ok(None) };
+        let parsed: LogState = serde_json::from_slice(&body)
+            .map_err(|e| JobLogError::Unreadable { number, what: format!("snapshot: {e}") })?;
+        if parsed.version > VERSION {
+            return Err(LogError::Version { number, found: parsed.version }.into());
+        }
+        Ok(Some(parsed))
+    }
+
+    async fn read_entry(&self, number: u64) -> Result<Option<Entry>, JobLogError> {
+        let Some(body) = get(&*self.store, &self.entry_path(number)).await? else { return Ok(None) };
+        let parsed = serde_json::from_slice(&body);
+        parsed.map(Some).map_err(|e| JobLogError::Unreadable { number, what: e.to_string() })
+    }
+
+    /// Creates one object twice. Some stores that speak S3 take the condition and ignore it.
+    async fn probe(&self) -> Result<(), JobLogError> {
+        let path = self.folder("probe").join(self.environment.writer_id());
+        put_new(&*self.store, &path, Bytes::from_static(b"{}")).await?;
+        let second = put_new(&*self.store, &path, Bytes::from_static(b"{}")).await;
+        delete(&*self.store, &path).await?;
+        match second {
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(()) => Err(JobLogError::NoConditionalCreate(path.to_string())),
+        }
+    }
+
+    fn entry_path(&self, number: u64) -> Path {
+        self.folder("log").join(format!("{number:020}.json"))
+    }
+
+    fn snapshot_path(&self, number: u64) -> Path {
+        self.folder("snapshots").join(format!("{number:020}.json"))
+    }
+}
+
+enum Race {
+    Won,
+    Lost(Box<Entry>),
+}
+
+/// Writes an object that must not be there yet.
+pub async fn put_new(store: &dyn ObjectStore, path: &Path, body: Bytes) -> Result<(), object_store::Error> {
+    store.put_opts(path, body.into(), PutOptions::from(PutMode::Create)).await.map(|_| ())
+}
+
+async fn get(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>, object_store::Error> {
+    match store.get(path).await {
+        Ok(found) => Ok(Some(found.bytes().await?)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn delete(store: &dyn ObjectStore, path: &Path) -> Result<(), object_store::Error> {
+    match store.delete(path).await {
+        Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
