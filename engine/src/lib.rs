@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod connector;
+pub mod dedup;
 pub mod environment;
 pub mod job_log;
 pub mod key;
@@ -13,3 +14,4 @@ pub mod plan;
 pub mod recovery;
 pub mod sink;
 pub mod source;
+pub mod transform;
