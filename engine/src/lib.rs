@@ -5,13 +5,20 @@
 //! [`source::Source`] and [`sink::Sink`].
 
 pub mod clock;
+pub mod committer;
 pub mod connector;
+pub mod dead_letter;
 pub mod dedup;
 pub mod environment;
+pub mod inbox;
 pub mod job_log;
 pub mod key;
+pub mod metrics;
 pub mod plan;
+pub mod publisher;
 pub mod recovery;
+pub mod routing;
 pub mod sink;
 pub mod source;
 pub mod transform;
+pub mod worker;

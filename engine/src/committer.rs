@@ -1,0 +1,105 @@
+//! Shows published entries in one sink: in order, again after any error, with a growing pause while the sink is away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::environment::{Environment, backoff};
+use crate::job_log::entry::{RejectedRows, Shown};
+use crate::metrics::SinkMetrics;
+use crate::publisher::Request;
+use crate::sink::{Committable, Committed, Sink, SinkContext, SinkError};
+
+/// One sink's way from published to shown.
+pub struct Committer {
+    pub sink: Arc<dyn Sink>,
+    pub context: SinkContext,
+    pub commit_interval: Duration,
+    pub environment: Arc<dyn Environment>,
+    pub metrics: Arc<SinkMetrics>,
+    pub publisher: mpsc::UnboundedSender<Request>,
+}
+
+/// What a committer tells the coordinator.
+pub enum CommitEvent {
+    Shown(Vec<Shown>),
+    Failed(SinkError),
+}
+
+impl Committer {
+    pub async fn run(
+        self,
+        mut published: mpsc::UnboundedReceiver<Committable>,
+        events: mpsc::UnboundedSender<CommitEvent>,
+    ) {
+        let mut last = tokio::time::Instant::now() - self.commit_interval;
+        while let Some(first) = published.recv().await {
+            let mut entries = vec![first];
+            // Entries that come before it is time wait and are shown together. A closed queue means: the job ends, show now.
+            let due = last + self.commit_interval;
+            while let Ok(Some(next)) = tokio::time::timeout_at(due, published.recv()).await {
+                entries.push(next);
+            }
+            while let Ok(next) = published.try_recv() {
+                entries.push(next);
+            }
+            last = tokio::time::Instant::now();
+            match self.show(entries).await {
+                Ok(shown) => {
+                    let _ = self.publisher.send(Request::Shown(shown.clone()));
+                    let _ = events.send(CommitEvent::Shown(shown));
+                }
+                Err(error) => {
+                    let _ = events.send(CommitEvent::Failed(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks until the sink has shown all of them.
+    pub async fn show(&self, mut entries: Vec<Committable>) -> Result<Vec<Shown>, SinkError> {
+        let begun = self.environment.now();
+        let mut tries = 0;
+        loop {
+            self.environment.crash_point("before-commit");
+            match self.sink.commit(&self.context, &entries).await {
+                Ok(Committed::Done) => break,
+                Ok(Committed::Rejected { entry, rows }) => self.leave_out(&mut entries, entry, rows).await?,
+                Err(SinkError::Retry { place, what }) => {
+                    tracing::warn!(sink = %self.context.sink, %place, %what, "not committed yet; trying again");
+                    self.metrics.retries.add(1);
+                    *self.metrics.trouble.write() = Some(format!("{place}: {what}"));
+                    tokio::time::sleep(backoff(&*self.environment, tries)).await;
+                    tries += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.environment.crash_point("after-commit");
+        *self.metrics.trouble.write() = None;
+        self.metrics.commits.add(1);
+        self.metrics.last_commit_micros.set(((self.environment.now() - begun).max(0) / 1000) as u64);
+        self.metrics.last_entry.set(entries.last().map_or(0, |e| e.entry));
+        Ok(entries.iter().map(|e| Shown { entry: e.entry, sink: self.context.sink.clone() }).collect())
+    }
+
+    /// Records which rows every try leaves out, before one does.
+    async fn leave_out(
+        &self,
+        entries: &mut [Committable],
+        entry: u64,
+        rows: Vec<crate::sink::RejectedRow>,
+    ) -> Result<(), SinkError> {
+        self.metrics.rejected.add(rows.len() as u64);
+        if let Some(committable) = entries.iter_mut().find(|e| e.entry == entry) {
+            committable.excluded.extend(rows.iter().cloned());
+        }
+        let (done, recorded) = oneshot::channel();
+        let rejected = RejectedRows { entry, sink: self.context.sink.clone(), rows };
+        let gone = |_| SinkError::failed(&self.context.sink, "the job ended while rows were being rejected");
+        self.publisher.send(Request::Rejected(rejected, done)).map_err(|e| gone(e.to_string()))?;
+        recorded.await.map_err(|e| gone(e.to_string()))
+    }
+}

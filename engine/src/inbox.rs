@@ -1,0 +1,73 @@
+//! What workers send one another. A queue here never blocks its sender: its bound is kept at the sources, as credits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::record_batch::RecordBatch;
+use parking_lot::Mutex;
+
+use crate::clock::SplitClock;
+use crate::environment::Bell;
+use crate::source::{Position, SplitReader};
+
+/// Something for a worker to take in.
+pub enum Letter {
+    /// Rows for an operator or sink behind an exchange. `epoch` is the sender's: rows of a later one wait.
+    Rows { to: crate::routing::To, stage: usize, epoch: u64, split: usize, batch: RecordBatch },
+    /// A split's clocks, in order with its rows.
+    Clock { stage: usize, epoch: u64, source: usize, split: usize, clock: SplitClock },
+    /// The sender has cut everything before `stage`: no more rows of `epoch` come from it.
+    Passed { stage: usize, epoch: u64 },
+    /// The coordinator starts a new epoch: cut what came before.
+    Barrier { epoch: u64 },
+    /// A new split to read.
+    Split(Box<Assigned>),
+    /// A split that another worker reads: its clock counts from now on.
+    Known { source: usize, split: usize, group: String, clock: SplitClock },
+    Stop,
+}
+
+/// A split that this worker reads.
+pub struct Assigned {
+    pub source: usize,
+    /// Running number over all splits of the job.
+    pub split: usize,
+    /// The key group's name in the log.
+    pub group: String,
+    pub reader: Box<dyn SplitReader>,
+    pub position: Position,
+    pub clock: SplitClock,
+}
+
+/// A worker's mail.
+#[derive(Default)]
+pub struct Inbox {
+    letters: Mutex<VecDeque<Letter>>,
+    /// Rows that were sent and not yet worked on, parked ones included.
+    rows: AtomicUsize,
+    pub bell: Arc<Bell>,
+}
+
+impl Inbox {
+    pub fn send(&self, letter: Letter) {
+        if let Letter::Rows { batch, .. } = &letter {
+            self.rows.fetch_add(batch.num_rows(), Ordering::Relaxed);
+        }
+        self.letters.lock().push_back(letter);
+        self.bell.ring();
+    }
+
+    pub fn take(&self) -> Option<Letter> {
+        self.letters.lock().pop_front()
+    }
+
+    /// Rows have been worked on: there is room for others.
+    pub fn done(&self, rows: usize) {
+        self.rows.fetch_sub(rows, Ordering::Relaxed);
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows.load(Ordering::Relaxed)
+    }
+}

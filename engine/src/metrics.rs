@@ -1,0 +1,153 @@
+//! What a running job counts. Written by workers without a lock; read by whoever shows it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::RwLock;
+use serde::Serialize;
+
+use crate::clock::{SplitClock, UNHEARD};
+
+/// A number that anyone may raise or set.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Serialize for Gauge {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.get().serialize(serializer)
+    }
+}
+
+/// The numbers of one job.
+#[derive(Debug, Default, Serialize)]
+pub struct Metrics {
+    pub splits: RwLock<BTreeMap<String, Arc<SplitMetrics>>>,
+    pub sinks: RwLock<BTreeMap<String, Arc<SinkMetrics>>>,
+    pub dedup: RwLock<BTreeMap<String, Arc<DedupMetrics>>>,
+    pub checkpoints: CheckpointMetrics,
+    /// Rows and records that went to the dead letter.
+    pub dead_letters: Gauge,
+}
+
+/// One split of a source.
+#[derive(Debug, Default, Serialize)]
+pub struct SplitMetrics {
+    pub records: Gauge,
+    pub rows: Gauge,
+    pub bytes: Gauge,
+    pub rejected: Gauge,
+    /// The next offset to read, and how many records the system says are behind it.
+    pub offset: Gauge,
+    pub lag: Gauge,
+    /// Nanoseconds since 1970; 0 before anything was heard.
+    pub event_time: Gauge,
+    pub log_time: SharedTime,
+    pub idle: Flag,
+}
+
+/// The log's clock of a split, as the other workers see it.
+#[derive(Debug)]
+pub struct SharedTime(AtomicI64);
+
+impl Default for SharedTime {
+    fn default() -> Self {
+        SharedTime(AtomicI64::new(UNHEARD))
+    }
+}
+
+impl SharedTime {
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Serialize for SharedTime {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Some(self.get()).filter(|t| *t != UNHEARD).serialize(serializer)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Flag(AtomicBool);
+
+impl Flag {
+    pub fn get(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Serialize for Flag {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.get().serialize(serializer)
+    }
+}
+
+impl SplitMetrics {
+    pub fn set_clock(&self, clock: &SplitClock) {
+        self.event_time.set(clock.event_time.max(0) as u64);
+        self.log_time.0.store(clock.log_time, Relaxed);
+        self.idle.0.store(clock.idle, Relaxed);
+    }
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct SinkMetrics {
+    pub rows: Gauge,
+    pub commits: Gauge,
+    pub last_entry: Gauge,
+    /// Entries that are published and not shown.
+    pub uncommitted: Gauge,
+    pub retries: Gauge,
+    pub last_commit_micros: Gauge,
+    pub rejected: Gauge,
+    /// Why the sink does not commit just now.
+    pub trouble: RwLock<Option<String>>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct DedupMetrics {
+    pub rows: Gauge,
+    pub copies: Gauge,
+    /// Too old to be judged.
+    pub unjudged: Gauge,
+    /// By worker: live keys and their bytes.
+    pub size: RwLock<BTreeMap<usize, (u64, u64)>>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct CheckpointMetrics {
+    pub entry: Gauge,
+    pub count: Gauge,
+    /// When the last one was published, nanoseconds since 1970.
+    pub published_at: Gauge,
+    /// From barrier to publication.
+    pub last_micros: Gauge,
+    pub last_bytes: Gauge,
+    /// Cuts that wait to be published.
+    pub waiting: Gauge,
+}
+
+impl Metrics {
+    pub fn split(&self, group: &str) -> Arc<SplitMetrics> {
+        self.splits.write().entry(group.to_string()).or_default().clone()
+    }
+    pub fn sink(&self, name: &str) -> Arc<SinkMetrics> {
+        self.sinks.write().entry(name.to_string()).or_default().clone()
+    }
+    pub fn dedup(&self, id: &str) -> Arc<DedupMetrics> {
+        self.dedup.write().entry(id.to_string()).or_default().clone()
+    }
+}

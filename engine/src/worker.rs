@@ -1,0 +1,550 @@
+//! A worker: reads its splits, moves rows through the chains, and cuts its state at barriers. Never waits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray, RecordBatch, TimestampNanosecondArray, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::TimestampNanosecondType;
+use arrow::error::ArrowError;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::clock::{SplitClock, UNHEARD};
+use crate::dead_letter;
+use crate::dedup::{Dedup, DedupSnapshot};
+use crate::environment::{Environment, Progress};
+use crate::inbox::{Assigned, Inbox, Letter};
+use crate::key::{Key, keys};
+use crate::metrics::{DedupMetrics, Metrics, SinkMetrics, SplitMetrics};
+use crate::plan::{Operator, Plan, Scope, Transform};
+use crate::routing::{Routes, To, Way};
+use crate::sink::{SinkContext, SinkError, SinkWriter, Token};
+use crate::source::{Position, Read, ReadLimit, ReadStatus, Rejected, SourceError};
+
+/// The bounds of what a worker holds.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// What one read takes.
+    pub read: ReadLimit,
+    /// Rows on their way to one worker through exchanges; at this, no source is read.
+    pub exchange_rows: usize,
+    /// Rows and buffered bytes of the open epoch; at these, sources wait for the next barrier.
+    pub epoch_rows: usize,
+    pub epoch_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            read: ReadLimit { records: 4096, bytes: 4 << 20 },
+            exchange_rows: 256 * 1024,
+            epoch_rows: 4_000_000,
+            epoch_bytes: 512 << 20,
+        }
+    }
+}
+
+/// Why a worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error("rows cannot be moved: {0}")]
+    Arrow(#[from] ArrowError),
+}
+
+/// What a worker tells the coordinator.
+pub enum WorkerEvent {
+    Cut(WorkerCut),
+    /// A bounded split is complete.
+    Ended {
+        split: usize,
+    },
+    Failed(WorkerError),
+}
+
+/// A worker's part of a cut: everything before the barrier, nothing after it.
+pub struct WorkerCut {
+    pub epoch: u64,
+    pub splits: Vec<SplitCut>,
+    /// State changes, by operator.
+    pub state: Vec<(usize, DedupSnapshot)>,
+    /// Rows on their way to durability, by sink. Ends with the dead letter's.
+    pub prepared: Vec<(usize, Prepared)>,
+}
+
+pub type Prepared = BoxFuture<'static, Result<Option<Token>, SinkError>>;
+
+pub struct SplitCut {
+    pub group: String,
+    pub position: Position,
+    pub clock: SplitClock,
+    pub finished: bool,
+}
+
+/// What all workers of a job share.
+pub struct Shared {
+    pub plan: Plan,
+    pub routes: Routes,
+    pub limits: Limits,
+    pub environment: Arc<dyn Environment>,
+    pub metrics: Arc<Metrics>,
+    pub inboxes: Vec<Arc<Inbox>>,
+    /// By sink.
+    pub contexts: Vec<SinkContext>,
+    pub events: UnboundedSender<WorkerEvent>,
+}
+
+pub struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    splits: Vec<Task>,
+    next: usize,
+    /// Every split of the job, for those who may not run ahead of the slowest.
+    known: Vec<(usize, Arc<SplitMetrics>)>,
+    operators: Vec<State>,
+    writers: BTreeMap<(usize, usize), Box<dyn SinkWriter>>,
+    sink_metrics: Vec<Arc<SinkMetrics>>,
+    stages: Vec<Stage>,
+    cut: Option<WorkerCut>,
+    epoch_rows: usize,
+    stopped: bool,
+}
+
+struct Task {
+    assigned: Assigned,
+    metrics: Arc<SplitMetrics>,
+    first_log_time: i64,
+    finished: bool,
+}
+
+enum State {
+    Transform(Transform),
+    Dedup(Box<Dedup>, Arc<DedupMetrics>),
+}
+
+/// The operators between two exchanges. Stage 0 is cut by the coordinator's barrier; a later one when every worker has
+/// passed the one before.
+#[derive(Default)]
+struct Stage {
+    epoch: u64,
+    passed: usize,
+    parked: VecDeque<Letter>,
+}
+
+/// Where rows are: in which stage, and from which split.
+#[derive(Clone, Copy)]
+struct Place {
+    stage: usize,
+    split: usize,
+}
+
+impl Worker {
+    pub fn new(index: usize, shared: Arc<Shared>) -> Self {
+        let state = |node: &crate::plan::OperatorNode| match &node.operator {
+            Operator::Transform(transform) => State::Transform(transform.clone()),
+            Operator::Deduplicate(spec) => {
+                State::Dedup(Box::new(Dedup::new(spec.clone())), shared.metrics.dedup(&node.id))
+            }
+        };
+        Worker {
+            index,
+            splits: vec![],
+            next: 0,
+            known: vec![],
+            operators: shared.plan.operators.iter().map(state).collect(),
+            writers: BTreeMap::new(),
+            sink_metrics: shared.plan.sinks.iter().map(|s| shared.metrics.sink(&s.table)).collect(),
+            stages: (0..shared.routes.stages).map(|_| Stage { epoch: 1, ..Stage::default() }).collect(),
+            cut: None,
+            epoch_rows: 0,
+            stopped: false,
+            shared,
+        }
+    }
+
+    /// Takes in a part of an operator's state. Before the first step.
+    pub fn restore(&mut self, operator: usize, part: &RecordBatch) -> Result<(), ArrowError> {
+        let workers = self.shared.inboxes.len();
+        let index = self.index;
+        match &mut self.operators[operator] {
+            State::Dedup(dedup, _) => dedup.restore(part, |key: &Key| key.bucket() % workers == index),
+            State::Transform(_) => Ok(()),
+        }
+    }
+
+    /// Makes a split known before the first step; the worker that reads it gets it by letter or here.
+    pub fn know(&mut self, source: usize, split: usize, group: &str, clock: SplitClock, mine: bool) {
+        let metrics = self.shared.metrics.split(group);
+        metrics.set_clock(&clock);
+        self.known.push((source, metrics));
+        for (index, state) in self.operators.iter_mut().enumerate() {
+            if let State::Dedup(dedup, _) = state
+                && self.shared.routes.upstream[index].contains(&source)
+                && (mine || dedup.scope() == Scope::Global)
+            {
+                dedup.add_split(split, group, clock);
+            }
+        }
+    }
+
+    /// Does a little work. Called by one thread, again and again.
+    pub fn step(&mut self) -> Progress {
+        if self.stopped {
+            return Progress::Done;
+        }
+        match self.work() {
+            Ok(true) => Progress::Busy,
+            Ok(false) => Progress::Idle,
+            Err(error) => {
+                self.stopped = true;
+                let _ = self.shared.events.send(WorkerEvent::Failed(error));
+                Progress::Done
+            }
+        }
+    }
+
+    fn work(&mut self) -> Result<bool, WorkerError> {
+        let mut busy = false;
+        while let Some(letter) = self.shared.inboxes[self.index].take() {
+            self.take_in(letter)?;
+            busy = true;
+            if self.stopped {
+                return Ok(true);
+            }
+        }
+        Ok(self.may_read() && self.read_next()? || busy)
+    }
+
+    fn take_in(&mut self, letter: Letter) -> Result<(), WorkerError> {
+        match letter {
+            Letter::Rows { stage, epoch, .. } | Letter::Clock { stage, epoch, .. }
+                if epoch > self.stages[stage].epoch =>
+            {
+                self.stages[stage].parked.push_back(letter)
+            }
+            Letter::Rows { to, stage, split, batch, .. } => {
+                let rows = batch.num_rows();
+                self.deliver(to, batch, Place { stage, split })?;
+                self.shared.inboxes[self.index].done(rows);
+            }
+            Letter::Clock { stage, source, split, clock, .. } => self.set_clock(stage, source, split, clock),
+            Letter::Passed { stage, epoch } => {
+                debug_assert_eq!(epoch, self.stages[stage].epoch);
+                self.stages[stage].passed += 1;
+                if self.stages[stage].passed == self.shared.inboxes.len() {
+                    self.stages[stage].passed = 0;
+                    self.cut_stage(stage)?;
+                }
+            }
+            Letter::Barrier { epoch } => {
+                self.begin_cut(epoch);
+                self.cut_stage(0)?;
+            }
+            Letter::Split(assigned) => self.assign(*assigned),
+            Letter::Known { source, split, group, clock } => self.know(source, split, &group, clock, false),
+            Letter::Stop => self.stopped = true,
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, assigned: Assigned) {
+        let metrics = self.shared.metrics.split(&assigned.group);
+        let first_log_time = assigned.clock.log_time;
+        self.splits.push(Task { assigned, metrics, first_log_time, finished: false });
+    }
+
+    // Reading
+
+    fn may_read(&self) -> bool {
+        let limits = &self.shared.limits;
+        let room = self.shared.inboxes.iter().all(|i| i.rows() < limits.exchange_rows);
+        let buffered: usize = self.writers.values().map(|w| w.buffered()).sum();
+        let epoch_open = self.epoch_rows < limits.epoch_rows && buffered < limits.epoch_bytes;
+        room && epoch_open && self.writers.values().all(|w| w.ready())
+    }
+
+    /// Reads the next split that has something. Returns whether one had.
+    fn read_next(&mut self) -> Result<bool, WorkerError> {
+        for _ in 0..self.splits.len() {
+            self.next = (self.next + 1) % self.splits.len();
+            let at = self.next;
+            if self.splits[at].finished || self.is_ahead(at) {
+                continue;
+            }
+            let limit = self.shared.limits.read;
+            let read = self.splits[at].assigned.reader.read(limit)?;
+            let (got, more) = (read.records > 0, read.status == ReadStatus::More);
+            self.take_read(at, read)?;
+            if got || more {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A split that is more than a dedup's window ahead of the slowest waits, so that catching up costs bounded memory.
+    fn is_ahead(&self, at: usize) -> bool {
+        let task = &self.splits[at];
+        let source = task.assigned.source;
+        let Some(within) = self.window_of(source) else { return false };
+        let slowest = self.known.iter().filter(|(s, m)| *s == source && !m.idle.get()).map(|(_, m)| m.log_time.get());
+        let slowest = slowest.map(|t| if t == UNHEARD { task.first_log_time } else { t }).min();
+        match slowest {
+            Some(slowest) if slowest != UNHEARD && task.assigned.clock.log_time != UNHEARD => {
+                task.assigned.clock.log_time.saturating_sub(slowest) > within
+            }
+            _ => false,
+        }
+    }
+
+    fn window_of(&self, source: usize) -> Option<i64> {
+        let window = |(i, node): (usize, &crate::plan::OperatorNode)| match &node.operator {
+            Operator::Deduplicate(d) if self.shared.routes.upstream[i].contains(&source) => Some(d.within),
+            _ => None,
+        };
+        self.shared.plan.operators.iter().enumerate().filter_map(window).min().map(|w: Duration| w.as_nanos() as i64)
+    }
+
+    fn take_read(&mut self, at: usize, read: Read) -> Result<(), WorkerError> {
+        let task = &mut self.splits[at];
+        let (source, split) = (task.assigned.source, task.assigned.split);
+        let idle = matches!(read.status, ReadStatus::AtEnd | ReadStatus::Finished);
+        let event_time = read.batch.as_ref().and_then(|b| watermark(&self.shared.plan, source, b));
+        let before = task.assigned.clock;
+        task.assigned.position = read.position;
+        task.assigned.clock.advance(event_time, read.log_time, idle);
+        if task.first_log_time == UNHEARD {
+            task.first_log_time = task.assigned.clock.log_time;
+        }
+        let clock = task.assigned.clock;
+        let rows = read.batch.as_ref().map_or(0, |b| b.num_rows());
+        task.count(read.records, rows, read.bytes, read.rejected.len());
+        self.epoch_rows += rows + read.rejected.len();
+        if !read.rejected.is_empty() {
+            let table = self.shared.plan.sources[source].table.clone();
+            self.reject(&table, &read.rejected, Place { stage: 0, split })?;
+        }
+        if let Some(batch) = read.batch {
+            let batch = self.stamp(source, batch)?;
+            let ways = self.shared.clone();
+            self.send(&ways.routes.from_source[source], batch, Place { stage: 0, split })?;
+        }
+        if clock != before {
+            self.splits[at].metrics.set_clock(&clock);
+            self.spread_clock(source, split, clock);
+        }
+        if read.status == ReadStatus::Finished {
+            self.splits[at].finished = true;
+            let _ = self.shared.events.send(WorkerEvent::Ended { split });
+        }
+        Ok(())
+    }
+
+    /// The one place where a query's `now()` is read: once per batch.
+    fn stamp(&self, source: usize, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let node = &self.shared.plan.sources[source];
+        if !node.now {
+            return Ok(batch);
+        }
+        let now = TimestampNanosecondArray::from_value(self.shared.environment.now(), batch.num_rows());
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(now.with_timezone("UTC")));
+        RecordBatch::try_new(node.schema(), columns)
+    }
+
+    fn spread_clock(&mut self, source: usize, split: usize, clock: SplitClock) {
+        self.set_clock(0, source, split, clock);
+        for stage in &self.shared.routes.clocked_stages[source] {
+            for inbox in &self.shared.inboxes {
+                inbox.send(Letter::Clock { stage: *stage, epoch: self.stages[0].epoch, source, split, clock });
+            }
+        }
+    }
+
+    fn set_clock(&mut self, stage: usize, source: usize, split: usize, clock: SplitClock) {
+        let routes = &self.shared.routes;
+        for (index, state) in self.operators.iter_mut().enumerate() {
+            if let State::Dedup(dedup, _) = state
+                && routes.stage[index] == stage
+                && routes.upstream[index].contains(&source)
+            {
+                dedup.set_clock(split, clock);
+            }
+        }
+    }
+
+    // Moving rows
+
+    fn send(&mut self, ways: &[Way], batch: RecordBatch, place: Place) -> Result<(), WorkerError> {
+        for way in ways {
+            match &way.exchange {
+                None => self.deliver(way.to, batch.clone(), place)?,
+                Some(columns) => self.exchange(way.to, columns, &batch, place)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, to: To, columns: &[usize], batch: &RecordBatch, place: Place) -> Result<(), WorkerError> {
+        let stage = match to {
+            To::Operator(operator) => self.shared.routes.stage[operator],
+            To::Sink(_) => place.stage,
+        };
+        let epoch = self.stages[place.stage].epoch;
+        let workers = self.shared.inboxes.len();
+        let split = place.split;
+        if workers == 1 {
+            self.shared.inboxes[0].send(Letter::Rows { to, stage, epoch, split, batch: batch.clone() });
+            return Ok(());
+        }
+        let mut rows: Vec<Vec<u32>> = vec![vec![]; workers];
+        for (row, key) in keys(batch, columns)?.iter().enumerate() {
+            rows[key.bucket() % workers].push(row as u32);
+        }
+        for (worker, rows) in rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+            let batch = take_record_batch(batch, &UInt32Array::from(rows))?;
+            self.shared.inboxes[worker].send(Letter::Rows { to, stage, epoch, split, batch });
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, to: To, batch: RecordBatch, place: Place) -> Result<(), WorkerError> {
+        match to {
+            To::Sink(sink) => self.write(sink, &batch, place),
+            To::Operator(operator) => self.operate(operator, batch, place),
+        }
+    }
+
+    fn operate(&mut self, operator: usize, batch: RecordBatch, place: Place) -> Result<(), WorkerError> {
+        let shared = self.shared.clone();
+        let ways = &shared.routes.from_operator[operator];
+        match &mut self.operators[operator] {
+            State::Transform(transform) => {
+                let (done, failed) = transform.run(&batch);
+                for batch in done {
+                    self.send(ways, batch, place)?;
+                }
+                for failure in failed {
+                    let rejected = dead_letter::of_rows(&failure.row, "expression", &failure.error);
+                    self.reject("query", &rejected, place)?;
+                }
+            }
+            State::Dedup(dedup, metrics) => {
+                let judged = dedup.judge(place.split, &batch)?;
+                metrics.rows.add(batch.num_rows() as u64);
+                metrics.copies.add(judged.copies);
+                metrics.unjudged.add(judged.unjudged);
+                if let Some(late) = judged.late {
+                    let rejected = dead_letter::of_rows(&late, "late", "older than the deduplication window");
+                    self.reject("query", &rejected, place)?;
+                }
+                if let Some(passed) = judged.passed {
+                    self.send(ways, passed, place)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, sink: usize, batch: &RecordBatch, place: Place) -> Result<(), WorkerError> {
+        let at = (sink, place.stage);
+        if !self.writers.contains_key(&at) {
+            let writer = self.shared.plan.sinks[sink].sink.writer(&self.shared.contexts[sink])?;
+            self.writers.insert(at, writer);
+        }
+        if let Some(writer) = self.writers.get_mut(&at) {
+            writer.write(batch)?;
+            self.sink_metrics[sink].rows.add(batch.num_rows() as u64);
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, table: &str, rejected: &[Rejected], place: Place) -> Result<(), WorkerError> {
+        self.shared.metrics.dead_letters.add(rejected.len() as u64);
+        if let Some(first) = rejected.first() {
+            let (partition, offset) = (first.partition.unwrap_or(-1), first.offset.unwrap_or(-1));
+            tracing::warn!(table, partition, offset, records = rejected.len(), code = first.code, error = %first.error,
+                "sent to the dead letter");
+        }
+        let rows = dead_letter::rows(table, rejected)?;
+        self.write(self.shared.plan.dead_letter, &rows, place)
+    }
+
+    // Cutting
+
+    fn begin_cut(&mut self, epoch: u64) {
+        let split = |task: &Task| SplitCut {
+            group: task.assigned.group.clone(),
+            position: task.assigned.position.clone(),
+            clock: task.assigned.clock,
+            finished: task.finished,
+        };
+        let splits = self.splits.iter().map(split).collect();
+        self.cut = Some(WorkerCut { epoch, splits, state: vec![], prepared: vec![] });
+        self.epoch_rows = 0;
+    }
+
+    /// Cuts one stage: from here on its rows belong to the next epoch.
+    fn cut_stage(&mut self, stage: usize) -> Result<(), WorkerError> {
+        let Some(mut cut) = self.cut.take() else { return Ok(()) };
+        for (index, state) in self.operators.iter_mut().enumerate() {
+            if let State::Dedup(dedup, metrics) = state
+                && self.shared.routes.stage[index] == stage
+            {
+                cut.state.push((index, dedup.snapshot()?));
+                metrics.size.write().insert(self.index, dedup.size());
+            }
+        }
+        let dead_letter = self.shared.plan.dead_letter;
+        let of_stage = self.writers.iter_mut().filter(|((_, s), _)| *s == stage);
+        let (last, first): (Vec<_>, Vec<_>) = of_stage.partition(|((sink, _), _)| *sink == dead_letter);
+        for ((sink, _), writer) in first.into_iter().chain(last) {
+            cut.prepared.push((*sink, writer.prepare()));
+        }
+        let epoch = self.stages[stage].epoch;
+        self.stages[stage].epoch += 1;
+        if stage + 1 == self.stages.len() {
+            let _ = self.shared.events.send(WorkerEvent::Cut(cut));
+        } else {
+            self.cut = Some(cut);
+            for inbox in &self.shared.inboxes {
+                inbox.send(Letter::Passed { stage: stage + 1, epoch });
+            }
+        }
+        self.unpark(stage)
+    }
+
+    /// Rows that came too early for the last epoch are in time now.
+    fn unpark(&mut self, stage: usize) -> Result<(), WorkerError> {
+        for letter in std::mem::take(&mut self.stages[stage].parked) {
+            self.take_in(letter)?;
+        }
+        Ok(())
+    }
+}
+
+impl Task {
+    fn count(&self, records: usize, rows: usize, bytes: usize, rejected: usize) {
+        self.metrics.records.add(records as u64);
+        self.metrics.rows.add(rows as u64);
+        self.metrics.bytes.add(bytes as u64);
+        self.metrics.rejected.add(rejected as u64);
+        self.metrics.offset.set(self.assigned.position.offset.max(0) as u64);
+        self.metrics.lag.set(self.assigned.reader.lag().unwrap_or(0));
+    }
+}
+
+/// The highest event time of a batch, less the declared delay.
+fn watermark(plan: &Plan, source: usize, batch: &RecordBatch) -> Option<i64> {
+    let spec = plan.sources[source].watermark?;
+    let times = batch.column(spec.column).as_primitive_opt::<TimestampNanosecondType>()?;
+    if times.null_count() == times.len() {
+        return None;
+    }
+    arrow::compute::max(times).map(|t| t.saturating_sub(spec.delay.as_nanos() as i64))
+}
