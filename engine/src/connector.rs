@@ -23,7 +23,11 @@ pub trait Connector: Send + Sync {
     /// Builds the sink, or says everything that is wrong with the table. The table's columns are complete: a table
     /// that declares none has been given those of its query.
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
-        Err(vec![Problem::of(format!("'{}' cannot be written; it is a source only (table {})", self.name(), table.name))])
+        Err(vec![Problem::of(format!(
+            "'{}' cannot be written; it is a source only (table {})",
+            self.name(),
+            table.name
+        ))])
     }
 }
 

@@ -14,17 +14,39 @@ use crate::source::{Position, SplitReader};
 /// Something for a worker to take in.
 pub enum Letter {
     /// Rows for an operator or sink behind an exchange. `epoch` is the sender's: rows of a later one wait.
-    Rows { to: crate::routing::To, stage: usize, epoch: u64, split: usize, batch: RecordBatch },
+    Rows {
+        to: crate::routing::To,
+        stage: usize,
+        epoch: u64,
+        split: usize,
+        batch: RecordBatch,
+    },
     /// A split's clocks, in order with its rows.
-    Clock { stage: usize, epoch: u64, source: usize, split: usize, clock: SplitClock },
+    Clock {
+        stage: usize,
+        epoch: u64,
+        source: usize,
+        split: usize,
+        clock: SplitClock,
+    },
     /// The sender has cut everything before `stage`: no more rows of `epoch` come from it.
-    Passed { stage: usize, epoch: u64 },
+    Passed {
+        stage: usize,
+        epoch: u64,
+    },
     /// The coordinator starts a new epoch: cut what came before.
-    Barrier { epoch: u64 },
+    Barrier {
+        epoch: u64,
+    },
     /// A new split to read.
     Split(Box<Assigned>),
     /// A split that another worker reads: its clock counts from now on.
-    Known { source: usize, split: usize, group: String, clock: SplitClock },
+    Known {
+        source: usize,
+        split: usize,
+        group: String,
+        clock: SplitClock,
+    },
     Stop,
 }
 

@@ -115,6 +115,9 @@ mod tests {
     #[test]
     fn the_bucket_of_a_key_never_changes() {
         assert_eq!(Key::Uuid(1).bucket(), (xxh3_64(&1u128.to_be_bytes()) % 128) as usize);
-        assert_eq!(Key::Uuid(0x0a0b0c0d_0000_4000_8000_0123456789ab).hash(), Key::Uuid(0x0a0b0c0d_0000_4000_8000_0123456789ab).hash());
+        assert_eq!(
+            Key::Uuid(0x0a0b0c0d_0000_4000_8000_0123456789ab).hash(),
+            Key::Uuid(0x0a0b0c0d_0000_4000_8000_0123456789ab).hash()
+        );
     }
 }

@@ -11,6 +11,7 @@ pub mod dead_letter;
 pub mod dedup;
 pub mod environment;
 pub mod inbox;
+pub mod job;
 pub mod job_log;
 pub mod key;
 pub mod metrics;

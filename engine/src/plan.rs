@@ -116,9 +116,16 @@ pub struct Transform {
 #[derive(Clone)]
 pub enum Step {
     Filter(Arc<dyn PhysicalExpr>),
-    Project { expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
+    Project {
+        expressions: Vec<Arc<dyn PhysicalExpr>>,
+        schema: SchemaRef,
+    },
     /// Each row becomes one row per element of the list in `column`; a row without elements vanishes, unless `keep_empty`.
-    Unnest { column: usize, keep_empty: bool, schema: SchemaRef },
+    Unnest {
+        column: usize,
+        keep_empty: bool,
+        schema: SchemaRef,
+    },
 }
 
 /// Lets the first row of each key through, within a window of the log's clock.

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::environment::{Environment, backoff};
 use crate::job_log::entry::{Checkpoint, Claim, GroupCut, Kind, Part, PartChange, RejectedRows, Shown};
 use crate::job_log::state::LogState;
-use crate::job_log::{JobLog, JobLogError, put_new};
+use crate::job_log::{JobLog, JobLogError, beside, put_new};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::sink::{Names, SinkError, SinkWriter};
@@ -26,7 +26,11 @@ use crate::worker::{Prepared, WorkerCut};
 /// Something to write in the log.
 pub enum Request {
     /// The parts of one epoch, one from each worker.
-    Cut { epoch: u64, parts: Vec<WorkerCut>, begun: i64 },
+    Cut {
+        epoch: u64,
+        parts: Vec<WorkerCut>,
+        begun: i64,
+    },
     /// A sink shows these entries. Rides in the next checkpoint, or stands alone when `Flush` comes first.
     Shown(Vec<Shown>),
     /// A sink can never take these rows.
@@ -68,7 +72,11 @@ pub struct Publisher {
 
 impl Publisher {
     /// Works until the other side is gone or something fails for good.
-    pub async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>, answers: mpsc::UnboundedSender<Published>) {
+    pub async fn run(
+        mut self,
+        mut requests: mpsc::UnboundedReceiver<Request>,
+        answers: mpsc::UnboundedSender<Published>,
+    ) {
         while let Some(request) = requests.recv().await {
             if let Err(error) = self.serve(request, &answers).await {
                 let _ = answers.send(Published::Failed(error));
@@ -172,11 +180,27 @@ impl Publisher {
         self.environment.crash_point("before-prepare");
         self.await_prepared(prepared, &mut checkpoint).await?;
         self.environment.crash_point("between-prepare-and-publish");
+        if self.is_idle(&checkpoint) {
+            self.flush().await?;
+            return Ok(self.log.state().map_or(0, |s| s.number));
+        }
         checkpoint.committed = std::mem::take(&mut self.riding);
         checkpoint.carried = std::mem::take(&mut self.carried);
         let entry = self.log.append(Kind::Checkpoint(Box::new(checkpoint))).await?;
         self.environment.crash_point("between-publish-and-commit");
         Ok(entry)
+    }
+
+    /// Whether nothing happened since the last entry: a quiet job writes nothing.
+    fn is_idle(&self, checkpoint: &Checkpoint) -> bool {
+        let same = |(name, cut): (&String, &GroupCut)| {
+            let group = self.log.state().and_then(|s| s.groups.get(name));
+            group.is_some_and(|g| g.start.from == cut.to && g.finished == cut.finished)
+        };
+        checkpoint.sinks.is_empty()
+            && checkpoint.parts.is_empty()
+            && self.carried.is_empty()
+            && checkpoint.groups.iter().all(same)
     }
 
     fn positions(&self, cut: &WorkerCut, checkpoint: &mut Checkpoint) {
@@ -193,8 +217,14 @@ impl Publisher {
         }
     }
 
-    async fn upload(&self, drafts: BTreeMap<usize, Draft>, checkpoint: &mut Checkpoint) -> Result<u64, PublishError> {
+    async fn upload(
+        &mut self,
+        drafts: BTreeMap<usize, Draft>,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<u64, PublishError> {
         let mut total = 0;
+        let (store, environment) = (self.log.store().clone(), self.environment.clone());
+        let root = self.log.root().clone();
         for (operator, draft) in drafts {
             let id = &self.plan.operators[operator].id;
             let live = self.log.state().and_then(|s| s.parts.get(id)).map_or(&[][..], |p| p);
@@ -205,7 +235,7 @@ impl Publisher {
                 let name = format!("state/{}.arrow", self.names.next());
                 let (rows, bytes) = (keys.num_rows() as u64, body.len() as u64);
                 total += bytes;
-                self.put(&name, body).await;
+                put_until_there(&*store, &root, &*environment, &name, body).await;
                 change.added.push(Part { name, bucket: *newest, rows, bytes });
             }
             if change != PartChange::default() {
@@ -213,24 +243,6 @@ impl Publisher {
             }
         }
         Ok(total)
-    }
-
-    /// A cut is never dropped because the store is slow or away: it is tried until it is there.
-    async fn put(&self, name: &str, body: Bytes) {
-        let path = self.log.folder("").clone();
-        let path = name.split('/').fold(path, |path, part| path.join(part));
-        let mut tries = 0;
-        loop {
-            match put_new(&**self.log.store(), &path, body.clone()).await {
-                // The name is this writer's own: what is there under it came from an earlier try.
-                Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => return,
-                Err(error) => {
-                    tracing::warn!(part = name, %error, "a state part was not written; trying again");
-                    tokio::time::sleep(backoff(&*self.environment, tries)).await;
-                    tries += 1;
-                }
-            }
-        }
     }
 
     /// The dead letter's `prepare` comes last: it also holds what the others rejected meanwhile.
@@ -297,7 +309,7 @@ pub async fn read_parts(
     parts: &[Part],
 ) -> Result<Vec<RecordBatch>, JobLogError> {
     let read = |part: &Part| {
-        let path = part.name.split('/').fold(root.clone(), |path, piece| path.join(piece));
+        let path = beside(root, &part.name);
         let (store, name) = (store.clone(), part.name.clone());
         async move {
             let body = store.get(&path).await?.bytes().await?;
@@ -312,4 +324,21 @@ pub async fn read_parts(
         batches.extend(read?);
     }
     Ok(batches)
+}
+
+/// A cut is never dropped because the store is slow or away: it is tried until it is there.
+async fn put_until_there(store: &dyn ObjectStore, root: &Path, environment: &dyn Environment, name: &str, body: Bytes) {
+    let path = beside(root, name);
+    let mut tries = 0;
+    loop {
+        match put_new(store, &path, body.clone()).await {
+            // The name is this writer's own: what is there under it came from an earlier try.
+            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => return,
+            Err(error) => {
+                tracing::warn!(part = name, %error, "a state part was not written; trying again");
+                tokio::time::sleep(backoff(environment, tries)).await;
+                tries += 1;
+            }
+        }
+    }
 }

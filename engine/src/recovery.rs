@@ -49,7 +49,8 @@ fn refusal(state: &LogState, shape: &Shape, now_ms: i64, patience: Option<Durati
             state.layout, shape.layout
         ));
     }
-    let lost: Vec<_> = state.parts.iter().filter(|(id, parts)| !parts.is_empty() && !shape.operators.contains(id)).collect();
+    let lost: Vec<_> =
+        state.parts.iter().filter(|(id, parts)| !parts.is_empty() && !shape.operators.contains(id)).collect();
     if let Some((id, _)) = lost.first() {
         return Some(format!(
             "the job no longer has the operator whose state the log holds ({id}); put it back, drop the job's state with \

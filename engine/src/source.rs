@@ -39,7 +39,13 @@ pub trait Source: Send + Sync {
     async fn verify(&self, split: &str, at: &Position) -> Result<(), SourceError>;
 
     /// Opens a split for reading. `wake` is rung whenever a reader that had nothing has something again.
-    async fn open(&self, split: &str, start: &Start, request: &ReadRequest, wake: Wake) -> Result<Box<dyn SplitReader>, SourceError>;
+    async fn open(
+        &self,
+        split: &str,
+        start: &Start,
+        request: &ReadRequest,
+        wake: Wake,
+    ) -> Result<Box<dyn SplitReader>, SourceError>;
 
     /// These positions are in the job log. A hint for tools that watch lag; nothing depends on it.
     async fn checkpointed(&self, _positions: &[(String, Position)]) {}

@@ -164,10 +164,8 @@ mod tests {
             ("v", Arc::new(lists) as ArrayRef),
         ])
         .unwrap();
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("k", DataType::Int64, true),
-            Field::new("v", DataType::Int64, true),
-        ]));
+        let schema =
+            Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Int64, true)]));
         let run = |keep_empty| {
             let steps = vec![Step::Unnest { column: 1, keep_empty, schema: schema.clone() }];
             Transform { steps }.run(&batch).0.remove(0)

@@ -167,6 +167,11 @@ impl Worker {
         }
     }
 
+    /// Which of the job's workers this is.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// Takes in a part of an operator's state. Before the first step.
     pub fn restore(&mut self, operator: usize, part: &RecordBatch) -> Result<(), ArrowError> {
         let workers = self.shared.inboxes.len();

@@ -287,8 +287,7 @@ mod tests {
 
     #[test]
     fn a_row_older_than_the_window_follows_the_policy() {
-        for (late, passes, dead) in
-            [(LatePolicy::Keep, 1, 0), (LatePolicy::Drop, 0, 0), (LatePolicy::DeadLetter, 0, 1)]
+        for (late, passes, dead) in [(LatePolicy::Keep, 1, 0), (LatePolicy::Drop, 0, 0), (LatePolicy::DeadLetter, 0, 1)]
         {
             let mut dedup = Dedup::new(spec(Scope::Partition, late));
             dedup.add_split(0, "t/0", clock(1000));

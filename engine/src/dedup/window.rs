@@ -97,7 +97,10 @@ impl Window {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.buckets.values().map(|b| b.ids.capacity() as u64 * 17 + b.texts.capacity() as u64 * 17 + b.text_bytes).sum()
+        self.buckets
+            .values()
+            .map(|b| b.ids.capacity() as u64 * 17 + b.texts.capacity() as u64 * 17 + b.text_bytes)
+            .sum()
     }
 }
 

@@ -154,7 +154,7 @@ impl JobLog {
             delete(&*self.store, &self.snapshot_path(n)).await?;
         }
         for (_, name) in deletable {
-            delete(&*self.store, &self.root.clone().join(name)).await?;
+            delete(&*self.store, &beside(&self.root, &name)).await?;
         }
         Ok(())
     }
@@ -162,6 +162,10 @@ impl JobLog {
     /// The folder of a kind of file beside the log.
     pub fn folder(&self, name: &str) -> Path {
         self.root.clone().join(name)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
@@ -312,6 +316,11 @@ impl JobLog {
 enum Race {
     Won,
     Lost(Box<Entry>),
+}
+
+/// The path of a name (with slashes) in the job's folder.
+pub fn beside(root: &Path, name: &str) -> Path {
+    name.split('/').fold(root.clone(), |path, piece| path.join(piece))
 }
 
 /// Writes an object that must not be there yet.

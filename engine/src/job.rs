@@ -1,0 +1,652 @@
+//! Runs a plan from start to end: claims, recovers, starts the workers, sets barriers, publishes and commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::clock::SplitClock;
+use crate::committer::{CommitEvent, Committer};
+use crate::environment::Environment;
+use crate::inbox::{Assigned, Inbox, Letter};
+use crate::job_log::entry::{Claim, Kind, Layout};
+use crate::job_log::state::LogState;
+use crate::job_log::{JobLog, JobLogError, LogSettings};
+use crate::metrics::Metrics;
+use crate::plan::{Operator, Plan};
+use crate::publisher::{PublishError, Published, Publisher, Request, read_parts};
+use crate::recovery::{Shape, Start as Decision, decide};
+use crate::routing::Routes;
+use crate::sink::{Committable, Names, SinkContext, SinkError};
+use crate::source::{ReadRequest, SourceError, Start, Wake};
+use crate::worker::{Limits, Shared, Worker, WorkerCut, WorkerError, WorkerEvent};
+
+/// How a job runs.
+#[derive(Debug, Clone)]
+pub struct JobSettings {
+    pub checkpoint_interval: Duration,
+    pub workers: usize,
+    /// Entries of this process that may wait at any sink; then no barrier starts and the sources fill their epoch.
+    pub max_uncommitted: usize,
+    /// A barrier that is not aligned within this is reported.
+    pub stall_report: Duration,
+    /// A graceful stop gives up after this.
+    pub stop_within: Duration,
+    /// Refuse while another process seems to be alive.
+    pub no_takeover: bool,
+    pub limits: Limits,
+    pub log: LogSettings,
+}
+
+impl Default for JobSettings {
+    fn default() -> Self {
+        JobSettings {
+            checkpoint_interval: Duration::from_secs(1),
+            workers: 1,
+            max_uncommitted: 8,
+            stall_report: Duration::from_secs(30),
+            stop_within: Duration::from_secs(30),
+            no_takeover: false,
+            limits: Limits::default(),
+            log: LogSettings::default(),
+        }
+    }
+}
+
+/// How a job ended, when nothing failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every bounded source is complete and everything is shown.
+    Completed,
+    /// Asked to stop: everything read is published and shown.
+    Stopped,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Log(#[from] JobLogError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("the job did not reach its last checkpoint within {0:?}; it goes on from entry {1} at the next start")]
+    StopTooSlow(Duration, u64),
+}
+
+impl JobError {
+    /// Whether another process took the job over.
+    pub fn is_fenced(&self) -> bool {
+        matches!(
+            self,
+            JobError::Log(JobLogError::Fenced { .. })
+                | JobError::Publish(PublishError::Log(JobLogError::Fenced { .. }))
+        )
+    }
+}
+
+/// What a running job tells whoever started it, once it knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    New,
+    Resumed { entry: u64 },
+}
+
+/// A job that is ready to run.
+pub struct Job {
+    pub plan: Plan,
+    pub settings: JobSettings,
+    pub store: Arc<dyn ObjectStore>,
+    /// The job's folder in the store.
+    pub root: Path,
+    pub environment: Arc<dyn Environment>,
+    pub metrics: Arc<Metrics>,
+    /// Turns true when the job shall stop.
+    pub stop: watch::Receiver<bool>,
+    pub begun: Option<oneshot::Sender<Begun>>,
+}
+
+impl Job {
+    /// Runs to the end, a stop, or an error. After an error or a crash, the next run goes on where the log says.
+    pub async fn run(mut self) -> Result<Outcome, JobError> {
+        let (store, root) = (self.store.clone(), self.root.clone());
+        let log = JobLog::open(store, root, self.environment.clone(), self.settings.log.clone()).await?;
+        let begun = self.decide(&log)?;
+        let sender = self.begun.take();
+        let running = self.start(log).await?;
+        if let Some(sender) = sender {
+            let _ = sender.send(begun);
+        }
+        running.run().await
+    }
+
+    fn decide(&self, log: &JobLog) -> Result<Begun, JobError> {
+        let stateful = |n: &&crate::plan::OperatorNode| matches!(n.operator, Operator::Deduplicate(_));
+        let shape = Shape {
+            layout: Layout::in_memory(),
+            operators: self.plan.operators.iter().filter(stateful).map(|n| n.id.clone()).collect(),
+            sinks: self.plan.sinks.iter().map(|s| s.table.clone()).collect(),
+        };
+        let patience = self.settings.no_takeover.then_some(self.settings.checkpoint_interval * 3);
+        match decide(log.state(), &shape, self.environment.now() / 1_000_000, patience) {
+            Decision::Fresh => Ok(Begun::New),
+            Decision::Resume { entry } | Decision::CommitThenResume { entry } => Ok(Begun::Resumed { entry }),
+            Decision::Stop(reason) => Err(JobError::Refused(reason)),
+        }
+    }
+
+    /// Claim, finish what the predecessor published, restore, open: in this order.
+    async fn start(self, mut log: JobLog) -> Result<Running, JobError> {
+        let names = Names::of(log.writer());
+        let starts = self.starts(log.state()).await?;
+        let claim = self.claim(&log, starts.iter().map(|s| (s.group.clone(), s.start.clone())).collect());
+        let log_id = claim.log_id.clone();
+        self.environment.crash_point("before-claim");
+        log.append(Kind::Claim(claim)).await?;
+        self.environment.crash_point("after-claim");
+        let contexts = self.contexts(&log, &log_id, &names);
+        join_all(self.plan.sinks.iter().zip(&contexts).map(|(node, context)| node.sink.open(context, false)))
+            .await
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
+        let dead_letter = self.plan.dead_letter;
+        let dead_letter_writer = self.plan.sinks[dead_letter].sink.writer(&contexts[dead_letter])?;
+        let mut publisher = Publisher {
+            plan: self.plan.clone(),
+            environment: self.environment.clone(),
+            metrics: self.metrics.clone(),
+            names,
+            dead_letter: dead_letter_writer,
+            riding: vec![],
+            carried: vec![],
+            log,
+        };
+        let (requests, inbox) = mpsc::unbounded_channel();
+        let committers: Vec<Committer> = (0..self.plan.sinks.len())
+            .map(|sink| Committer {
+                sink: self.plan.sinks[sink].sink.clone(),
+                context: contexts[sink].clone(),
+                commit_interval: self.plan.sinks[sink].commit_interval,
+                environment: self.environment.clone(),
+                metrics: self.metrics.sink(&self.plan.sinks[sink].table),
+                publisher: requests.clone(),
+            })
+            .collect();
+        let (answers, published) = mpsc::unbounded_channel();
+        let (shared, workers, worker_events) = self.restore(&publisher, contexts, &starts).await?;
+        for duty in publisher.log.state().map_or(vec![], |s| s.duties.clone()) {
+            publisher.dead_letter_rows(&duty)?;
+        }
+        let state = publisher.log.state().cloned();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(publisher.run(inbox, answers));
+        self.finish_predecessor(&committers, state.as_ref()).await?;
+        flush(&requests).await;
+        let (commit_answers, commit_events) = mpsc::unbounded_channel();
+        let mut committing = vec![];
+        for committer in committers {
+            let (queue, entries) = mpsc::unbounded_channel();
+            committing.push(Some(queue));
+            tasks.spawn(committer.run(entries, commit_answers.clone()));
+        }
+        let mut running = Running {
+            epoch: 0,
+            cut: None,
+            cut_begun: Instant::now(),
+            cut_stall_reported: false,
+            waiting_cuts: 0,
+            uncommitted: BTreeMap::new(),
+            live: BTreeSet::new(),
+            split_count: 0,
+            groups: BTreeSet::new(),
+            entry: state.map_or(0, |s| s.number),
+            log_id,
+            _tasks: tasks,
+            job: self,
+            shared,
+            requests,
+            published,
+            commit_events,
+            committing,
+            worker_events,
+        };
+        running.open_splits(starts).await?;
+        for worker in workers {
+            running.spawn(worker);
+        }
+        Ok(running)
+    }
+
+    /// Where each split begins. What the log knows is not asked again; what it does not know is asked once.
+    async fn starts(&self, state: Option<&LogState>) -> Result<Vec<SplitStart>, JobError> {
+        let mut starts = vec![];
+        for (source, node) in self.plan.sources.iter().enumerate() {
+            let prefix = format!("{}/", node.table);
+            let known_table = state.is_some_and(|s| s.groups.keys().any(|g| g.starts_with(&prefix)));
+            let mut splits = node.source.splits().await?;
+            let recorded = state.into_iter().flat_map(|s| s.groups.keys()).filter_map(|g| g.strip_prefix(&prefix));
+            splits.extend(recorded.map(String::from));
+            splits.sort_by_key(|s| (s.len(), s.clone()));
+            splits.dedup();
+            for split in splits {
+                let group = format!("{prefix}{split}");
+                let start = match state.and_then(|s| s.groups.get(&group)) {
+                    Some(group) => {
+                        if !group.finished {
+                            node.source.verify(&split, &group.start.from).await?;
+                        }
+                        (group.start.clone(), group.clock, group.finished)
+                    }
+                    None => (node.source.resolve(&split, known_table).await?, SplitClock::default(), false),
+                };
+                starts.push(SplitStart { source, split, group, start: start.0, clock: start.1, finished: start.2 });
+            }
+        }
+        Ok(starts)
+    }
+
+    fn claim(&self, log: &JobLog, groups: BTreeMap<String, Start>) -> Claim {
+        let log_id = log.state().map_or_else(|| self.environment.writer_id(), |s| s.log_id.clone());
+        let operators = self.plan.operators.iter().map(|n| n.id.clone()).collect();
+        Claim { log_id, layout: Layout::in_memory(), operators, groups, generation: None, member: None }
+    }
+
+    fn contexts(&self, log: &JobLog, log_id: &str, names: &Names) -> Vec<SinkContext> {
+        let context = |node: &crate::plan::SinkNode| SinkContext {
+            log_id: log_id.to_string(),
+            sink: node.table.clone(),
+            writer: log.writer().to_string(),
+            schema: node.schema.clone(),
+            store: log.store().clone(),
+            staging: log.folder("staged").join(node.table.as_str()),
+            names: names.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        self.plan.sinks.iter().map(context).collect()
+    }
+
+    async fn restore(
+        &self,
+        publisher: &Publisher,
+        contexts: Vec<SinkContext>,
+        starts: &[SplitStart],
+    ) -> Result<(Arc<Shared>, Vec<Worker>, mpsc::UnboundedReceiver<WorkerEvent>), JobError> {
+        let (events, worker_events) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            routes: Routes::of(&self.plan),
+            plan: self.plan.clone(),
+            limits: self.settings.limits.clone(),
+            environment: self.environment.clone(),
+            metrics: self.metrics.clone(),
+            inboxes: (0..self.settings.workers.max(1)).map(|_| Arc::new(Inbox::default())).collect(),
+            contexts,
+            events,
+        });
+        let mut workers: Vec<_> = (0..shared.inboxes.len()).map(|i| Worker::new(i, shared.clone())).collect();
+        for (split, start) in starts.iter().enumerate() {
+            let owner = split % workers.len();
+            let clock = SplitClock { idle: start.finished, ..start.clock };
+            for (index, worker) in workers.iter_mut().enumerate() {
+                worker.know(start.source, split, &start.group, clock, index == owner);
+            }
+        }
+        self.environment.crash_point("before-restore");
+        let parts = publisher.log.state().map(|s| s.parts.clone()).unwrap_or_default();
+        for (operator, node) in self.plan.operators.iter().enumerate() {
+            let Some(parts) = parts.get(&node.id) else { continue };
+            for batch in read_parts(publisher.log.store(), &self.root, parts).await? {
+                for worker in &mut workers {
+                    worker.restore(operator, &batch).map_err(WorkerError::from)?;
+                }
+            }
+        }
+        self.environment.crash_point("after-restore");
+        Ok((shared, workers, worker_events))
+    }
+
+    /// What is published and not shown is shown first, under the names of those who published it.
+    async fn finish_predecessor(&self, committers: &[Committer], state: Option<&LogState>) -> Result<(), JobError> {
+        let Some(state) = state else { return Ok(()) };
+        for committer in committers {
+            let entries = state.to_commit(&committer.context.sink);
+            if !entries.is_empty() {
+                self.environment.crash_point("during-recovery-commit");
+                let shown = committer.show(entries).await?;
+                let _ = committer.publisher.send(Request::Shown(shown));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct SplitStart {
+    source: usize,
+    split: String,
+    group: String,
+    start: Start,
+    clock: SplitClock,
+    finished: bool,
+}
+
+/// A job whose workers are running. One task owns it; everything else reaches it as a message.
+struct Running {
+    job: Job,
+    shared: Arc<Shared>,
+    requests: mpsc::UnboundedSender<Request>,
+    published: mpsc::UnboundedReceiver<Published>,
+    commit_events: mpsc::UnboundedReceiver<CommitEvent>,
+    committing: Vec<Option<mpsc::UnboundedSender<Committable>>>,
+    worker_events: mpsc::UnboundedReceiver<WorkerEvent>,
+    epoch: u64,
+    /// The parts of the open cut that have come; `None` while no barrier is under way.
+    cut: Option<Vec<WorkerCut>>,
+    cut_begun: Instant,
+    cut_stall_reported: bool,
+    /// Cuts that are complete and not published.
+    waiting_cuts: usize,
+    /// How many sinks each published entry still waits for.
+    uncommitted: BTreeMap<u64, usize>,
+    /// Splits that can still bring something.
+    live: BTreeSet<usize>,
+    split_count: usize,
+    groups: BTreeSet<String>,
+    entry: u64,
+    log_id: String,
+    /// Ends with this struct: a job that is given up leaves no task behind that could still write.
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for inbox in &self.shared.inboxes {
+            inbox.send(Letter::Stop);
+        }
+    }
+}
+
+impl Running {
+    async fn run(mut self) -> Result<Outcome, JobError> {
+        let mut barriers = tokio::time::interval(self.job.settings.checkpoint_interval);
+        barriers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        barriers.tick().await;
+        let discovery = self.shared.plan.sources.iter().filter_map(|s| s.source.discovery_interval()).min();
+        let mut discover = tokio::time::interval(discovery.unwrap_or(Duration::from_secs(3600)));
+        discover.tick().await;
+        loop {
+            if self.live.is_empty() && discovery.is_none() {
+                self.finish().await?;
+                return Ok(Outcome::Completed);
+            }
+            tokio::select! {
+                _ = stopped(&mut self.job.stop) => {
+                    let within = self.job.settings.stop_within;
+                    let entry = self.entry;
+                    let finished = tokio::time::timeout(within, self.finish()).await;
+                    finished.map_err(|_| JobError::StopTooSlow(within, entry))??;
+                    return Ok(Outcome::Stopped);
+                }
+                _ = barriers.tick() => self.set_barrier(),
+                _ = discover.tick(), if discovery.is_some() => self.discover().await?,
+                Some(event) = self.worker_events.recv() => self.on_worker(event)?,
+                Some(published) = self.published.recv() => self.on_published(published)?,
+                Some(event) = self.commit_events.recv() => self.on_commit(event)?,
+            }
+        }
+    }
+
+    /// The last cut, published and shown; then the job is released.
+    async fn finish(&mut self) -> Result<(), JobError> {
+        while self.cut.is_some() {
+            self.next_event().await?;
+        }
+        self.begin_epoch();
+        while self.cut.is_some() || self.waiting_cuts > 0 {
+            self.next_event().await?;
+        }
+        // A closed queue tells a committer not to wait for more.
+        self.committing.iter_mut().for_each(|queue| *queue = None);
+        while !self.uncommitted.is_empty() {
+            self.next_event().await?;
+        }
+        let (done, released) = oneshot::channel();
+        let _ = self.requests.send(Request::Release(done));
+        tokio::select! {
+            _ = released => Ok(()),
+            Some(Published::Failed(error)) = self.published.recv() => Err(error.into()),
+        }
+    }
+
+    async fn next_event(&mut self) -> Result<(), JobError> {
+        tokio::select! {
+            Some(event) = self.worker_events.recv() => self.on_worker(event),
+            Some(published) = self.published.recv() => self.on_published(published),
+            Some(event) = self.commit_events.recv() => self.on_commit(event),
+        }
+    }
+
+    fn set_barrier(&mut self) {
+        if self.cut.is_some() {
+            self.report_stall();
+            return;
+        }
+        let bound = self.job.settings.max_uncommitted;
+        if self.waiting_cuts >= bound || self.uncommitted.len() >= bound {
+            tracing::debug!(
+                waiting = self.waiting_cuts,
+                uncommitted = self.uncommitted.len(),
+                "no barrier: too much waits"
+            );
+            return;
+        }
+        self.begin_epoch();
+    }
+
+    fn begin_epoch(&mut self) {
+        self.epoch += 1;
+        self.cut = Some(vec![]);
+        self.cut_begun = Instant::now();
+        self.cut_stall_reported = false;
+        for inbox in &self.shared.inboxes {
+            inbox.send(Letter::Barrier { epoch: self.epoch });
+        }
+    }
+
+    fn report_stall(&mut self) {
+        let age = self.cut_begun.elapsed();
+        if age >= self.job.settings.stall_report && !self.cut_stall_reported {
+            self.cut_stall_reported = true;
+            let (come, of) = (self.cut.as_ref().map_or(0, Vec::len), self.shared.inboxes.len());
+            tracing::warn!(epoch = self.epoch, ?age, "a barrier is not aligned: {come} of {of} workers have cut");
+        }
+    }
+
+    fn on_worker(&mut self, event: WorkerEvent) -> Result<(), JobError> {
+        match event {
+            WorkerEvent::Failed(error) => Err(error.into()),
+            WorkerEvent::Ended { split } => {
+                self.live.remove(&split);
+                Ok(())
+            }
+            WorkerEvent::Cut(cut) => {
+                self.on_cut(cut);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_cut(&mut self, part: WorkerCut) {
+        let mut parts = self.cut.take().unwrap_or_default();
+        parts.push(part);
+        if parts.len() < self.shared.inboxes.len() {
+            self.cut = Some(parts);
+            return;
+        }
+        let begun = self.job.environment.now() - self.cut_begun.elapsed().as_nanos() as i64;
+        self.waiting_cuts += 1;
+        self.job.metrics.checkpoints.waiting.set(self.waiting_cuts as u64);
+        let _ = self.requests.send(Request::Cut { epoch: self.epoch, parts, begun });
+    }
+
+    fn on_published(&mut self, published: Published) -> Result<(), JobError> {
+        match published {
+            Published::Failed(error) => Err(error.into()),
+            Published::Checkpoint { entry, state, .. } => {
+                self.waiting_cuts -= 1;
+                self.entry = entry;
+                self.job.metrics.checkpoints.waiting.set(self.waiting_cuts as u64);
+                self.commit(entry, &state);
+                self.tell_sources(&state);
+                Ok(())
+            }
+        }
+    }
+
+    fn commit(&mut self, entry: u64, state: &LogState) {
+        for (sink, node) in self.shared.plan.sinks.iter().enumerate() {
+            let committable = state.to_commit(&node.table).into_iter().find(|c| c.entry == entry);
+            if let (Some(committable), Some(Some(queue))) = (committable, self.committing.get(sink)) {
+                let _ = queue.send(committable);
+                *self.uncommitted.entry(entry).or_default() += 1;
+                self.job.metrics.sink(&node.table).uncommitted.add(1);
+            }
+        }
+    }
+
+    fn tell_sources(&self, state: &LogState) {
+        for node in &self.shared.plan.sources {
+            let prefix = format!("{}/", node.table);
+            let positions: Vec<_> = state
+                .groups
+                .iter()
+                .filter_map(|(name, g)| Some((name.strip_prefix(&prefix)?.to_string(), g.start.from.clone())))
+                .collect();
+            let source = node.source.clone();
+            tokio::spawn(async move { source.checkpointed(&positions).await });
+        }
+    }
+
+    fn on_commit(&mut self, event: CommitEvent) -> Result<(), JobError> {
+        match event {
+            CommitEvent::Failed(error) => Err(error.into()),
+            CommitEvent::Shown(shown) => {
+                for one in shown {
+                    let gauge = &self.job.metrics.sink(&one.sink).uncommitted;
+                    gauge.set(gauge.get().saturating_sub(1));
+                    if let Some(sinks) = self.uncommitted.get_mut(&one.entry) {
+                        *sinks -= 1;
+                        if *sinks == 0 {
+                            self.uncommitted.remove(&one.entry);
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks for new splits. They are claimed before they are read, from their earliest record.
+    async fn discover(&mut self) -> Result<(), JobError> {
+        let mut found = vec![];
+        for (source, node) in self.shared.plan.sources.iter().enumerate() {
+            if node.source.discovery_interval().is_none() {
+                continue;
+            }
+            let splits = match node.source.splits().await {
+                Ok(splits) => splits,
+                Err(error) => {
+                    tracing::warn!(table = %node.table, %error, "new splits cannot be looked for; trying again later");
+                    continue;
+                }
+            };
+            for split in splits {
+                let group = format!("{}/{split}", node.table);
+                if !self.groups.contains(&group) {
+                    let start = node.source.resolve(&split, true).await?;
+                    let clock = SplitClock::default();
+                    found.push(SplitStart { source, split, group, start, clock, finished: false });
+                }
+            }
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        let groups = found.iter().map(|s| (s.group.clone(), s.start.clone())).collect();
+        let operators = self.shared.plan.operators.iter().map(|n| n.id.clone()).collect();
+        let (log_id, layout) = (self.log_id.clone(), Layout::in_memory());
+        let claim = Claim { log_id, layout, operators, groups, generation: None, member: None };
+        let (done, claimed) = oneshot::channel();
+        let _ = self.requests.send(Request::Claim(claim, done));
+        if claimed.await.is_ok() {
+            self.open_splits(found).await?;
+        }
+        Ok(())
+    }
+
+    async fn open_splits(&mut self, starts: Vec<SplitStart>) -> Result<(), JobError> {
+        let fresh = self.split_count > 0;
+        for start in starts {
+            let split = self.split_count;
+            self.split_count += 1;
+            self.groups.insert(start.group.clone());
+            let owner = split % self.shared.inboxes.len();
+            let node = &self.shared.plan.sources[start.source];
+            if fresh {
+                for inbox in &self.shared.inboxes {
+                    let (source, group, clock) = (start.source, start.group.clone(), start.clock);
+                    inbox.send(Letter::Known { source, split, group, clock });
+                }
+            }
+            if start.finished {
+                continue;
+            }
+            self.live.insert(split);
+            let request =
+                ReadRequest { columns: node.columns.clone(), event_time: node.watermark.as_ref().map(|w| w.bound()) };
+            let bell = self.shared.inboxes[owner].bell.clone();
+            let wake = Wake::new(move || bell.ring());
+            let reader = node.source.open(&start.split, &start.start, &request, wake).await?;
+            let assigned = Assigned {
+                source: start.source,
+                split,
+                group: start.group,
+                reader,
+                position: start.start.from,
+                clock: start.clock,
+            };
+            self.shared.inboxes[owner].send(Letter::Split(Box::new(assigned)));
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, mut worker: Worker) {
+        let index = worker.index();
+        let bell = self.shared.inboxes[index].bell.clone();
+        let step = Box::new(move || worker.step());
+        self.job.environment.spawn_worker(format!("worker-{index}"), bell, step);
+    }
+}
+
+/// Waits until the requests before this one are done.
+async fn flush(requests: &mpsc::UnboundedSender<Request>) {
+    let (done, flushed) = oneshot::channel();
+    let _ = requests.send(Request::Flush(done));
+    let _ = flushed.await;
+}
+
+/// Ends when the job shall stop; never, if nobody can ask for it any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
