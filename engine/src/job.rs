@@ -503,10 +503,12 @@ impl Running {
             Published::Failed(error) => Err(error.into()),
             Published::Checkpoint { entry, state, .. } => {
                 self.waiting_cuts -= 1;
-                self.entry = entry;
                 self.job.metrics.checkpoints.waiting.set(self.waiting_cuts as u64);
-                self.commit(entry, &state);
-                self.tell_sources(&state);
+                if let Some(entry) = entry {
+                    self.entry = entry;
+                    self.commit(entry, &state);
+                    self.tell_sources(&state);
+                }
                 Ok(())
             }
         }

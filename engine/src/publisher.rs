@@ -43,7 +43,8 @@ pub enum Request {
 
 /// What became of a request.
 pub enum Published {
-    Checkpoint { epoch: u64, entry: u64, state: Box<LogState> },
+    /// `entry` is `None` if nothing had happened since the last one.
+    Checkpoint { epoch: u64, entry: Option<u64>, state: Box<LogState> },
     Failed(PublishError),
 }
 
@@ -95,7 +96,7 @@ impl Publisher {
                 let entry = self.publish(parts).await?;
                 let now = self.environment.now();
                 let checkpoints = &self.metrics.checkpoints;
-                checkpoints.entry.set(entry);
+                checkpoints.entry.set(entry.unwrap_or(checkpoints.entry.get()));
                 checkpoints.count.add(1);
                 checkpoints.published_at.set(now as u64);
                 checkpoints.last_micros.set(((now - begun).max(0) / 1000) as u64);
@@ -163,7 +164,7 @@ impl Publisher {
         Ok(())
     }
 
-    async fn publish(&mut self, cuts: Vec<WorkerCut>) -> Result<u64, PublishError> {
+    async fn publish(&mut self, cuts: Vec<WorkerCut>) -> Result<Option<u64>, PublishError> {
         let mut checkpoint = Checkpoint::default();
         let mut prepared: Vec<(usize, Prepared)> = vec![];
         let mut drafts: BTreeMap<usize, Draft> = BTreeMap::new();
@@ -182,13 +183,13 @@ impl Publisher {
         self.environment.crash_point("between-prepare-and-publish");
         if self.is_idle(&checkpoint) {
             self.flush().await?;
-            return Ok(self.log.state().map_or(0, |s| s.number));
+            return Ok(None);
         }
         checkpoint.committed = std::mem::take(&mut self.riding);
         checkpoint.carried = std::mem::take(&mut self.carried);
         let entry = self.log.append(Kind::Checkpoint(Box::new(checkpoint))).await?;
         self.environment.crash_point("between-publish-and-commit");
-        Ok(entry)
+        Ok(Some(entry))
     }
 
     /// Whether nothing happened since the last entry: a quiet job writes nothing.

@@ -1,0 +1,382 @@
+//! Payloads into rows: one record or several a payload, each payload accepted or rejected as a whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, BinaryBuilder, BooleanArray, RecordBatch, RecordBatchOptions, StringBuilder};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
+use serde::de::DeserializeSeed;
+
+use crate::column::{MARK, Record};
+
+/// How payloads are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    #[default]
+    Json,
+    /// The payload is the text of the one column.
+    RawString,
+    /// The payload is the value of the one column.
+    RawBytes,
+}
+
+/// What JSON may look like.
+#[derive(Debug, Clone, Default)]
+pub struct JsonOptions {
+    /// Numbers may stand in quotes.
+    pub lenient: bool,
+    pub unknown: UnknownFields,
+}
+
+/// What happens to a record with a field that no column takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownFields {
+    #[default]
+    Ignore,
+    Warn,
+    DeadLetter,
+}
+
+/// Why a payload was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// For programs: `not-json`, `wrong-type`, `out-of-range`, `missing`, `bad-timestamp`, `future-event-time`, `unknown-field`.
+    pub code: &'static str,
+    pub error: String,
+}
+
+/// Fills a batch from payloads.
+pub struct Decoder {
+    schema: SchemaRef,
+    body: Body,
+    options: JsonOptions,
+    event_time: Option<EventTime>,
+    /// Rows in the builders, abandoned ones included.
+    filled: usize,
+    /// Rows of abandoned payloads: left out when the batch is finished.
+    abandoned: Vec<(usize, usize)>,
+}
+
+enum Body {
+    Json(Box<Record>),
+    Text(StringBuilder),
+    Bytes(BinaryBuilder),
+}
+
+/// The column whose time may not run ahead of the log's.
+struct EventTime {
+    column: usize,
+    max_ahead: i64,
+}
+
+impl Decoder {
+    /// A decoder for these columns. `event_time`: index of a timestamp column, and how far it may lie ahead of the
+    /// log's timestamp.
+    pub fn new(
+        schema: SchemaRef,
+        format: Format,
+        options: JsonOptions,
+        event_time: Option<(usize, Duration)>,
+    ) -> Result<Decoder, String> {
+        let event_time = event_time.map(|(column, ahead)| EventTime { column, max_ahead: ahead.as_nanos() as i64 });
+        let one_column = |wanted: &DataType| match schema.fields().as_ref() {
+            [] => Ok(()),
+            [field] if field.data_type() == wanted => Ok(()),
+            _ => Err(format!(
+                "a raw format fills one column of type {wanted}; the table reads {}",
+                schema.fields().len()
+            )),
+        };
+        let body = match format {
+            Format::Json => Body::Json(Box::new(Record::new(schema.fields(), options.lenient)?)),
+            Format::RawString => one_column(&DataType::Utf8).map(|()| Body::Text(StringBuilder::new()))?,
+            Format::RawBytes => one_column(&DataType::Binary).map(|()| Body::Bytes(BinaryBuilder::new()))?,
+        };
+        Ok(Decoder { schema, body, options, event_time, filled: 0, abandoned: vec![] })
+    }
+
+    /// Rows that the batch will have.
+    pub fn rows(&self) -> usize {
+        self.filled - self.abandoned.iter().map(|(from, to)| to - from).sum::<usize>()
+    }
+
+    /// Takes a payload: an object, an array of objects, or objects on lines of their own. Returns the rows it became.
+    /// A payload that is not taken leaves no row behind.
+    pub fn push(&mut self, payload: &[u8], log_time: Option<i64>) -> Result<usize, Reject> {
+        let before = self.filled;
+        match self.append(payload, log_time) {
+            Ok(()) => Ok(self.filled - before),
+            Err(reject) => {
+                self.abandon(before);
+                Err(reject)
+            }
+        }
+    }
+
+    /// The rows since the last call.
+    pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let columns = match &mut self.body {
+            Body::Json(record) => record.columns.iter_mut().map(|c| c.finish()).collect::<Result<Vec<_>, _>>()?,
+            Body::Text(b) => vec![Arc::new(b.finish()) as ArrayRef],
+            Body::Bytes(b) => vec![Arc::new(b.finish()) as ArrayRef],
+        };
+        let columns = if self.schema.fields().is_empty() { vec![] } else { columns };
+        let kept = (!self.abandoned.is_empty()).then(|| self.kept());
+        let options = RecordBatchOptions::new().with_row_count(Some(self.filled));
+        self.filled = 0;
+        self.abandoned.clear();
+        let lax = Arc::new(arrow::datatypes::Schema::new(
+            self.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>(),
+        ));
+        match kept {
+            None => RecordBatch::try_new_with_options(self.schema.clone(), columns, &options),
+            // Abandoned rows may hold nulls where none are allowed; they go before the schema is checked.
+            Some(kept) => {
+                let all = RecordBatch::try_new_with_options(lax, columns, &options)?;
+                let good = filter_record_batch(&all, &kept)?;
+                let options = RecordBatchOptions::new().with_row_count(Some(good.num_rows()));
+                RecordBatch::try_new_with_options(self.schema.clone(), good.columns().to_vec(), &options)
+            }
+        }
+    }
+
+    fn kept(&self) -> BooleanArray {
+        let mut kept = vec![true; self.filled];
+        for (from, to) in &self.abandoned {
+            kept[*from..*to].fill(false);
+        }
+        kept.into()
+    }
+
+    fn append(&mut self, payload: &[u8], log_time: Option<i64>) -> Result<(), Reject> {
+        match &mut self.body {
+            Body::Bytes(b) => b.append_value(payload),
+            Body::Text(b) => b.append_value(utf8(payload)?),
+            Body::Json(_) => return self.append_json(utf8(payload)?, log_time),
+        }
+        self.filled += 1;
+        Ok(())
+    }
+
+    fn append_json(&mut self, text: &str, log_time: Option<i64>) -> Result<(), Reject> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if text.trim_start().starts_with('[') {
+            let elements: Vec<&serde_json::value::RawValue> = serde_json::from_str(text).map_err(explain)?;
+            return elements.iter().try_for_each(|element| self.append_record(element.get(), log_time).map(|_| ()));
+        }
+        let mut rest = text;
+        loop {
+            let used = self.append_record(rest, log_time)?;
+            rest = &rest[used..];
+            if rest.trim().is_empty() {
+                return Ok(());
+            }
+            if !rest[..rest.len() - rest.trim_start().len()].contains('\n') {
+                let error = format!("after the record comes {:?}", rest.trim().chars().take(20).collect::<String>());
+                return Err(Reject { code: "not-json", error });
+            }
+        }
+    }
+
+    /// Reads one record from the beginning of `text`. Returns how many bytes it took.
+    fn append_record(&mut self, text: &str, log_time: Option<i64>) -> Result<usize, Reject> {
+        let Body::Json(record) = &mut self.body else { return Ok(text.len()) };
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        record.as_mut().deserialize(&mut deserializer).map_err(explain)?;
+        self.filled += 1;
+        if let Some(name) = record.unknown.take()
+            && self.options.unknown == UnknownFields::DeadLetter
+        {
+            return Err(Reject { code: "unknown-field", error: format!("no column takes the field {name}") });
+        }
+        if let (Some(bound), Some(log_time)) = (&self.event_time, log_time)
+            && let Some(time) = record.columns[bound.column].last_instant()
+            && time.saturating_sub(log_time) > bound.max_ahead
+        {
+            let ahead = Duration::from_nanos((time - log_time) as u64);
+            let error = format!(
+                "{} lies {ahead:?} ahead of the log's own timestamp: a wrong clock must not move the watermark",
+                record.columns[bound.column].field.name()
+            );
+            return Err(Reject { code: "future-event-time", error });
+        }
+        // A lone record, the usual case, ends with its text: the end is looked for only where more follows.
+        if deserializer.end().is_ok() {
+            return Ok(text.len());
+        }
+        let mut records = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
+        records.next();
+        Ok(records.byte_offset())
+    }
+
+    fn abandon(&mut self, before: usize) {
+        let end = self.longest().max(before);
+        if let Body::Json(record) = &mut self.body {
+            record.columns.iter_mut().for_each(|c| c.pad(end));
+        }
+        self.filled = end;
+        if end > before {
+            self.abandoned.push((before, end));
+        }
+    }
+
+    fn longest(&self) -> usize {
+        match &self.body {
+            Body::Json(record) => record.columns.iter().map(|c| c.len()).max().unwrap_or(0),
+            Body::Text(_) | Body::Bytes(_) => self.filled,
+        }
+    }
+}
+
+fn utf8(payload: &[u8]) -> Result<&str, Reject> {
+    std::str::from_utf8(payload)
+        .map_err(|e| Reject { code: "not-json", error: format!("not UTF-8 after byte {}", e.valid_up_to()) })
+}
+
+const CODES: [&str; 6] = ["not-json", "wrong-type", "out-of-range", "missing", "bad-timestamp", "unknown-field"];
+
+/// Takes the code out of an error's text.
+fn explain(error: serde_json::Error) -> Reject {
+    let text = error.to_string();
+    match text.split_once(MARK) {
+        Some((code, rest)) => {
+            let code = CODES.iter().find(|c| **c == code).copied().unwrap_or("not-json");
+            let rest = rest.rfind(" at line ").map_or(rest, |at| &rest[..at]);
+            Reject { code, error: rest.to_string() }
+        }
+        None if text.starts_with("invalid type") => Reject { code: "wrong-type", error: text },
+        None => Reject { code: "not-json", error: text },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::{Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampNanosecondType};
+
+    fn instant() -> DataType {
+        DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
+    }
+
+    fn decoder(fields: Vec<Field>, options: JsonOptions) -> Decoder {
+        Decoder::new(Arc::new(Schema::new(fields)), Format::Json, options, None).unwrap()
+    }
+
+    fn event() -> Decoder {
+        let nested = DataType::Struct(vec![Field::new("m1", DataType::Float64, true)].into());
+        decoder(
+            vec![
+                Field::new("id", DataType::Utf8, false),
+                Field::new("n", DataType::Int64, true),
+                Field::new("x", DataType::Float64, true),
+                Field::new("at", instant(), true),
+                Field::new("more", nested, true),
+                Field::new("list", DataType::new_list(DataType::Int64, true), true),
+                Field::new("raw", DataType::Utf8, true)
+                    .with_metadata([("ARROW:extension:name".into(), "arrow.json".into())].into()),
+            ],
+            JsonOptions::default(),
+        )
+    }
+
+    #[test]
+    fn an_event_becomes_a_row_whatever_the_order_of_its_fields() {
+        let mut decoder = event();
+        let first = br#"{"id":"a","n":1,"x":0.5,"at":"2019-11-19T10:10:11.5091350Z","more":{"m1":2.5},"list":[1,2],"raw":{"k": [1]}}"#;
+        assert_eq!(decoder.push(first, None), Ok(1));
+        assert_eq!(decoder.push(br#"{"raw":null,"n":2.0,"other":{},"id":"b"}"#, None), Ok(1));
+        let batch = decoder.finish().unwrap();
+        assert_eq!(batch.num_rows(), 2);
+        assert_eq!(batch.column(1).as_primitive::<Int64Type>().values(), &[1, 2]);
+        assert_eq!(batch.column(3).as_primitive::<TimestampNanosecondType>().value(0), 1_574_158_211_509_135_000);
+        assert_eq!(batch.column(6).as_string::<i32>().value(0), r#"{"k": [1]}"#);
+        assert!(batch.column(4).is_null(1) && batch.column(5).is_null(1) && batch.column(6).is_null(1));
+        let more = batch.column(4).as_struct().column(0).as_primitive::<Float64Type>().value(0);
+        assert_eq!(more, 2.5);
+    }
+
+    #[test]
+    fn each_kind_of_bad_record_is_rejected_with_its_code_and_its_neighbours_stay() {
+        for (payload, code, says) in [
+            (r#"{"id":"a""#, "not-json", "EOF"),
+            (r#"{"id":"a"} trailing"#, "not-json", "after the record comes"),
+            (r#"42"#, "wrong-type", "a JSON object"),
+            (r#"{"id":7}"#, "wrong-type", "id: found a number"),
+            (r#"{"id":"a","n":"7"}"#, "wrong-type", "n: found the text \"7\""),
+            (r#"{"id":"a","n":1.5}"#, "wrong-type", "n: found the number 1.5"),
+            (r#"{"id":"a","n":9223372036854775808}"#, "out-of-range", "9223372036854775808 does not fit Int64"),
+            (r#"{"n":1}"#, "missing", "id is missing and NOT NULL"),
+            (r#"{"id":null}"#, "missing", "id is null and NOT NULL"),
+            (r#"{"id":"a","at":"soon"}"#, "bad-timestamp", "at: \"soon\""),
+            (r#"{"id":"a","at":"2500-01-01T00:00:00Z"}"#, "bad-timestamp", "between 1678 and 2261"),
+            (r#"{"id":"a","more":{"m1":"x"}}"#, "wrong-type", "m1: found the text"),
+            (r#"{"id":"a","list":[1,"x"]}"#, "wrong-type", "found the text"),
+            (r#"{"id":"a","id":"b"}"#, "not-json", "the field id comes twice"),
+            (r#"{"id":"a","x":1e400}"#, "not-json", "number out of range"),
+        ] {
+            let mut decoder = event();
+            decoder.push(br#"{"id":"before","list":[7]}"#, None).unwrap();
+            let reject = decoder.push(payload.as_bytes(), None).unwrap_err();
+            assert_eq!(reject.code, code, "{payload}: {}", reject.error);
+            assert!(reject.error.contains(says), "{payload}: {}", reject.error);
+            decoder.push(br#"{"id":"after","list":[8,9]}"#, None).unwrap();
+            let batch = decoder.finish().unwrap();
+            let ids: Vec<_> = batch.column(0).as_string::<i32>().iter().flatten().collect();
+            assert_eq!(ids, ["before", "after"], "{payload}");
+            assert_eq!(batch.column(5).as_list::<i32>().value(1).len(), 2, "{payload}");
+        }
+    }
+
+    #[test]
+    fn several_records_in_one_payload_are_taken_or_rejected_together() {
+        let mut decoder = event();
+        assert_eq!(decoder.push(b"\xef\xbb\xbf{\"id\":\"a\"}\n{\"id\":\"b\"}\n", None), Ok(2));
+        assert_eq!(decoder.push(br#"[{"id":"c"},{"id":"d"}]"#, None), Ok(2));
+        assert!(decoder.push(br#"[{"id":"e"},{"n":1}]"#, None).is_err());
+        assert!(decoder.push(b"{\"id\":\"f\"}\n{\"id\":", None).is_err());
+        assert_eq!(decoder.rows(), 4);
+        let batch = decoder.finish().unwrap();
+        let ids: Vec<_> = batch.column(0).as_string::<i32>().iter().flatten().collect();
+        assert_eq!(ids, ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_time_far_ahead_of_the_log_s_own_is_rejected() {
+        let schema = Arc::new(Schema::new(vec![Field::new("at", instant(), true)]));
+        let bound = Some((0, Duration::from_secs(3600)));
+        let mut decoder = Decoder::new(schema, Format::Json, JsonOptions::default(), bound).unwrap();
+        let log_time = Some(1_574_158_211_000_000_000);
+        assert_eq!(decoder.push(br#"{"at":"2019-11-19T11:10:00Z"}"#, log_time), Ok(1));
+        let reject = decoder.push(br#"{"at":"2099-01-01T00:00:00Z"}"#, log_time).unwrap_err();
+        assert_eq!(reject.code, "future-event-time");
+        assert_eq!(decoder.finish().unwrap().num_rows(), 1);
+    }
+
+    #[test]
+    fn numbers_in_quotes_are_taken_when_asked_for() {
+        let lenient = JsonOptions { lenient: true, ..JsonOptions::default() };
+        let mut decoder = decoder(vec![Field::new("n", DataType::Int64, true)], lenient);
+        assert_eq!(decoder.push(br#"{"n":"7"}"#, None), Ok(1));
+        assert!(decoder.push(br#"{"n":"seven"}"#, None).is_err());
+    }
+
+    #[test]
+    fn a_query_that_reads_no_column_still_counts_rows() {
+        let mut decoder = decoder(vec![], JsonOptions::default());
+        decoder.push(br#"{"id":"a"}"#, None).unwrap();
+        decoder.push(b"junk", None).unwrap_err();
+        assert_eq!(decoder.finish().unwrap().num_rows(), 1);
+    }
+
+    #[test]
+    fn decimals_are_exact() {
+        let mut decoder = decoder(vec![Field::new("d", DataType::Decimal128(10, 2), true)], JsonOptions::default());
+        assert_eq!(decoder.push(br#"{"d":12345678.9}"#, None), Ok(1));
+        assert_eq!(decoder.push(br#"{"d":1.239}"#, None).unwrap_err().code, "out-of-range");
+        let batch = decoder.finish().unwrap();
+        assert_eq!(batch.column(0).as_primitive::<arrow::datatypes::Decimal128Type>().value(0), 1_234_567_890);
+    }
+}
