@@ -1,1 +1,17 @@
-//! kafka
+//! Kafka-protocol logs as sources: Apache Kafka, Redpanda, and Azure Event Hubs' Kafka endpoint.
+
+mod client;
+mod embedded;
+mod eventhubs;
+mod metadata;
+mod options;
+mod producer;
+mod reader;
+mod source;
+mod topics;
+
+pub use embedded::EmbeddedBroker;
+pub use eventhubs::EventHubsConnector;
+pub use options::KafkaConnector;
+pub use producer::Producer;
+pub use topics::{add_partitions, create_topic, delete_topic};

@@ -1,0 +1,175 @@
+//! The options of a Kafka table, and what they become.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
+use engine::source::Source;
+use formats::{Format, JsonOptions, UnknownFields};
+
+use crate::source::KafkaSource;
+
+/// `connector = 'kafka'`.
+pub struct KafkaConnector;
+
+/// Where a fresh job begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartAt {
+    Earliest,
+    Latest,
+    /// What the group committed; where it committed nothing, the earliest.
+    Committed,
+    /// Milliseconds since 1970.
+    Timestamp(i64),
+}
+
+/// A checked Kafka table.
+#[derive(Clone)]
+pub struct KafkaTable {
+    pub name: String,
+    pub topic: String,
+    pub start: StartAt,
+    pub bounded: bool,
+    pub group: Option<String>,
+    pub discovery: Duration,
+    /// Bytes that librdkafka may hold ahead of the job, over all partitions.
+    pub prefetch: u64,
+    pub format: Format,
+    pub json: JsonOptions,
+    /// For librdkafka, unchanged. May hold secrets: never shown.
+    pub properties: Vec<(String, String)>,
+    /// Header values are AMQP-encoded, as Event Hubs delivers those of AMQP senders.
+    pub amqp_headers: bool,
+}
+
+impl Connector for KafkaConnector {
+    fn name(&self) -> &'static str {
+        "kafka"
+    }
+
+    fn options(&self) -> Vec<OptionSpec> {
+        let mut options = vec![
+            OptionSpec::new("bootstrap_servers", OptionKind::Text, "host:port, several separated by commas")
+                .aliases(&["properties.bootstrap.servers"])
+                .required(),
+        ];
+        options.extend(common_options());
+        options
+    }
+
+    fn source(&self, table: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
+        let servers = table.options.get("bootstrap_servers").unwrap_or_default().to_string();
+        let kafka = read_table(table, vec![("bootstrap.servers".into(), servers)], false)?;
+        Ok(Arc::new(KafkaSource::new(kafka)))
+    }
+}
+
+/// What Kafka and Event Hubs tables have in common.
+pub fn common_options() -> Vec<OptionSpec> {
+    const START: &[&[&str]] = &[
+        &["earliest", "earliest-offset"],
+        &["latest", "latest-offset"],
+        &["committed", "group", "group-offsets"],
+        &["timestamp"],
+    ];
+    vec![
+        OptionSpec::new("topic", OptionKind::Text, "the topic, or the event hub").required(),
+        OptionSpec::new(
+            "format",
+            OptionKind::OneOf(&[&["json"], &["raw_string", "raw"], &["raw_bytes"]]),
+            "json, raw_string or raw_bytes",
+        ),
+        OptionSpec::new("json.lenient", OptionKind::Boolean, "numbers may stand in quotes"),
+        OptionSpec::new(
+            "json.unknown",
+            OptionKind::OneOf(&[&["ignore"], &["warn"], &["dead-letter"]]),
+            "fields that no column takes",
+        ),
+        OptionSpec::new("source.offset", OptionKind::OneOf(START), "where a fresh job begins")
+            .aliases(&["scan.startup.mode"]),
+        OptionSpec::new(
+            "source.timestamp",
+            OptionKind::Integer,
+            "milliseconds since 1970, with source.offset = 'timestamp'",
+        )
+        .aliases(&["scan.startup.timestamp-millis"]),
+        OptionSpec::new(
+            "scan.bounded.mode",
+            OptionKind::OneOf(&[&["unbounded"], &["latest-offset", "latest"]]),
+            "latest-offset: end at the offsets found at start",
+        ),
+        OptionSpec::new("source.group_id", OptionKind::Text, "the consumer group whose lag tools can watch")
+            .aliases(&["properties.group.id"]),
+        OptionSpec::new("source.discovery", OptionKind::Duration, "how often to look for new partitions")
+            .aliases(&["scan.topic-partition-discovery.interval"]),
+        OptionSpec::new("source.prefetch", OptionKind::Bytes, "memory for messages that wait to be decoded"),
+        OptionSpec::new("properties.*", OptionKind::Secret, "handed to librdkafka"),
+    ]
+}
+
+/// Turns checked options into a table.
+pub fn read_table(
+    table: &TableSpec,
+    mut properties: Vec<(String, String)>,
+    amqp_headers: bool,
+) -> Result<KafkaTable, Vec<Problem>> {
+    let options = &table.options;
+    let mut problems = vec![];
+    for (name, value) in options.with_prefix("properties.") {
+        if ["auto.offset.reset", "enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof"]
+            .contains(&name)
+        {
+            let message = format!("{name} is the engine's own: positions live in the job log, see source.offset");
+            problems.push(Problem::option(format!("properties.{name}"), message));
+        }
+        properties.push((name.to_string(), value.to_string()));
+    }
+    let start = match options.get("source.offset") {
+        Some("latest") => StartAt::Latest,
+        Some("committed") => StartAt::Committed,
+        Some("timestamp") => match options.integer("source.timestamp") {
+            Some(millis) => StartAt::Timestamp(millis),
+            None => {
+                problems.push(Problem::option("source.offset", "'timestamp' needs source.timestamp"));
+                StartAt::Earliest
+            }
+        },
+        _ => StartAt::Earliest,
+    };
+    if start == StartAt::Committed && options.get("source.group_id").is_none() {
+        problems.push(Problem::option("source.offset", "'committed' needs source.group_id"));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(KafkaTable {
+        name: table.name.clone(),
+        topic: options.get("topic").unwrap_or_default().to_string(),
+        start,
+        bounded: options.get("scan.bounded.mode") == Some("latest-offset"),
+        group: options.get("source.group_id").map(String::from),
+        discovery: options.duration("source.discovery").unwrap_or(Duration::from_secs(30)),
+        prefetch: options.bytes("source.prefetch").unwrap_or(256 << 20),
+        format: format(options),
+        json: json(options),
+        properties,
+        amqp_headers,
+    })
+}
+
+fn format(options: &Options) -> Format {
+    match options.get("format") {
+        Some("raw_string") => Format::RawString,
+        Some("raw_bytes") => Format::RawBytes,
+        _ => Format::Json,
+    }
+}
+
+fn json(options: &Options) -> JsonOptions {
+    let unknown = match options.get("json.unknown") {
+        Some("warn") => UnknownFields::Warn,
+        Some("dead-letter") => UnknownFields::DeadLetter,
+        _ => UnknownFields::Ignore,
+    };
+    JsonOptions { lenient: options.flag("json.lenient"), unknown }
+}

@@ -1,0 +1,248 @@
+//! Reads one partition from its own queue, without waiting.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
+use engine::connector::Origin;
+use engine::source::{
+    Position, Read, ReadLimit, ReadRequest, ReadStatus, Rejected, SourceError, SplitReader, Start, Wake,
+};
+use formats::Decoder;
+use rdkafka::Timestamp;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+
+use crate::client::Reports;
+use crate::metadata::MetadataColumn;
+use crate::options::KafkaTable;
+use crate::source::Client;
+
+pub struct KafkaReader {
+    queue: PartitionQueue<Reports>,
+    reports: Reports,
+    place: String,
+    partition: i32,
+    decoder: Decoder,
+    metadata: Vec<MetadataColumn>,
+    schema: SchemaRef,
+    /// For each requested column: where it comes from.
+    layout: Vec<From>,
+    position: Position,
+    until: Option<i64>,
+    /// The broker said that the position is the end, and nothing has come since.
+    at_end: bool,
+    finished: bool,
+    /// Payloads that were null: nothing to decode, nothing to reject.
+    pub skipped: u64,
+}
+
+enum From {
+    Value(usize),
+    Metadata(usize),
+}
+
+impl KafkaReader {
+    pub fn new(
+        client: Arc<Client>,
+        table: &KafkaTable,
+        reports: Reports,
+        partition: i32,
+        start: &Start,
+        request: &ReadRequest,
+        wake: Wake,
+    ) -> Result<Self, String> {
+        let (mut values, mut metadata, mut layout) = (vec![], vec![], vec![]);
+        for column in &request.columns {
+            match &column.origin {
+                Origin::Value => {
+                    layout.push(From::Value(values.len()));
+                    values.push(column.field.clone());
+                }
+                Origin::Metadata(name) => {
+                    layout.push(From::Metadata(metadata.len()));
+                    metadata.push(MetadataColumn::new(name, &column.field, table.amqp_headers)?);
+                }
+            }
+        }
+        let event_time = request.event_time.and_then(|bound| match layout[bound.column] {
+            From::Value(index) => Some((index, bound.max_ahead)),
+            From::Metadata(_) => None,
+        });
+        let decoder = Decoder::new(Arc::new(Schema::new(values)), table.format, table.json.clone(), event_time)?;
+        let schema = Schema::new(request.columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>());
+        let mut queue = client
+            .split_partition_queue(&table.topic, partition)
+            .ok_or_else(|| format!("partition {partition} has no queue of its own"))?;
+        queue.set_nonempty_callback(move || wake.ring());
+        Ok(KafkaReader {
+            queue,
+            reports,
+            place: format!("table {}, topic {}, partition {partition}", table.name, table.topic),
+            partition,
+            decoder,
+            metadata,
+            schema: Arc::new(schema),
+            layout,
+            position: start.from.clone(),
+            until: start.until,
+            at_end: false,
+            finished: start.until.is_some_and(|until| start.from.offset >= until),
+            skipped: 0,
+        })
+    }
+
+    fn finish(&mut self, rejected: VecDeque<Rejected>, taken: Taken) -> Result<Read, SourceError> {
+        let rows = self.decoder.rows();
+        let failed = |e| SourceError::failed(&self.place, e);
+        let batch = if rows == 0 && taken.records == 0 {
+            None
+        } else {
+            let values = self.decoder.finish().map_err(failed)?;
+            let metadata: Vec<ArrayRef> = self.metadata.iter_mut().map(|m| m.finish()).collect();
+            let column = |from: &From| match from {
+                From::Value(index) => values.column(*index).clone(),
+                From::Metadata(index) => metadata[*index].clone(),
+            };
+            let columns = self.layout.iter().map(column).collect();
+            let options = RecordBatchOptions::new().with_row_count(Some(rows));
+            Some(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(failed)?)
+        };
+        let status = match (self.finished, self.at_end, taken.full) {
+            (true, ..) => ReadStatus::Finished,
+            (_, true, _) => ReadStatus::AtEnd,
+            (.., true) => ReadStatus::More,
+            _ => ReadStatus::Pending,
+        };
+        Ok(Read {
+            batch: batch.filter(|b| b.num_rows() > 0),
+            rejected: rejected.into(),
+            records: taken.records,
+            bytes: taken.bytes,
+            position: self.position.clone(),
+            log_time: taken.log_time,
+            status,
+        })
+    }
+
+    /// Errors that heal are librdkafka's own business; the others end the job, by name.
+    fn judge(&self, error: KafkaError) -> Result<(), SourceError> {
+        let code = error.rdkafka_error_code();
+        let gone = |what: String, remedy: &str| {
+            Err(SourceError::Gone { place: self.place.clone(), what, remedy: remedy.to_string() })
+        };
+        match code {
+            Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => gone(
+                format!(
+                    "offset {} is not there any more: retention passed the job by, or the topic was made again",
+                    self.position.offset
+                ),
+                "Begin anew under another --name, and lengthen the topic's retention",
+            ),
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopic,
+            ) => gone(
+                "the broker no longer knows this partition".into(),
+                "Was the topic deleted? Begin anew under another --name",
+            ),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                Err(SourceError::failed(&self.place, format!("{error}; the right to read is missing")))
+            }
+            _ => {
+                tracing::warn!(place = %self.place, %error, "reading; librdkafka tries again by itself");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What one read has taken.
+#[derive(Default)]
+struct Taken {
+    records: usize,
+    bytes: usize,
+    log_time: Option<i64>,
+    full: bool,
+}
+
+impl SplitReader for KafkaReader {
+    fn read(&mut self, limit: ReadLimit) -> Result<Read, SourceError> {
+        let (mut rejected, mut taken) = (VecDeque::new(), Taken::default());
+        while !self.finished {
+            if taken.records >= limit.records || taken.bytes >= limit.bytes {
+                taken.full = true;
+                break;
+            }
+            match self.queue.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    let offset = message.offset();
+                    if self.until.is_some_and(|until| offset >= until) {
+                        self.finished = true;
+                        break;
+                    }
+                    let time = nanoseconds(&message);
+                    taken.records += 1;
+                    taken.bytes += message.payload_len();
+                    taken.log_time = taken.log_time.max(time);
+                    self.at_end = false;
+                    self.position =
+                        Position { offset: offset + 1, incarnation: None, last_time: message.timestamp().to_millis() };
+                    match message.payload().map(|payload| self.decoder.push(payload, time)) {
+                        None => self.skipped += 1,
+                        Some(Ok(rows)) => self.metadata.iter_mut().for_each(|m| m.push(&message, rows)),
+                        Some(Err(reject)) => rejected.push_back(reject_of(&message, reject, time)),
+                    }
+                    self.finished = self.until.is_some_and(|until| offset + 1 >= until);
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    self.at_end = true;
+                    // The last offsets may belong to markers that no reader sees.
+                    self.finished = self.until.is_some();
+                    break;
+                }
+                Some(Err(error)) => {
+                    self.judge(error)?;
+                    break;
+                }
+            }
+        }
+        self.finish(rejected, taken)
+    }
+
+    fn lag(&self) -> Option<u64> {
+        self.reports.end(self.partition).map(|end| (end - self.position.offset).max(0) as u64)
+    }
+}
+
+fn nanoseconds(message: &BorrowedMessage<'_>) -> Option<i64> {
+    match message.timestamp() {
+        Timestamp::NotAvailable => None,
+        time => time.to_millis().map(|millis| millis.saturating_mul(1_000_000)),
+    }
+}
+
+fn reject_of(message: &BorrowedMessage<'_>, reject: formats::Reject, time: Option<i64>) -> Rejected {
+    let headers = message.headers().map(|headers| {
+        let object = headers.iter().map(|h| {
+            let value = h.value.map(|v| String::from_utf8_lossy(v).into_owned());
+            (h.key.to_string(), serde_json::json!(value))
+        });
+        serde_json::Value::Object(object.collect()).to_string()
+    });
+    Rejected {
+        payload: message.payload().unwrap_or_default().to_vec(),
+        error: reject.error,
+        code: reject.code,
+        partition: Some(message.partition()),
+        offset: Some(message.offset()),
+        time,
+        key: message.key().map(<[u8]>::to_vec),
+        headers,
+    }
+}

@@ -1,0 +1,288 @@
+//! A topic as a source: its partitions are the splits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use engine::source::{Position, ReadRequest, Source, SourceError, SplitReader, Start, Wake};
+use parking_lot::Mutex;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::Offset;
+
+use crate::client::{Reports, consumer};
+use crate::options::{KafkaTable, StartAt};
+use crate::reader::KafkaReader;
+
+/// How long a question to the broker may take.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Group offsets are a courtesy to lag tools: not more often than this.
+const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+
+pub type Client = BaseConsumer<Reports>;
+
+pub struct KafkaSource {
+    table: KafkaTable,
+    client: Mutex<Option<Arc<Client>>>,
+    reports: Reports,
+    last_group_commit: Mutex<Option<std::time::Instant>>,
+    /// Ends the thread that serves the client's callbacks.
+    closed: Arc<AtomicBool>,
+}
+
+impl KafkaSource {
+    pub fn new(table: KafkaTable) -> Self {
+        let reports = Reports::of(&table.topic);
+        let closed = Arc::new(AtomicBool::new(false));
+        KafkaSource { table, client: Mutex::new(None), reports, last_group_commit: Mutex::new(None), closed }
+    }
+
+    fn place(&self) -> String {
+        format!("table {}, topic {}", self.table.name, self.table.topic)
+    }
+
+    fn failed(&self, what: impl std::fmt::Display) -> SourceError {
+        SourceError::failed(self.place(), what)
+    }
+
+    /// The table's one client. A thread of its own serves its callbacks: messages come by partition queues.
+    fn client(&self) -> Result<Arc<Client>, SourceError> {
+        let mut slot = self.client.lock();
+        if let Some(client) = &*slot {
+            return Ok(client.clone());
+        }
+        let config = consumer(&self.table, 16);
+        let client: Client = config.create_with_context(self.reports.clone()).map_err(|e| self.failed(e))?;
+        let client = Arc::new(client);
+        *slot = Some(client.clone());
+        let (serving, closed) = (Arc::downgrade(&client), self.closed.clone());
+        let serve = move || {
+            while !closed.load(Ordering::Relaxed) {
+                let Some(client) = serving.upgrade() else { return };
+                // What comes here belongs to no partition that is read: errors of the client, told by its callback.
+                let _ = client.poll(Duration::from_millis(100));
+            }
+        };
+        std::thread::Builder::new().name("kafka-callbacks".into()).spawn(serve).map_err(|e| self.failed(e))?;
+        Ok(client)
+    }
+
+    /// Asks the broker on a thread that may wait.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let client = self.client()?;
+        let answer = tokio::task::spawn_blocking(move || question(&client)).await;
+        answer.map_err(|e| self.failed(e))?.map_err(|e| self.failed(explain(&e)))
+    }
+
+    async fn range(&self, partition: i32) -> Result<(i64, i64), SourceError> {
+        let topic = self.table.topic.clone();
+        self.ask(move |client| client.fetch_watermarks(&topic, partition, ANSWER)).await
+    }
+
+    fn partition(&self, split: &str) -> Result<i32, SourceError> {
+        split.parse().map_err(|_| self.failed(format!("the job log names a partition {split:?}, which is no number")))
+    }
+
+    async fn first_offset(&self, partition: i32, found_later: bool) -> Result<i64, SourceError> {
+        let (low, high) = self.range(partition).await?;
+        if found_later {
+            return Ok(low);
+        }
+        match self.table.start {
+            StartAt::Earliest => Ok(low),
+            StartAt::Latest => Ok(high),
+            StartAt::Committed => Ok(self.committed(partition).await?.unwrap_or(low).max(low)),
+            StartAt::Timestamp(millis) => Ok(self.offset_at(partition, millis).await?.unwrap_or(high)),
+        }
+    }
+
+    async fn committed(&self, partition: i32) -> Result<Option<i64>, SourceError> {
+        let list = self.list(partition, Offset::Invalid)?;
+        let answer = self.ask(move |client| client.committed_offsets(list, ANSWER)).await?;
+        Ok(only_offset(&answer))
+    }
+
+    async fn offset_at(&self, partition: i32, millis: i64) -> Result<Option<i64>, SourceError> {
+        let list = self.list(partition, Offset::Offset(millis))?;
+        let answer = self.ask(move |client| client.offsets_for_times(list, ANSWER)).await?;
+        Ok(only_offset(&answer))
+    }
+
+    fn list(&self, partition: i32, offset: Offset) -> Result<TopicPartitionList, SourceError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.table.topic, partition, offset).map_err(|e| self.failed(e))?;
+        Ok(list)
+    }
+
+    fn gone(&self, partition: i32, what: String, remedy: &str) -> SourceError {
+        SourceError::Gone { place: format!("{}, partition {partition}", self.place()), what, remedy: remedy.into() }
+    }
+
+    /// The broker's timestamp of one record, in milliseconds.
+    async fn time_of(&self, partition: i32, offset: i64) -> Result<Option<i64>, SourceError> {
+        let (table, list) = (self.table.clone(), self.list(partition, Offset::Offset(offset))?);
+        let probe = move || -> Result<Option<i64>, KafkaError> {
+            let client: BaseConsumer = consumer(&table, 1).create()?;
+            client.assign(&list)?;
+            let deadline = std::time::Instant::now() + ANSWER;
+            while std::time::Instant::now() < deadline {
+                match client.poll(Duration::from_millis(200)) {
+                    Some(Ok(message)) => {
+                        return Ok((message.offset() == offset).then(|| message.timestamp().to_millis()).flatten());
+                    }
+                    Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+                    _ => {}
+                }
+            }
+            Ok(None)
+        };
+        let answer = tokio::task::spawn_blocking(probe).await;
+        answer.map_err(|e| self.failed(e))?.map_err(|e| self.failed(e))
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    fn describe(&self) -> String {
+        let bound = if self.table.bounded { ", up to the end found at start" } else { "" };
+        format!("kafka topic '{}', {:?}{bound}, from {:?}", self.table.topic, self.table.format, self.table.start)
+    }
+
+    async fn splits(&self) -> Result<Vec<String>, SourceError> {
+        let topic = self.table.topic.clone();
+        let metadata = self.ask(move |client| client.fetch_metadata(Some(&topic), ANSWER)).await?;
+        let found = metadata.topics().iter().find(|t| t.name() == self.table.topic);
+        let partitions = found.map_or(&[][..], |t| t.partitions());
+        if partitions.is_empty() {
+            return Err(self.failed("the broker knows no such topic; check the name, and the right to read it"));
+        }
+        Ok(partitions.iter().map(|p| p.id().to_string()).collect())
+    }
+
+    fn discovery_interval(&self) -> Option<Duration> {
+        (!self.table.bounded).then_some(self.table.discovery)
+    }
+
+    async fn resolve(&self, split: &str, found_later: bool) -> Result<Start, SourceError> {
+        let partition = self.partition(split)?;
+        let until = if self.table.bounded { Some(self.range(partition).await?.1) } else { None };
+        let from = Position::at(self.first_offset(partition, found_later).await?);
+        Ok(Start { from, until })
+    }
+
+    async fn verify(&self, split: &str, at: &Position) -> Result<(), SourceError> {
+        let partition = self.partition(split)?;
+        if !self.splits().await?.iter().any(|s| s == split) {
+            let what = "the job log has a position here, but the topic no longer has this partition".to_string();
+            return Err(self.gone(
+                partition,
+                what,
+                "Was the topic made again with fewer partitions? Begin anew under another --name",
+            ));
+        }
+        let (low, high) = self.range(partition).await?;
+        if at.offset > high {
+            let what = format!("the job stands at offset {}, but the topic ends at {high}", at.offset);
+            return Err(self.gone(partition, what, "The topic was made again or cut. Begin anew under another --name"));
+        }
+        if at.offset < low {
+            let what =
+                format!("the job stands at offset {}, but retention has deleted everything before {low}", at.offset);
+            return Err(self.gone(
+                partition,
+                what,
+                "The events between are lost to this job. Begin anew under another --name, and lengthen the topic's retention",
+            ));
+        }
+        // The record before the position tells whether this is still the topic that was read.
+        if let Some(expected) = at.last_time
+            && at.offset > low
+            && let Some(found) = self.time_of(partition, at.offset - 1).await?
+            && found != expected
+        {
+            let what = format!(
+                "the record at offset {} has the timestamp {found}, but the one that was read there had {expected}",
+                at.offset - 1
+            );
+            return Err(self.gone(
+                partition,
+                what,
+                "The topic was made again under the same name. Begin anew under another --name",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        split: &str,
+        start: &Start,
+        request: &ReadRequest,
+        wake: Wake,
+    ) -> Result<Box<dyn SplitReader>, SourceError> {
+        let partition = self.partition(split)?;
+        let client = self.client()?;
+        let reader =
+            KafkaReader::new(client.clone(), &self.table, self.reports.clone(), partition, start, request, wake)
+                .map_err(|e| self.failed(e))?;
+        let list = self.list(partition, Offset::Offset(start.from.offset))?;
+        self.ask(move |client| client.incremental_assign(&list)).await?;
+        Ok(Box::new(reader))
+    }
+
+    async fn checkpointed(&self, positions: &[(String, Position)]) {
+        if self.table.group.is_none() {
+            return;
+        }
+        {
+            let mut last = self.last_group_commit.lock();
+            if last.is_some_and(|at| at.elapsed() < GROUP_COMMIT_INTERVAL) {
+                return;
+            }
+            *last = Some(std::time::Instant::now());
+        }
+        let mut list = TopicPartitionList::new();
+        for (split, position) in positions {
+            if let Ok(partition) = split.parse() {
+                let _ = list.add_partition_offset(&self.table.topic, partition, Offset::Offset(position.offset));
+            }
+        }
+        if let Ok(client) = self.client()
+            && let Err(error) = client.commit(&list, rdkafka::consumer::CommitMode::Async)
+        {
+            tracing::debug!(%error, "the group's offsets were not committed; only lag tools notice");
+        }
+    }
+}
+
+fn only_offset(list: &TopicPartitionList) -> Option<i64> {
+    list.elements().first().and_then(|e| match e.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    })
+}
+
+/// Adds what to look at to errors that say little.
+fn explain(error: &KafkaError) -> String {
+    let text = error.to_string();
+    match error.rdkafka_error_code() {
+        Some(
+            rdkafka::types::RDKafkaErrorCode::BrokerTransportFailure | rdkafka::types::RDKafkaErrorCode::AllBrokersDown,
+        ) => {
+            format!("{text}; check the address, and that security.protocol fits the listener")
+        }
+        _ => text,
+    }
+}
