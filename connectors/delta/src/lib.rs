@@ -1,1 +1,14 @@
-//! delta
+//! Delta Lake tables as sinks, exactly once: Parquet files are prepared, and shown by one log entry that carries a
+//! `txn` of the writer and the job log entry's number.
+
+mod commit;
+mod options;
+mod parquet_file;
+mod protocol;
+pub mod reader;
+mod schema;
+mod sink;
+mod store;
+mod writer;
+
+pub use options::DeltaConnector;

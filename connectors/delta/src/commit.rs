@@ -1,0 +1,139 @@
+//! Showing entries: one Delta log entry each try, after everything that others committed was read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine::sink::{Committable, SinkContext, SinkError};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde_json::{Value, json};
+
+use crate::parquet_file::DataFile;
+use crate::store::{create, entry_path, lines, read_entry};
+
+/// What this process knows of the table's log.
+pub struct Log {
+    pub store: Arc<dyn ObjectStore>,
+    pub path: String,
+    /// The newest version that was read or written.
+    pub version: u64,
+    /// By appId: the highest entry that the table shows.
+    pub shown: HashMap<String, u64>,
+    /// Set when another writer changed the schema or the protocol: checked anew before the next append.
+    pub changed: bool,
+    pub commits: u64,
+}
+
+/// The name under which a writer's transactions stand in the table. Born with the job's folder and the process start:
+/// nobody makes it again.
+pub fn app_id(context: &SinkContext, writer: &str) -> String {
+    format!("{}/{}/{writer}", context.log_id, context.sink)
+}
+
+impl Log {
+    fn trouble(&self, error: impl std::fmt::Display) -> SinkError {
+        SinkError::retry(&self.path, error)
+    }
+
+    /// Reads what was committed since. Each commit is read once, so the cost does not grow with the log.
+    pub async fn catch_up(&mut self) -> Result<(), SinkError> {
+        while let Some(actions) = read_entry(&*self.store, self.version + 1).await.map_err(|e| self.trouble(e))? {
+            self.version += 1;
+            self.take_in(&actions);
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, actions: &[Value]) {
+        for action in actions {
+            if let (Some(app), Some(version)) = (action["txn"]["appId"].as_str(), action["txn"]["version"].as_u64()) {
+                let shown = self.shown.entry(app.to_string()).or_default();
+                *shown = version.max(*shown);
+            }
+            self.changed |= action.get("metaData").is_some() || action.get("protocol").is_some();
+        }
+    }
+
+    /// Shows the entries of one writer, in one commit. Done already, by us or by a successor: nothing happens.
+    pub async fn show(&mut self, context: &SinkContext, entries: &[Committable]) -> Result<(), SinkError> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        let app = app_id(context, &last.writer);
+        loop {
+            self.catch_up().await?;
+            let shown = self.shown.get(&app).copied().unwrap_or(0);
+            let missing: Vec<&Committable> = entries.iter().filter(|e| e.entry > shown).collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if self.changed {
+                return Err(self.trouble("another writer changed the table's schema or protocol; looking at it again"));
+            }
+            let files = self.files(context, &missing).await?;
+            let body = lines(&commit_actions(&app, last.entry, &files, context));
+            match create(&self.store, &entry_path(self.version + 1), body).await {
+                Ok(()) => {
+                    self.version += 1;
+                    self.shown.insert(app, last.entry);
+                    self.commits += 1;
+                    return Ok(());
+                }
+                // Taken by another, or by our own try whose answer was lost: reading tells which.
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+                Err(error) => return Err(self.trouble(error)),
+            }
+        }
+    }
+
+    /// The files of the tokens. What a predecessor prepared may be long ago: it must still be there.
+    async fn files(&self, context: &SinkContext, entries: &[&Committable]) -> Result<Vec<DataFile>, SinkError> {
+        let mut files = vec![];
+        for entry in entries {
+            for token in &entry.tokens {
+                let of_token: Vec<DataFile> =
+                    serde_json::from_value(token["files"].clone()).map_err(|e| SinkError::failed(&self.path, e))?;
+                if entry.writer != context.writer {
+                    self.check_there(entry.entry, &of_token).await?;
+                }
+                files.extend(of_token);
+            }
+        }
+        Ok(files)
+    }
+
+    async fn check_there(&self, entry: u64, files: &[DataFile]) -> Result<(), SinkError> {
+        for file in files {
+            match self.store.head(&Path::from(file.path.as_str())).await {
+                Ok(_) => {}
+                Err(object_store::Error::NotFound { .. }) => {
+                    let what = format!(
+                        "job log entry {entry} names the file {}, which is gone: was VACUUM run while the job was stopped? \
+                         Its rows cannot be shown; restore the file, or begin anew under another --name",
+                        file.path
+                    );
+                    return Err(SinkError::failed(&self.path, what));
+                }
+                Err(error) => return Err(self.trouble(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn commit_actions(app: &str, entry: u64, files: &[DataFile], context: &SinkContext) -> Vec<Value> {
+    let now = chrono::Utc::now().timestamp_millis();
+    let rows: u64 = files.iter().map(|f| f.rows).sum();
+    let mut actions = vec![
+        json!({"commitInfo": {
+            "timestamp": now,
+            "operation": "STREAMING UPDATE",
+            "operationParameters": {"outputMode": "Append", "queryId": context.log_id, "epochId": entry.to_string()},
+            "operationMetrics": {"numFiles": files.len().to_string(), "numOutputRows": rows.to_string()},
+            "isolationLevel": "WriteSerializable",
+            "isBlindAppend": true,
+            "engineInfo": concat!("millrace/", env!("CARGO_PKG_VERSION")),
+        }}),
+        json!({"txn": {"appId": app, "version": entry, "lastUpdated": now}}),
+    ];
+    actions.extend(files.iter().map(|f| f.add_action(now)));
+    actions
+}

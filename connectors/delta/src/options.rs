@@ -1,0 +1,83 @@
+//! `connector = 'delta'`: its options, and the table that they describe.
+
+use std::sync::Arc;
+
+use engine::connector::{Connector, OptionKind, OptionSpec, Problem, TableSpec};
+use engine::sink::Sink;
+use parquet::basic::{Compression, ZstdLevel};
+
+use crate::schema::delta_field;
+use crate::sink::DeltaSink;
+
+pub struct DeltaConnector;
+
+/// A checked Delta table.
+#[derive(Clone)]
+pub struct DeltaOptions {
+    pub path: String,
+    pub partition_by: Vec<String>,
+    pub compression: Compression,
+    pub target_file_size: usize,
+    /// Columns of the job that the table does not have are added to it.
+    pub add_columns: bool,
+    pub storage: Vec<(String, String)>,
+}
+
+impl Connector for DeltaConnector {
+    fn name(&self) -> &'static str {
+        "delta"
+    }
+
+    fn options(&self) -> Vec<OptionSpec> {
+        vec![
+            OptionSpec::new("path", OptionKind::Text, "a folder, file://, abfss:// or az:// URL").required(),
+            OptionSpec::new("partition_by", OptionKind::Text, "partition columns of a new table, separated by commas"),
+            OptionSpec::new(
+                "parquet.compression",
+                OptionKind::OneOf(&[&["zstd"], &["snappy"], &["none", "uncompressed"]]),
+                "default zstd",
+            ),
+            OptionSpec::new("target_file_size", OptionKind::Bytes, "default 128 MiB"),
+            OptionSpec::new(
+                "schema_evolution",
+                OptionKind::OneOf(&[&["none"], &["add"]]),
+                "add: columns that the table does not have are added",
+            ),
+            OptionSpec::new("storage.*", OptionKind::Secret, "handed to the object store"),
+        ]
+    }
+
+    fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
+        let options = &table.options;
+        let mut problems: Vec<Problem> = table
+            .columns
+            .iter()
+            .filter_map(|c| delta_field(&c.field).err().map(|what| Problem::column(c.field.name(), what)))
+            .collect();
+        let mut partition_by = table.partition_by.clone();
+        if let Some(columns) = options.get("partition_by") {
+            partition_by.extend(columns.split(',').map(|c| c.trim().to_string()));
+        }
+        for column in &partition_by {
+            if !table.columns.iter().any(|c| c.field.name() == column) {
+                problems.push(Problem::option("partition_by", format!("the table has no column {column}")));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let compression = match options.get("parquet.compression") {
+            Some("snappy") => Compression::SNAPPY,
+            Some("none") => Compression::UNCOMPRESSED,
+            _ => Compression::ZSTD(ZstdLevel::default()),
+        };
+        Ok(Arc::new(DeltaSink::new(DeltaOptions {
+            path: options.get("path").unwrap_or_default().to_string(),
+            partition_by,
+            compression,
+            target_file_size: options.bytes("target_file_size").unwrap_or(128 << 20) as usize,
+            add_columns: options.get("schema_evolution") == Some("add"),
+            storage: options.with_prefix("storage.").map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        })))
+    }
+}

@@ -1,0 +1,173 @@
+//! Arrow types as Delta stores them, and Delta's own JSON of them (protocol: "Schema Serialization Format").
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use serde_json::{Value, json};
+
+/// Delta's JSON of a column, or why it has none.
+pub fn delta_field(field: &Field) -> Result<Value, String> {
+    Ok(
+        json!({"name": field.name(), "type": delta_type(field.data_type())?, "nullable": field.is_nullable(), "metadata": {}}),
+    )
+}
+
+/// The schema string of a table.
+pub fn delta_schema(schema: &Schema) -> Result<Value, String> {
+    let fields = schema.fields().iter().map(|f| delta_field(f)).collect::<Result<Vec<_>, _>>()?;
+    Ok(json!({"type": "struct", "fields": fields}))
+}
+
+fn delta_type(data_type: &DataType) -> Result<Value, String> {
+    Ok(match data_type {
+        DataType::Boolean => json!("boolean"),
+        DataType::Int8 => json!("byte"),
+        DataType::Int16 | DataType::UInt8 => json!("short"),
+        DataType::Int32 | DataType::UInt16 => json!("integer"),
+        DataType::Int64 | DataType::UInt32 => json!("long"),
+        DataType::Float32 => json!("float"),
+        DataType::Float64 => json!("double"),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => json!("string"),
+        DataType::Binary | DataType::LargeBinary => json!("binary"),
+        DataType::Date32 => json!("date"),
+        DataType::Timestamp(_, Some(_)) => json!("timestamp"),
+        DataType::Decimal128(p, s) if *s >= 0 => json!(format!("decimal({p},{s})")),
+        DataType::Struct(fields) => {
+            let fields = fields.iter().map(|f| delta_field(f)).collect::<Result<Vec<_>, _>>()?;
+            json!({"type": "struct", "fields": fields})
+        }
+        DataType::List(item) => {
+            json!({"type": "array", "elementType": delta_type(item.data_type())?, "containsNull": item.is_nullable()})
+        }
+        DataType::Map(entry, _) => {
+            let DataType::Struct(parts) = entry.data_type() else { return Err("a map without entries".into()) };
+            let (key, value) = (delta_type(parts[0].data_type())?, delta_type(parts[1].data_type())?);
+            json!({"type": "map", "keyType": key, "valueType": value, "valueContainsNull": parts[1].is_nullable()})
+        }
+        DataType::Timestamp(_, None) => {
+            return Err(
+                "TIMESTAMP WITHOUT TIME ZONE needs a table feature that older readers refuse; CAST it to TIMESTAMP"
+                    .into(),
+            );
+        }
+        other => return Err(format!("Delta has no type for {other}; CAST it")),
+    })
+}
+
+/// The Arrow type in which a column is written to Parquet: Delta's timestamps are microseconds.
+pub fn stored(schema: &Schema) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(|f| stored_field(f)).collect::<Vec<_>>()))
+}
+
+fn stored_field(field: &Field) -> FieldRef {
+    Arc::new(Field::new(field.name(), stored_type(field.data_type()), field.is_nullable()))
+}
+
+fn stored_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 => DataType::Int64,
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(|f| stored_field(f)).collect::<Fields>()),
+        DataType::List(item) => DataType::List(stored_field(item)),
+        DataType::Map(entry, sorted) => DataType::Map(stored_field(entry), *sorted),
+        other => other.clone(),
+    }
+}
+
+/// What to do to a table so that it takes rows of `wanted`; all that stands in the way, at once.
+pub fn reconcile(table: &Value, wanted: &Value, add: bool) -> Result<Option<Value>, String> {
+    let empty = vec![];
+    let have = table["fields"].as_array().unwrap_or(&empty);
+    let (mut problems, mut added) = (vec![], vec![]);
+    for field in wanted["fields"].as_array().unwrap_or(&empty) {
+        let name = field["name"].as_str().unwrap_or_default();
+        match have.iter().find(|f| f["name"].as_str().is_some_and(|n| n.eq_ignore_ascii_case(name))) {
+            None if add && field["nullable"] == json!(true) => added.push(field.clone()),
+            None if add => {
+                problems.push(format!("column {name} is NOT NULL, and older rows of the table would not have it"))
+            }
+            None => problems.push(format!("column {name} is not in the table; schema_evolution = 'add' would add it")),
+            Some(there) if there["name"] != field["name"] => {
+                problems.push(format!("column {name} is written {} in the table", there["name"]))
+            }
+            Some(there) if bare(&there["type"]) != bare(&field["type"]) => problems.push(format!(
+                "column {name} is {} in the table, and {} in the job",
+                shown(there),
+                shown(field)
+            )),
+            Some(there) if there["nullable"] == json!(false) && field["nullable"] == json!(true) => {
+                problems.push(format!("column {name} is NOT NULL in the table, and may be null in the job"))
+            }
+            Some(_) => {}
+        }
+    }
+    for there in have.iter().filter(|f| f["nullable"] == json!(false)) {
+        if !wanted["fields"].as_array().unwrap_or(&empty).iter().any(|f| f["name"] == there["name"]) {
+            problems.push(format!("the table's column {} is NOT NULL, and the job does not write it", there["name"]));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems.join("; "));
+    }
+    if added.is_empty() {
+        return Ok(None);
+    }
+    let fields: Vec<_> = have.iter().cloned().chain(added).collect();
+    Ok(Some(json!({"type": "struct", "fields": fields})))
+}
+
+fn shown(field: &Value) -> String {
+    field["type"].as_str().map_or_else(|| field["type"]["type"].as_str().unwrap_or("nested").to_string(), String::from)
+}
+
+/// A type without column metadata and nullability, which do not change how it is stored.
+fn bare(data_type: &Value) -> Value {
+    match data_type {
+        Value::Object(map) => {
+            let keep =
+                |k: &&String| !matches!(k.as_str(), "metadata" | "nullable" | "containsNull" | "valueContainsNull");
+            Value::Object(map.iter().filter(|(k, _)| keep(k)).map(|(k, v)| (k.clone(), bare(v))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(bare).collect()),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(fields: Vec<Field>) -> Value {
+        delta_schema(&Schema::new(fields)).unwrap()
+    }
+
+    #[test]
+    fn every_mismatch_is_said_at_once() {
+        let table = schema(vec![Field::new("id", DataType::Utf8, false), Field::new("n", DataType::Int64, true)]);
+        let job = schema(vec![
+            Field::new("ID", DataType::Utf8, false),
+            Field::new("n", DataType::Float64, true),
+            Field::new("new", DataType::Utf8, true),
+        ]);
+        let said = reconcile(&table, &job, false).unwrap_err();
+        assert_eq!(
+            said,
+            "column ID is written \"id\" in the table; column n is long in the table, and double in the job; \
+             column new is not in the table; schema_evolution = 'add' would add it; \
+             the table's column \"id\" is NOT NULL, and the job does not write it"
+        );
+    }
+
+    #[test]
+    fn a_new_column_is_added_behind_the_others() {
+        let table = schema(vec![Field::new("id", DataType::Utf8, true)]);
+        let job = schema(vec![Field::new("n", DataType::Int64, true), Field::new("id", DataType::Utf8, true)]);
+        let widened = reconcile(&table, &job, true).unwrap().unwrap();
+        assert_eq!(widened["fields"][0]["name"], "id");
+        assert_eq!(widened["fields"][1]["name"], "n");
+        assert_eq!(reconcile(&widened, &job, true).unwrap(), None);
+    }
+}

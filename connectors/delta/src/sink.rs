@@ -1,0 +1,188 @@
+//! The table as the engine sees it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deltalake::DeltaTable;
+use engine::sink::{Committable, Committed, Sink, SinkContext, SinkError, SinkWriter};
+use object_store::ObjectStore;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::commit::{Log, app_id};
+use crate::options::DeltaOptions;
+use crate::protocol::refusal;
+use crate::schema::{delta_schema, reconcile};
+use crate::store::{Opened, create, entry_path, lines, open, place};
+use crate::writer::DeltaWriter;
+
+/// Commits between two checkpoints of the table's log.
+const CHECKPOINT_EVERY: u64 = 100;
+
+pub struct DeltaSink {
+    options: Arc<DeltaOptions>,
+    log: tokio::sync::Mutex<Option<Log>>,
+    /// Known once the table is open: for writers, which are made on worker threads.
+    opened: Mutex<Option<(Arc<dyn ObjectStore>, Vec<String>)>>,
+}
+
+impl DeltaSink {
+    pub fn new(options: DeltaOptions) -> Self {
+        DeltaSink { options: Arc::new(options), log: tokio::sync::Mutex::new(None), opened: Mutex::new(None) }
+    }
+
+    fn failed(&self, error: impl std::fmt::Display) -> SinkError {
+        SinkError::failed(&self.options.path, error)
+    }
+
+    /// Opens or creates the table, checks that it may be written, widens it if asked to.
+    async fn prepare_table(&self, context: &SinkContext) -> Result<(DeltaTable, Opened), SinkError> {
+        let wanted = delta_schema(&context.schema).map_err(|e| self.failed(e))?;
+        loop {
+            let mut table = place(&self.options)?;
+            let store = table.log_store().object_store(None);
+            let Some(opened) = open(&mut table, &self.options.path).await? else {
+                self.create(&store, &wanted).await?;
+                continue;
+            };
+            let configuration = &opened.metadata["configuration"];
+            if let Some(reason) = refusal(&opened.protocol, &opened.schema, configuration) {
+                return Err(self.failed(reason));
+            }
+            match reconcile(&opened.schema, &wanted, self.options.add_columns).map_err(|e| self.failed(e))? {
+                None => return Ok((table, opened)),
+                Some(widened) => self.widen(&store, &opened, &widened).await?,
+            }
+        }
+    }
+
+    /// The table's first entry. Somebody else may be faster: then theirs counts.
+    async fn create(&self, store: &Arc<dyn ObjectStore>, schema: &Value) -> Result<(), SinkError> {
+        let now = chrono::Utc::now().timestamp_millis();
+        let actions = [
+            json!({"commitInfo": {"timestamp": now, "operation": "CREATE TABLE", "operationParameters": {},
+                "engineInfo": concat!("millrace/", env!("CARGO_PKG_VERSION"))}}),
+            json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
+            json!({"metaData": {
+                "id": uuid::Uuid::new_v4().to_string(),
+                "format": {"provider": "parquet", "options": {}},
+                "schemaString": schema.to_string(),
+                "partitionColumns": self.options.partition_by,
+                "configuration": {},
+                "createdTime": now,
+            }}),
+        ];
+        match create(store, &entry_path(0), lines(&actions)).await {
+            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(SinkError::retry(&self.options.path, error)),
+        }
+    }
+
+    async fn widen(&self, store: &Arc<dyn ObjectStore>, opened: &Opened, schema: &Value) -> Result<(), SinkError> {
+        let mut metadata = opened.metadata.clone();
+        metadata["schemaString"] = json!(schema.to_string());
+        let info = json!({"commitInfo": {"timestamp": chrono::Utc::now().timestamp_millis(), "operation": "ADD COLUMNS",
+            "operationParameters": {}, "engineInfo": concat!("millrace/", env!("CARGO_PKG_VERSION"))}});
+        match create(store, &entry_path(opened.version + 1), lines(&[info, json!({"metaData": metadata})])).await {
+            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(SinkError::retry(&self.options.path, error)),
+        }
+    }
+
+    /// Opens the table and learns which of our writers' entries it shows.
+    async fn open_log(&self, context: &SinkContext, writers: &[&str]) -> Result<Log, SinkError> {
+        let (table, opened) = self.prepare_table(context).await?;
+        let store = table.log_store().object_store(None);
+        let columns = opened.metadata["partitionColumns"].as_array().into_iter().flatten();
+        let partition_by = columns.filter_map(Value::as_str).map(String::from).collect();
+        *self.opened.lock() = Some((store.clone(), partition_by));
+        let mut shown = HashMap::new();
+        for writer in writers {
+            let app = app_id(context, writer);
+            let snapshot = table.snapshot().map_err(|e| self.failed(e))?;
+            let version = snapshot.transaction_version(table.log_store().as_ref(), app.clone()).await;
+            if let Some(version) = version.map_err(|e| SinkError::retry(&self.options.path, e))? {
+                shown.insert(app, version as u64);
+            }
+        }
+        let path = self.options.path.clone();
+        Ok(Log { store, path, version: opened.version, shown, changed: false, commits: 0 })
+    }
+
+    /// A checkpoint of the table's log, beside the commits: it delays none, and its failure is nobody's loss.
+    fn checkpoint(&self) {
+        let options = self.options.clone();
+        tokio::spawn(async move {
+            let done = async {
+                let mut table = place(&options)?;
+                open(&mut table, &options.path).await?;
+                let failed = |e: deltalake::DeltaTableError| SinkError::retry(&options.path, e);
+                deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(failed)?;
+                deltalake::checkpoints::cleanup_metadata(&table, None).await.map_err(failed)
+            };
+            if let Err(error) = done.await {
+                tracing::warn!(%error, "the table's log was not checkpointed; the next hundred commits will try again");
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Sink for DeltaSink {
+    fn describe(&self) -> String {
+        let by = if self.options.partition_by.is_empty() {
+            String::new()
+        } else {
+            format!(" by {}", self.options.partition_by.join(", "))
+        };
+        format!("delta table '{}'{by}", self.options.path)
+    }
+
+    fn guarantee(&self) -> String {
+        "exactly once: each entry is one table version with a txn of its number; times are stored in microseconds"
+            .into()
+    }
+
+    async fn open(&self, context: &SinkContext, probe: bool) -> Result<(), SinkError> {
+        if probe {
+            let mut table = place(&self.options)?;
+            let wanted = delta_schema(&context.schema).map_err(|e| self.failed(e))?;
+            let Some(opened) = open(&mut table, &self.options.path).await? else { return Ok(()) };
+            if let Some(reason) = refusal(&opened.protocol, &opened.schema, &opened.metadata["configuration"]) {
+                return Err(self.failed(reason));
+            }
+            return reconcile(&opened.schema, &wanted, self.options.add_columns)
+                .map(|_| ())
+                .map_err(|e| self.failed(e));
+        }
+        *self.log.lock().await = Some(self.open_log(context, &[&context.writer]).await?);
+        Ok(())
+    }
+
+    fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
+        let opened = self.opened.lock().clone();
+        let (store, partition_by) = opened.ok_or_else(|| self.failed("the table is not open"))?;
+        Ok(Box::new(DeltaWriter::new(self.options.clone(), context.clone(), store, &partition_by)))
+    }
+
+    async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
+        let mut log = self.log.lock().await;
+        let foreign: Vec<&str> = entries.iter().map(|e| e.writer.as_str()).filter(|w| *w != context.writer).collect();
+        if log.as_ref().is_none_or(|l| l.changed) || !foreign.is_empty() {
+            let mut writers = foreign;
+            writers.push(&context.writer);
+            *log = Some(self.open_log(context, &writers).await?);
+        }
+        let Some(log) = log.as_mut() else { return Err(self.failed("the table is not open")) };
+        // Entries of one writer are shown together; those of another one come before or after, never between.
+        for run in entries.chunk_by(|a, b| a.writer == b.writer) {
+            let before = log.commits / CHECKPOINT_EVERY;
+            log.show(context, run).await?;
+            if log.commits / CHECKPOINT_EVERY > before {
+                self.checkpoint();
+            }
+        }
+        Ok(Committed::Done)
+    }
+}

@@ -1,0 +1,184 @@
+//! One worker's hand in the table: encodes on the worker's thread, uploads on the I/O runtime.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use bytes::Bytes;
+use engine::sink::{SinkContext, SinkError, SinkWriter, Token};
+use futures::future::{BoxFuture, join_all};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::options::DeltaOptions;
+use crate::parquet_file::{DataFile, ParquetFile, to_stored};
+use crate::schema::stored;
+use crate::store::create;
+
+/// Files of one open epoch that may be on their way at once; at this, the sources wait.
+const UPLOADS: usize = 4;
+
+type Partition = Vec<Option<String>>;
+
+pub struct DeltaWriter {
+    options: Arc<DeltaOptions>,
+    context: SinkContext,
+    store: Arc<dyn ObjectStore>,
+    /// Of whole rows, as stored.
+    schema: SchemaRef,
+    /// Of a file: without the partition columns, whose values stand in the log.
+    file_schema: SchemaRef,
+    partition_columns: Vec<usize>,
+    file_columns: Vec<usize>,
+    open: HashMap<Partition, ParquetFile>,
+    uploads: Vec<JoinHandle<DataFile>>,
+    uploading: Arc<AtomicUsize>,
+}
+
+impl DeltaWriter {
+    pub fn new(
+        options: Arc<DeltaOptions>,
+        context: SinkContext,
+        store: Arc<dyn ObjectStore>,
+        partition_by: &[String],
+    ) -> Self {
+        let schema = stored(&context.schema);
+        let is_partition = |name: &str| partition_by.iter().any(|p| p == name);
+        let of = |wanted: bool| {
+            (0..schema.fields().len()).filter(|i| is_partition(schema.field(*i).name()) == wanted).collect::<Vec<_>>()
+        };
+        let (partition_columns, file_columns) = (of(true), of(false));
+        let file_fields: Vec<_> = file_columns.iter().map(|i| schema.field(*i).clone()).collect();
+        DeltaWriter {
+            options,
+            context,
+            store,
+            file_schema: Arc::new(Schema::new(file_fields)),
+            schema,
+            partition_columns,
+            file_columns,
+            open: HashMap::new(),
+            uploads: vec![],
+            uploading: Arc::default(),
+        }
+    }
+
+    fn failed(&self, error: impl std::fmt::Display) -> SinkError {
+        SinkError::failed(&self.options.path, error)
+    }
+
+    fn append(&mut self, partition: Partition, rows: &RecordBatch) -> Result<(), SinkError> {
+        let rows = rows.project(&self.file_columns).map_err(|e| self.failed(e))?;
+        if !self.open.contains_key(&partition) {
+            let file = ParquetFile::new(self.file_schema.clone(), self.options.compression, &rows);
+            self.open.insert(partition.clone(), file.map_err(|e| self.failed(e))?);
+        }
+        let Some(file) = self.open.get_mut(&partition) else { return Ok(()) };
+        let path = &self.options.path;
+        file.write(&rows).map_err(|e| SinkError::failed(path, e))?;
+        if file.size() >= self.options.target_file_size {
+            self.close(&partition)?;
+        }
+        Ok(())
+    }
+
+    /// Closes a file and sends it on its way, under a name that nobody can make again.
+    fn close(&mut self, partition: &Partition) -> Result<(), SinkError> {
+        let Some(file) = self.open.remove(partition) else { return Ok(()) };
+        let rows = file.rows;
+        let (body, stats) = file.close().map_err(|e| self.failed(e))?;
+        let names = self.partition_columns.iter().map(|i| self.schema.field(*i).name().clone());
+        let partition_values: BTreeMap<_, _> = names.zip(partition.iter().cloned()).collect();
+        let folder: String = partition_values
+            .iter()
+            .map(|(name, value)| {
+                format!("{}={}/", plain(name), value.as_deref().map_or("__HIVE_DEFAULT_PARTITION__".into(), plain))
+            })
+            .collect();
+        let path = format!("{folder}part-{}.parquet", self.context.names.next());
+        let file = DataFile { path, size: body.len() as u64, rows, partition_values, stats };
+        let (store, uploading) = (self.store.clone(), self.uploading.clone());
+        uploading.fetch_add(1, Ordering::Relaxed);
+        self.uploads.push(self.context.runtime.spawn(async move {
+            upload(&store, &file.path, body).await;
+            uploading.fetch_sub(1, Ordering::Relaxed);
+            file
+        }));
+        Ok(())
+    }
+
+    fn partitions(&self, rows: &RecordBatch) -> Result<Vec<(Partition, RecordBatch)>, SinkError> {
+        let texts = self.partition_columns.iter().map(|i| cast(rows.column(*i), &DataType::Utf8));
+        let texts = texts.collect::<Result<Vec<_>, _>>().map_err(|e| self.failed(e))?;
+        let mut groups: BTreeMap<Partition, Vec<u32>> = BTreeMap::new();
+        for row in 0..rows.num_rows() {
+            let value = |text: &arrow::array::ArrayRef| {
+                let text = arrow::array::AsArray::as_string::<i32>(text);
+                arrow::array::Array::is_valid(text, row).then(|| text.value(row).to_string())
+            };
+            groups.entry(texts.iter().map(value).collect()).or_default().push(row as u32);
+        }
+        let take = |(partition, indices)| {
+            let rows = take_record_batch(rows, &UInt32Array::from(indices)).map_err(|e| self.failed(e))?;
+            Ok((partition, rows))
+        };
+        groups.into_iter().map(take).collect()
+    }
+}
+
+impl SinkWriter for DeltaWriter {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
+        let rows = to_stored(batch, &self.schema).map_err(|e| self.failed(e))?;
+        if self.partition_columns.is_empty() {
+            return self.append(vec![], &rows);
+        }
+        self.partitions(&rows)?.into_iter().try_for_each(|(partition, rows)| self.append(partition, &rows))
+    }
+
+    fn ready(&self) -> bool {
+        self.uploading.load(Ordering::Relaxed) < UPLOADS
+    }
+
+    fn buffered(&self) -> usize {
+        self.open.values().map(ParquetFile::size).sum()
+    }
+
+    fn prepare(&mut self) -> BoxFuture<'static, Result<Option<Token>, SinkError>> {
+        let mut partitions: Vec<Partition> = self.open.keys().cloned().collect();
+        partitions.sort();
+        let closed = partitions.iter().try_for_each(|p| self.close(p));
+        let uploads = std::mem::take(&mut self.uploads);
+        let path = self.options.path.clone();
+        Box::pin(async move {
+            closed?;
+            let files: Result<Vec<DataFile>, _> = join_all(uploads).await.into_iter().collect();
+            let files = files.map_err(|e| SinkError::failed(path, e))?;
+            Ok((!files.is_empty()).then(|| json!({"files": files})))
+        })
+    }
+}
+
+/// A partition value as a folder name.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+}
+
+/// Tries until the file is there. The name is this writer's own, so one that exists came from an earlier try.
+async fn upload(store: &Arc<dyn ObjectStore>, path: &str, body: Bytes) {
+    let mut pause = std::time::Duration::from_millis(100);
+    loop {
+        match create(store, &Path::from(path), body.clone()).await {
+            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => return,
+            Err(error) => {
+                tracing::warn!(path, %error, "a data file was not written; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(std::time::Duration::from_secs(10));
+            }
+        }
+    }
+}
