@@ -9,6 +9,8 @@ pub mod reader;
 mod schema;
 mod sink;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use options::DeltaConnector;

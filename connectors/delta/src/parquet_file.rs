@@ -87,7 +87,8 @@ impl ParquetFile {
     pub fn close(mut self) -> Result<(Bytes, String), ParquetError> {
         let metadata = self.writer.finish()?;
         let stats = statistics(&self.schema, &metadata, self.rows);
-        Ok((self.writer.into_inner()?.into(), stats.to_string()))
+        // `into_inner` would finish a second time, which is an error.
+        Ok((std::mem::take(self.writer.inner_mut()).into(), stats.to_string()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reads a table back, for verification: what each commit added, and the rows of its files.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -9,7 +10,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
-use crate::store::read_entry;
+use crate::store::{log_versions, read_entry};
 
 /// What one version of the table added.
 #[derive(Debug, Clone)]
@@ -17,34 +18,52 @@ pub struct Commit {
     pub version: u64,
     /// When it was made, milliseconds since 1970, as the writer said.
     pub timestamp: i64,
+    /// Within the table; [`TableReader::rows`] reads them.
     pub files: Vec<String>,
+    /// Of all the files, as their statistics say.
+    pub rows: u64,
 }
 
-/// A local table, opened for reading.
+/// A local table, opened for reading. It reads the log's JSON entries and no checkpoint: enough for a table that is
+/// younger than its log's retention.
 pub struct TableReader {
     store: Arc<dyn ObjectStore>,
 }
 
 impl TableReader {
+    /// The table in a local folder.
     pub fn local(folder: &std::path::Path) -> Result<Self, object_store::Error> {
         let store = object_store::local::LocalFileSystem::new_with_prefix(folder)?;
         Ok(TableReader { store: Arc::new(store) })
     }
 
-    /// The commits that added rows, from the first one on, as far as the log still holds them.
+    /// The commits that added rows, from the first one on, as far as the log still holds them. Compactions add none.
     pub async fn commits(&self) -> Result<Vec<Commit>, object_store::Error> {
-        let (mut commits, mut version) = (vec![], 0);
-        while let Some(actions) = read_entry(&*self.store, version).await? {
-            let adds = actions.iter().map(|a| &a["add"]).filter(|a| a["dataChange"] == Value::Bool(true));
-            let files: Vec<String> =
-                adds.filter_map(|a| a["path"].as_str()).map(|p| p.replace("%20", " ").replace("%25", "%")).collect();
-            let timestamp = actions.iter().find_map(|a| a["commitInfo"]["timestamp"].as_i64()).unwrap_or(0);
-            if !files.is_empty() {
-                commits.push(Commit { version, timestamp, files });
+        let entries = self.entries().await?;
+        Ok(entries.iter().map(|(version, actions)| commit(*version, actions)).filter(|c| !c.files.is_empty()).collect())
+    }
+
+    /// The files that the table consists of now.
+    pub async fn live_files(&self) -> Result<BTreeSet<String>, object_store::Error> {
+        let mut live = BTreeSet::new();
+        for (_, actions) in self.entries().await? {
+            for action in &actions {
+                if let Some(path) = action["remove"]["path"].as_str() {
+                    live.remove(&decode_path(path));
+                }
             }
-            version += 1;
+            live.extend(actions.iter().filter_map(|a| a["add"]["path"].as_str()).map(decode_path));
         }
-        Ok(commits)
+        Ok(live)
+    }
+
+    /// The rows that the table consists of now, with these columns, or all. Partition columns are not in the files.
+    pub async fn live_rows(&self, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, String> {
+        let mut rows = vec![];
+        for file in self.live_files().await.map_err(|e| e.to_string())? {
+            rows.extend(self.rows(&file, columns).await?);
+        }
+        Ok(rows)
     }
 
     /// Rows of one data file, with these columns, or all.
@@ -60,4 +79,34 @@ impl TableReader {
         let reader = builder.build().map_err(|e| e.to_string())?;
         reader.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())
     }
+
+    async fn entries(&self) -> Result<Vec<(u64, Vec<Value>)>, object_store::Error> {
+        let mut entries = vec![];
+        for version in log_versions(&*self.store).await? {
+            if let Some(actions) = read_entry(&*self.store, version).await? {
+                entries.push((version, actions));
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn commit(version: u64, actions: &[Value]) -> Commit {
+    let adds: Vec<&Value> =
+        actions.iter().map(|a| &a["add"]).filter(|a| a["dataChange"] == Value::Bool(true)).collect();
+    let count = |add: &&Value| {
+        let stats: Value = serde_json::from_str(add["stats"].as_str()?).ok()?;
+        stats["numRecords"].as_u64()
+    };
+    Commit {
+        version,
+        timestamp: actions.iter().find_map(|a| a["commitInfo"]["timestamp"].as_i64()).unwrap_or(0),
+        files: adds.iter().filter_map(|a| a["path"].as_str()).map(decode_path).collect(),
+        rows: adds.iter().filter_map(count).sum(),
+    }
+}
+
+/// Delta stores paths as URLs do.
+fn decode_path(path: &str) -> String {
+    path.replace("%20", " ").replace("%25", "%")
 }

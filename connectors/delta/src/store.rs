@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use engine::sink::SinkError;
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde_json::Value;
@@ -60,6 +61,15 @@ pub async fn open(table: &mut DeltaTable, path: &str) -> Result<Option<Opened>, 
 /// The log entry of a version.
 pub fn entry_path(version: u64) -> Path {
     Path::from(format!("_delta_log/{version:020}.json"))
+}
+
+/// The versions whose log entries are there, in order.
+pub async fn log_versions(store: &dyn ObjectStore) -> Result<Vec<u64>, object_store::Error> {
+    let listed: Vec<_> = store.list(Some(&Path::from("_delta_log"))).try_collect().await?;
+    let version = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
+    let mut versions: Vec<u64> = listed.iter().filter_map(|o| version(&o.location)).collect();
+    versions.sort_unstable();
+    Ok(versions)
 }
 
 /// The actions of a version; `None` if it is not there.

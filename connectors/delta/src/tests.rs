@@ -1,0 +1,236 @@
+//! Stories of one table: written, shown, opened again, by one process and by its successors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use engine::connector::{ColumnSpec, Connector, Options, Origin, TableSpec};
+use engine::sink::{Committable, Committed, Names, Sink, SinkContext, SinkError, Token};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use serde_json::Value;
+
+use crate::DeltaConnector;
+use crate::reader::TableReader;
+
+/// A table in a folder that goes with the test.
+struct Story {
+    folder: tempfile::TempDir,
+    schema: SchemaRef,
+    options: BTreeMap<String, String>,
+    partition_by: Vec<String>,
+}
+
+fn columns() -> Vec<Field> {
+    vec![
+        Field::new("id", DataType::Utf8, false),
+        Field::new("n", DataType::Int64, true),
+        Field::new("at", DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())), true),
+    ]
+}
+
+impl Story {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table").to_string_lossy().to_string();
+        let options = [("path".to_string(), path)].into();
+        Story { folder, schema: Arc::new(Schema::new(columns())), options, partition_by: vec![] }
+    }
+
+    fn option(mut self, name: &str, value: &str) -> Self {
+        self.options.insert(name.into(), value.into());
+        self
+    }
+
+    fn table(&self) -> std::path::PathBuf {
+        self.folder.path().join("table")
+    }
+
+    fn sink(&self) -> Arc<dyn Sink> {
+        let column = |field: &Arc<Field>| ColumnSpec { field: field.clone(), origin: Origin::Value };
+        let spec = TableSpec {
+            name: "serving".into(),
+            columns: self.schema.fields().iter().map(column).collect(),
+            primary_key: vec![],
+            partition_by: self.partition_by.clone(),
+            options: Options(self.options.clone()),
+        };
+        DeltaConnector.sink(&spec).unwrap()
+    }
+
+    fn context(&self, writer: &str) -> SinkContext {
+        SinkContext {
+            log_id: "log".into(),
+            sink: "serving".into(),
+            writer: writer.into(),
+            schema: self.schema.clone(),
+            store: Arc::new(InMemory::new()),
+            staging: Path::from("staging"),
+            names: Names::of(writer),
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
+    async fn start(&self, writer: &str) -> Process {
+        let (sink, context) = (self.sink(), self.context(writer));
+        sink.open(&context, false).await.unwrap();
+        Process { sink, context }
+    }
+
+    async fn refusal(&self) -> String {
+        match self.sink().open(&self.context("w1"), false).await {
+            Err(error @ SinkError::Failed { .. }) => error.to_string(),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    fn reader(&self) -> TableReader {
+        TableReader::local(&self.table()).unwrap()
+    }
+
+    async fn ids(&self) -> Vec<String> {
+        let mut ids = vec![];
+        for batch in self.reader().live_rows(Some(&["id"])).await.unwrap() {
+            ids.extend(batch.column(0).as_string::<i32>().iter().flatten().map(String::from));
+        }
+        ids.sort();
+        ids
+    }
+
+    fn entry(&self, version: u64) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.table().join(format!("_delta_log/{version:020}.json"))).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// One process start.
+struct Process {
+    sink: Arc<dyn Sink>,
+    context: SinkContext,
+}
+
+impl Process {
+    async fn prepare(&self, ids: &[&str]) -> Token {
+        let mut writer = self.sink.writer(&self.context).unwrap();
+        writer.write(&batch(ids)).unwrap();
+        writer.prepare().await.unwrap().unwrap()
+    }
+
+    async fn commit(&self, entries: &[Committable]) -> Result<Committed, SinkError> {
+        self.sink.commit(&self.context, entries).await
+    }
+
+    async fn show(&self, entry: u64, ids: &[&str]) {
+        let token = self.prepare(ids).await;
+        assert_eq!(self.commit(&[of(&self.context.writer, entry, token)]).await.unwrap(), Committed::Done);
+    }
+}
+
+fn of(writer: &str, entry: u64, token: Token) -> Committable {
+    Committable { entry, writer: writer.into(), tokens: vec![token], excluded: vec![] }
+}
+
+fn batch(ids: &[&str]) -> RecordBatch {
+    let n = Int64Array::from_iter_values(0..ids.len() as i64);
+    let at = TimestampNanosecondArray::from_iter_values((0..ids.len()).map(|i| 1_700_000_000_123_456_789 + i as i64));
+    RecordBatch::try_new(
+        Arc::new(Schema::new(columns())),
+        vec![Arc::new(StringArray::from(ids.to_vec())), Arc::new(n), Arc::new(at.with_timezone("UTC"))],
+    )
+    .unwrap()
+}
+
+#[tokio::test]
+async fn rows_are_prepared_shown_and_found_again_by_a_new_process() {
+    let story = Story::new();
+    let first = story.start("w1").await;
+    let token = first.prepare(&["a", "b"]).await;
+    assert!(story.ids().await.is_empty(), "prepared is not shown");
+    first.commit(&[of("w1", 3, token)]).await.unwrap();
+    assert_eq!(story.ids().await, ["a", "b"]);
+
+    let second = story.start("w2").await;
+    second.show(5, &["c"]).await;
+    assert_eq!(story.ids().await, ["a", "b", "c"]);
+    let txn = story.entry(2).into_iter().find(|a| a.get("txn").is_some()).unwrap();
+    assert_eq!(txn["txn"]["appId"], "log/serving/w2");
+    assert_eq!(txn["txn"]["version"], 5);
+}
+
+#[tokio::test]
+async fn a_commit_says_when_it_was_made_and_what_its_files_hold() {
+    let story = Story::new();
+    story.start("w1").await.show(1, &["a", "b"]).await;
+    let commits = story.reader().commits().await.unwrap();
+    assert_eq!(commits.len(), 1);
+    assert_eq!((commits[0].version, commits[0].rows), (1, 2));
+    let rows = story.reader().rows(&commits[0].files[0], Some(&["n", "at"])).await.unwrap();
+    assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().values(), &[0, 1]);
+    assert_eq!(rows[0].schema().field(1).data_type(), &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())));
+    let add = story.entry(1).into_iter().find(|a| a.get("add").is_some()).unwrap();
+    let stats: Value = serde_json::from_str(add["add"]["stats"].as_str().unwrap()).unwrap();
+    assert_eq!(stats["numRecords"], 2);
+    assert_eq!((&stats["minValues"]["id"], &stats["maxValues"]["id"]), (&"a".into(), &"b".into()));
+    assert_eq!(stats["minValues"]["at"], "2023-11-14T22:13:20.123Z");
+    assert_eq!(stats["nullCount"]["n"], 0);
+}
+
+#[tokio::test]
+async fn protocol_19_the_same_entry_again_is_shown_once() {
+    let story = Story::new();
+    let first = story.start("w1").await;
+    let token = first.prepare(&["a"]).await;
+    for _ in 0..3 {
+        first.commit(&[of("w1", 3, token.clone())]).await.unwrap();
+    }
+    let second = story.start("w2").await;
+    second.commit(&[of("w1", 3, token)]).await.unwrap();
+    assert_eq!(story.ids().await, ["a"]);
+    assert_eq!(story.reader().commits().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn protocol_19_an_owner_that_wakes_late_meets_its_successors_commit() {
+    let story = Story::new();
+    let frozen = story.start("w1").await;
+    let token = frozen.prepare(&["a"]).await;
+    let successor = story.start("w2").await;
+    successor.commit(&[of("w1", 3, token.clone())]).await.unwrap();
+    successor.show(4, &["b"]).await;
+    frozen.commit(&[of("w1", 3, token)]).await.unwrap();
+    assert_eq!(story.ids().await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn protocol_13_a_predecessors_file_that_is_gone_is_named() {
+    let story = Story::new();
+    let token = story.start("w1").await.prepare(&["a"]).await;
+    let file = token["files"][0]["path"].as_str().unwrap().to_string();
+    std::fs::remove_file(story.table().join(&file)).unwrap();
+    let successor = story.start("w2").await;
+    let error = successor.commit(&[of("w1", 3, token)]).await.unwrap_err();
+    assert!(matches!(&error, SinkError::Failed { .. }) && error.to_string().contains(&file), "{error}");
+}
+
+#[tokio::test]
+async fn entries_of_one_writer_share_a_commit_and_entries_of_two_do_not() {
+    let story = Story::new();
+    let old = story.start("w1").await;
+    let (a, b) = (old.prepare(&["a"]).await, old.prepare(&["b"]).await);
+    let new = story.start("w2").await;
+    let c = new.prepare(&["c"]).await;
+    new.commit(&[of("w1", 3, a), of("w1", 4, b), of("w2", 6, c)]).await.unwrap();
+    let commits = story.reader().commits().await.unwrap();
+    assert_eq!(commits.iter().map(|c| c.rows).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(story.entry(1).iter().find_map(|a| a["txn"]["version"].as_u64()), Some(4));
+    assert_eq!(story.ids().await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn protocol_1_a_writer_never_uses_a_name_again() {
+    let story = Story::new();
+    let process = story.start("w1").await;
+    let (one, two) = (process.prepare(&["a"]).await, process.prepare(&["a"]).await);
+    assert_ne!(one["files"][0]["path"], two["files"][0]["path"]);
+}
