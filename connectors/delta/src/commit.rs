@@ -60,8 +60,9 @@ impl Log {
         let app = app_id(context, &last.writer);
         loop {
             self.catch_up().await?;
-            let shown = self.shown.get(&app).copied().unwrap_or(0);
-            let missing: Vec<&Committable> = entries.iter().filter(|e| e.entry > shown).collect();
+            let shown = self.shown.get(&app).copied();
+            let missing: Vec<&Committable> =
+                entries.iter().filter(|e| shown.is_none_or(|shown| e.entry > shown)).collect();
             if missing.is_empty() {
                 return Ok(());
             }

@@ -11,6 +11,8 @@ mod sink;
 mod store;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unreliable;
 mod writer;
 
 pub use options::DeltaConnector;

@@ -14,7 +14,7 @@ use crate::commit::{Log, app_id};
 use crate::options::DeltaOptions;
 use crate::protocol::refusal;
 use crate::schema::{delta_schema, reconcile};
-use crate::store::{Opened, create, entry_path, lines, open, place};
+use crate::store::{Opened, create, entry_path, lines, missing_folder, open, place};
 use crate::writer::DeltaWriter;
 
 /// Commits between two checkpoints of the table's log.
@@ -146,6 +146,9 @@ impl Sink for DeltaSink {
 
     async fn open(&self, context: &SinkContext, probe: bool) -> Result<(), SinkError> {
         if probe {
+            if missing_folder(&self.options.path)? {
+                return Ok(());
+            }
             let mut table = place(&self.options)?;
             let wanted = delta_schema(&context.schema).map_err(|e| self.failed(e))?;
             let Some(opened) = open(&mut table, &self.options.path).await? else { return Ok(()) };

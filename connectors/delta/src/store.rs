@@ -23,6 +23,11 @@ pub fn table_url(path: &str) -> Result<Url, SinkError> {
     Url::from_directory_path(&full).map_err(|()| SinkError::failed(path, "is no path of a folder"))
 }
 
+/// Whether the table's place is a local folder that is not there; opening the place would create it.
+pub fn missing_folder(path: &str) -> Result<bool, SinkError> {
+    Ok(table_url(path)?.to_file_path().is_ok_and(|folder| !folder.exists()))
+}
+
 /// Opens the place of a table, whether there is one yet or not.
 pub fn place(options: &DeltaOptions) -> Result<DeltaTable, SinkError> {
     deltalake::azure::register_handlers(None);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
+use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use engine::connector::{ColumnSpec, Connector, Options, Origin, TableSpec};
 use engine::sink::{Committable, Committed, Names, Sink, SinkContext, SinkError, Token};
@@ -233,4 +233,39 @@ async fn protocol_1_a_writer_never_uses_a_name_again() {
     let process = story.start("w1").await;
     let (one, two) = (process.prepare(&["a"]).await, process.prepare(&["a"]).await);
     assert_ne!(one["files"][0]["path"], two["files"][0]["path"]);
+}
+
+#[tokio::test]
+async fn partition_values_stand_in_the_log_and_not_in_the_files() {
+    let mut story = Story::new();
+    story.partition_by = vec!["id".into()];
+    story.start("w1").await.show(1, &["a", "b", "a"]).await;
+    let adds: Vec<Value> = story.entry(1).into_iter().filter(|a| a.get("add").is_some()).collect();
+    let value = |a: &Value| a["add"]["partitionValues"]["id"].as_str().unwrap().to_string();
+    assert_eq!(adds.iter().map(value).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(story.reader().commits().await.unwrap()[0].rows, 3);
+    let file = &story.reader().commits().await.unwrap()[0].files[0];
+    assert!(story.reader().rows(file, None).await.unwrap()[0].schema().field_with_name("id").is_err());
+}
+
+#[tokio::test]
+async fn a_column_is_added_only_if_asked_for() {
+    let mut story = Story::new();
+    story.start("w1").await.show(1, &["a"]).await;
+    let mut wider = columns();
+    wider.push(Field::new("extra", DataType::Float64, true));
+    story.schema = Arc::new(Schema::new(wider));
+    assert!(story.refusal().await.contains("column extra is not in the table"));
+    let story = story.option("schema_evolution", "add");
+    story.start("w2").await;
+    let metadata = story.entry(2).into_iter().find(|a| a.get("metaData").is_some()).unwrap();
+    assert!(metadata["metaData"]["schemaString"].as_str().unwrap().contains("extra"));
+    story.start("w3").await;
+}
+
+#[tokio::test]
+async fn a_probe_changes_nothing() {
+    let story = Story::new();
+    story.sink().open(&story.context("w1"), true).await.unwrap();
+    assert!(!story.table().exists());
 }

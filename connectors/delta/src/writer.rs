@@ -133,6 +133,9 @@ impl DeltaWriter {
 
 impl SinkWriter for DeltaWriter {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
         let rows = to_stored(batch, &self.schema).map_err(|e| self.failed(e))?;
         if self.partition_columns.is_empty() {
             return self.append(vec![], &rows);

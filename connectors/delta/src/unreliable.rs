@@ -1,0 +1,175 @@
+//! An object store whose answers get lost, and what a commit makes of it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use engine::sink::{Committable, Names, SinkContext, SinkError};
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::commit::Log;
+use crate::store::{entry_path, log_versions, read_entry};
+
+/// What becomes of the next put.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// Written, and the answer is an error.
+    AnswerLost,
+    /// Not written, and the answer is an error.
+    RequestLost,
+    /// Written; the store's own second try then said that it exists.
+    SaidToExist,
+}
+
+#[derive(Debug)]
+struct Unreliable {
+    inner: InMemory,
+    fates: Mutex<Vec<Fate>>,
+}
+
+impl fmt::Display for Unreliable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unreliable")
+    }
+}
+
+fn broken() -> Error {
+    Error::Generic { store: "unreliable", source: "503 Server Busy".into() }
+}
+
+#[async_trait]
+impl ObjectStore for Unreliable {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let fate = self.fates.lock().pop();
+        match fate {
+            None => self.inner.put_opts(path, payload, options).await,
+            Some(Fate::RequestLost) => Err(broken()),
+            Some(Fate::AnswerLost) => {
+                self.inner.put_opts(path, payload, options).await?;
+                Err(broken())
+            }
+            Some(Fate::SaidToExist) => {
+                self.inner.put_opts(path, payload, options).await?;
+                Err(Error::AlreadyExists { path: path.to_string(), source: "409 Conflict".into() })
+            }
+        }
+    }
+    async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(path, options).await
+    }
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(path, options).await
+    }
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(paths)
+    }
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+fn context() -> SinkContext {
+    SinkContext {
+        log_id: "log".into(),
+        sink: "serving".into(),
+        writer: "w1".into(),
+        schema: Arc::new(arrow::datatypes::Schema::empty()),
+        store: Arc::new(InMemory::new()),
+        staging: Path::from("staging"),
+        names: Names::of("w1"),
+        runtime: tokio::runtime::Handle::current(),
+    }
+}
+
+fn entry(number: u64) -> Committable {
+    let file = json!({"path": format!("{number}.parquet"), "size": 1, "rows": 1, "partitionValues": {}, "stats": "{}"});
+    Committable { entry: number, writer: "w1".into(), tokens: vec![json!({"files": [file]})], excluded: vec![] }
+}
+
+async fn log(fates: &[Fate]) -> (Arc<Unreliable>, Log) {
+    let store = Unreliable { inner: InMemory::new(), fates: Mutex::new(fates.to_vec()) };
+    store.inner.put(&entry_path(0), "{}\n".into()).await.unwrap();
+    let store = Arc::new(store);
+    let (path, shown) = ("table".to_string(), HashMap::new());
+    (store.clone(), Log { store, path, version: 0, shown, changed: false, commits: 0 })
+}
+
+/// Every path that the table's log adds, in order.
+async fn added(store: &Unreliable) -> Vec<String> {
+    let mut paths = vec![];
+    for version in log_versions(&store.inner).await.unwrap() {
+        let actions = read_entry(&store.inner, version).await.unwrap().unwrap();
+        paths.extend(actions.iter().filter_map(|a| a["add"]["path"].as_str()).map(String::from));
+    }
+    paths
+}
+
+/// Asks until it is done, as the engine does.
+async fn insist(log: &mut Log, entries: &[Committable]) {
+    loop {
+        match log.show(&context(), entries).await {
+            Ok(()) => return,
+            Err(SinkError::Retry { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn protocol_19_whatever_the_answer_was_the_files_are_added_once() {
+    use Fate::{AnswerLost, RequestLost, SaidToExist};
+    for fates in [
+        &[AnswerLost][..],
+        &[RequestLost],
+        &[SaidToExist],
+        &[RequestLost, AnswerLost],
+        &[SaidToExist, RequestLost, RequestLost],
+    ] {
+        let (store, mut log) = log(fates).await;
+        insist(&mut log, &[entry(3)]).await;
+        insist(&mut log, &[entry(4)]).await;
+        assert_eq!(added(&store).await, ["3.parquet", "4.parquet"], "{fates:?}");
+    }
+}
+
+#[tokio::test]
+async fn protocol_19_an_entry_whose_answer_was_lost_is_not_shown_again_with_the_next_one() {
+    let (store, mut log) = log(&[Fate::AnswerLost]).await;
+    assert!(log.show(&context(), &[entry(3)]).await.is_err());
+    insist(&mut log, &[entry(3), entry(4)]).await;
+    assert_eq!(added(&store).await, ["3.parquet", "4.parquet"]);
+}
+
+#[tokio::test]
+async fn protocol_19_a_lost_answer_and_another_writers_commit_behind_it() {
+    let (store, mut log) = log(&[Fate::AnswerLost]).await;
+    assert!(log.show(&context(), &[entry(3)]).await.is_err());
+    store.inner.put(&entry_path(2), "{\"commitInfo\":{}}\n".into()).await.unwrap();
+    insist(&mut log, &[entry(3)]).await;
+    insist(&mut log, &[entry(4)]).await;
+    assert_eq!(added(&store).await, ["3.parquet", "4.parquet"]);
+    assert_eq!(log_versions(&store.inner).await.unwrap(), [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn another_writers_change_of_the_schema_is_looked_at_before_the_next_append() {
+    let (store, mut log) = log(&[]).await;
+    store.inner.put(&entry_path(1), "{\"metaData\":{}}\n".into()).await.unwrap();
+    assert!(matches!(log.show(&context(), &[entry(3)]).await, Err(SinkError::Retry { .. })));
+    assert!(log.changed && added(&store).await.is_empty());
+}
