@@ -1,0 +1,128 @@
+//! Options of tables: canonical names, checked values, the nearest name for a typo.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, parse_bytes, parse_duration};
+
+use crate::ddl::CreateTable;
+use crate::diagnostic::{Diagnostic, Place, nearest};
+use crate::substitute::substitute;
+
+/// A table's options by canonical name, and where each stands.
+pub struct TableOptions {
+    pub connector: Arc<dyn Connector>,
+    pub values: Options,
+    pub places: BTreeMap<String, Place>,
+}
+
+/// Options that belong to every table, whatever its connector.
+fn own_options() -> Vec<OptionSpec> {
+    vec![
+        OptionSpec::new("connector", OptionKind::Text, "which connector reads or writes the table"),
+        OptionSpec::new("type", OptionKind::OneOf(&[&["source"], &["sink"], &["lookup"]]), "Arroyo's; not needed here"),
+        OptionSpec::new("event_time_field", OptionKind::Text, "Arroyo's WATERMARK FOR"),
+        OptionSpec::new(
+            "watermark.max-ahead",
+            OptionKind::Duration,
+            "how far an event time may lie ahead of the log's",
+        ),
+        OptionSpec::new("deduplicate.key", OptionKind::Text, "columns whose values tell an event"),
+        OptionSpec::new("deduplicate.within", OptionKind::Duration, "how far apart copies may be"),
+        OptionSpec::new("deduplicate.scope", OptionKind::OneOf(&[&["global"], &["partition"]]), "where copies can be"),
+        OptionSpec::new("deduplicate.time", OptionKind::OneOf(&[&["broker"], &["event"]]), "the clock of the window"),
+        OptionSpec::new(
+            "deduplicate.late",
+            OptionKind::OneOf(&[&["keep"], &["dead-letter"], &["drop"]]),
+            "rows that are older than the window",
+        ),
+        OptionSpec::new("dead-letter", OptionKind::Boolean, "this table takes the records that cannot be processed"),
+        OptionSpec::new("commit_interval", OptionKind::Duration, "entries within it are shown together"),
+    ]
+}
+
+/// Checks all options of a table.
+pub fn check(
+    table: &CreateTable,
+    connectors: &[Arc<dyn Connector>],
+    variables: &dyn Fn(&str) -> Option<String>,
+) -> Result<TableOptions, Vec<Diagnostic>> {
+    let connector = find_connector(table, connectors).map_err(|d| vec![d])?;
+    let specs: Vec<OptionSpec> = own_options().into_iter().chain(connector.options()).collect();
+    let (mut values, mut places, mut problems) = (BTreeMap::new(), BTreeMap::new(), vec![]);
+    for (written, text, place) in &table.options {
+        let checked = find(&specs, written, place).and_then(|(name, spec)| {
+            let text = substitute(text, variables).map_err(|what| Diagnostic::at(place, what))?;
+            Ok((name, check_value(spec, &text).map_err(|what| Diagnostic::at(place, format!("{written}: {what}")))?))
+        });
+        match checked {
+            Ok((name, _)) if values.contains_key(&name) => {
+                problems.push(Diagnostic::at(place, format!("{written}: the option {name} is given twice")));
+            }
+            Ok((name, value)) => {
+                places.insert(name.clone(), place.clone());
+                values.insert(name, value);
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    for spec in specs.iter().filter(|s| s.required && !values.contains_key(s.name)) {
+        let message = format!("table {}: the option {} is missing ({})", table.name, spec.name, spec.help);
+        problems.push(Diagnostic::at(&table.place, message));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(TableOptions { connector, values: Options(values), places })
+}
+
+fn find_connector(table: &CreateTable, connectors: &[Arc<dyn Connector>]) -> Result<Arc<dyn Connector>, Diagnostic> {
+    let named = table.options.iter().find(|(name, ..)| name == "connector");
+    let names: Vec<&str> = connectors.iter().map(|c| c.name()).collect();
+    let known = format!("there are {}", names.join(", "));
+    let Some((_, name, place)) = named else {
+        let message = format!("table {}: the option connector is missing", table.name);
+        return Err(Diagnostic::at(&table.place, message).hint(known));
+    };
+    connectors.iter().find(|c| c.name() == name).cloned().ok_or_else(|| {
+        let hint = nearest(name, names.iter().copied()).map_or(known, |n| format!("did you mean '{n}'?"));
+        Diagnostic::at(place, format!("there is no connector '{name}'")).hint(hint)
+    })
+}
+
+fn find<'a>(specs: &'a [OptionSpec], written: &str, place: &Place) -> Result<(String, &'a OptionSpec), Diagnostic> {
+    let exact = specs.iter().find(|s| s.name == written || s.aliases.contains(&written));
+    if let Some(spec) = exact {
+        return Ok((spec.name.to_string(), spec));
+    }
+    let prefixed = specs.iter().find(|s| s.name.strip_suffix('*').is_some_and(|p| written.starts_with(p)));
+    if let Some(spec) = prefixed {
+        return Ok((written.to_string(), spec));
+    }
+    let diagnostic = Diagnostic::at(place, format!("there is no option {written}"));
+    let names = specs.iter().flat_map(|s| s.aliases.iter().copied().chain([s.name]));
+    Err(match nearest(written, names) {
+        Some(name) => diagnostic.hint(format!("did you mean {name}?")),
+        None => diagnostic,
+    })
+}
+
+fn check_value(spec: &OptionSpec, text: &str) -> Result<String, String> {
+    let ok = |good: bool, expected: &str| {
+        if good { Ok(text.to_string()) } else { Err(format!("expected {expected}, found '{text}'")) }
+    };
+    match spec.kind {
+        OptionKind::Text | OptionKind::Secret => Ok(text.to_string()),
+        OptionKind::Integer => ok(text.parse::<i64>().is_ok(), "a whole number"),
+        OptionKind::Boolean => ok(text == "true" || text == "false", "true or false"),
+        OptionKind::Duration => ok(parse_duration(text).is_some(), "a duration like '10 minutes'"),
+        OptionKind::Bytes => ok(parse_bytes(text).is_some(), "a size like '64 MiB'"),
+        OptionKind::OneOf(words) => {
+            let found = words.iter().find(|spellings| spellings.contains(&text));
+            found.map(|spellings| spellings[0].to_string()).ok_or_else(|| {
+                let words: Vec<_> = words.iter().map(|w| format!("'{}'", w[0])).collect();
+                format!("expected {}, found '{text}'", words.join(", "))
+            })
+        }
+    }
+}
