@@ -1,1 +1,62 @@
-fn main() {}
+//! The one binary. Only this folder prints: stdout is data, stderr is everything else.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod crash;
+mod demo;
+mod feed;
+mod job;
+mod run;
+mod serve;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Reads events from Event Hubs or Kafka, removes duplicates, applies SQL, and writes each result once.
+#[derive(Parser)]
+#[command(version, after_help = "Examples:\n  millrace demo\n  millrace check jobs/eventhubs-databricks-delta/job.sql\n  KAFKA=localhost:9092 TABLE=./events millrace run jobs/eventhubs-databricks-delta/job.sql")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the statements of the files as one job
+    #[command(after_help = "Exit codes: 0 done or stopped, 1 failed, 2 the job files are wrong, 3 another process took over")]
+    Run(run::Run),
+    /// Check job files; reads and writes nothing
+    Check(job::Files),
+    /// Show the plan of job files: what is read, kept and promised
+    Explain(job::Files),
+    /// Run the whole thing on this machine: broker, simulator, job, table, verification
+    Demo(demo::Demo),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Two TLS backends are linked in: name the one to use before anything opens a connection.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no I/O threads can be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        match arguments.command {
+            Command::Run(run) => run.execute().await,
+            Command::Check(files) => files.check(),
+            Command::Explain(files) => files.explain(),
+            Command::Demo(demo) => demo.execute().await,
+        }
+    });
+    // Whatever still waits for a broker's answer is not waited for.
+    runtime.shutdown_background();
+    code
+}

@@ -106,11 +106,6 @@ impl Iterator for Generator {
     }
 }
 
-/// Tells two contents apart.
-pub fn payload_hash(payload: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(payload)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

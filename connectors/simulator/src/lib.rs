@@ -1,5 +1,7 @@
-//! The seed's telemetry simulator: the same event, the same schedule, the same duplicates, from a seed.
+//! The event simulator of the solutions, seeded, and the check of what a table made of its events.
 
 mod generator;
+mod verification;
 
-pub use generator::{Event, Generator, Settings, payload_hash};
+pub use generator::{Event, Generator, Settings};
+pub use verification::{Latency, Report, Throughput, Verification};

@@ -1,0 +1,188 @@
+//! `millrace run`: a job from its files to its end.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use engine::connector::parse_duration;
+use engine::environment::Environment;
+use engine::job::{Begun, Job, JobError, JobSettings, Outcome};
+use engine::metrics::Metrics;
+use object_store::ObjectStore;
+use tokio::sync::{oneshot, watch};
+
+use crate::crash::Crashing;
+use crate::job::{environment_variable, load, report};
+use crate::serve::serve;
+
+/// The exit code of a process whose job another one took over. No supervisor should start it again.
+const FENCED: u8 = 3;
+
+#[derive(Args)]
+pub struct Run {
+    /// Job files, in order
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// The job log's folder or URL [default: ./state/<name>]
+    #[arg(long)]
+    state: Option<String>,
+    /// The job's name [default: the first file's stem]
+    #[arg(long)]
+    name: Option<String>,
+    /// Time between two checkpoints [default: 1 second]
+    #[arg(long, value_parser = duration)]
+    checkpoint_interval: Option<Duration>,
+    /// Worker threads [default: the cores]
+    #[arg(long)]
+    parallelism: Option<usize>,
+    /// Where /metrics, /status, /healthz and /readyz are served [default: 127.0.0.1 and a free port]
+    #[arg(long)]
+    listen: Option<String>,
+    /// Refuse to start while another process seems to run the job
+    #[arg(long)]
+    no_takeover: bool,
+}
+
+pub fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).filter(|d| !d.is_zero()).ok_or_else(|| "expected a duration like '1 second' or '500ms'".into())
+}
+
+impl Run {
+    pub async fn execute(self) -> ExitCode {
+        let loaded = load(&self.files, Path::new("./state"), &environment_variable);
+        let name = match (&self.name, &loaded) {
+            (Some(name), _) => name.clone(),
+            (None, Ok(job)) => job.plan.name.clone(),
+            (None, Err(problems)) => return report(problems),
+        };
+        let settings = loaded.as_ref().map(|j| j.settings.clone()).unwrap_or_default();
+        let state = self.state.clone().or(settings.state).unwrap_or_else(|| format!("./state/{name}"));
+        let beside = if state.contains("://") { PathBuf::from(format!("./state/{name}")) } else { PathBuf::from(&state) };
+        let mut job = match load(&self.files, &beside, &environment_variable) {
+            Ok(job) => job,
+            Err(problems) => return report(&problems),
+        };
+        job.plan.name = name;
+        let (store, root) = match open_state(&state) {
+            Ok(opened) => opened,
+            Err(error) => return fail(&format!("the job's state {state} cannot be opened: {error}")),
+        };
+        let metrics = Arc::new(Metrics::default());
+        let listen = self.listen.or(settings.listen);
+        let address = match serve(listen.as_deref(), metrics.clone()).await {
+            Ok(address) => address,
+            Err(error) => return fail(&error),
+        };
+        let _ = std::fs::create_dir_all(&beside).and_then(|()| std::fs::write(beside.join("listen"), address.to_string()));
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let job_settings = JobSettings {
+            checkpoint_interval: self
+                .checkpoint_interval
+                .or(settings.checkpoint_interval)
+                .unwrap_or(Duration::from_secs(1)),
+            workers: self.parallelism.or(settings.parallelism).unwrap_or(cores),
+            no_takeover: self.no_takeover,
+            ..JobSettings::default()
+        };
+        let (begun, begins) = oneshot::channel();
+        tokio::spawn(async move {
+            match begins.await {
+                Ok(Begun::New) => eprintln!("new job, status at http://{address}/status"),
+                Ok(Begun::Resumed { entry }) => eprintln!("resumes at entry {entry}, status at http://{address}/status"),
+                Err(_) => {}
+            }
+        });
+        if std::io::stderr().is_terminal() {
+            tokio::spawn(show_progress(metrics.clone()));
+        }
+        let environment: Arc<dyn Environment> = Arc::new(Crashing::from_environment());
+        let job = Job {
+            plan: job.plan,
+            settings: job_settings,
+            store,
+            root,
+            environment,
+            metrics,
+            stop: stop_on_signal(),
+            begun: Some(begun),
+        };
+        exit_code(job.run().await)
+    }
+}
+
+fn exit_code(outcome: Result<Outcome, JobError>) -> ExitCode {
+    match outcome {
+        Ok(Outcome::Completed) => {
+            eprintln!("done: everything is read and shown");
+            ExitCode::SUCCESS
+        }
+        Ok(Outcome::Stopped) => {
+            eprintln!("stopped: everything that was read is shown");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            if error.is_fenced() { ExitCode::from(FENCED) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::FAILURE
+}
+
+/// The store of a job's folder, and the folder in it.
+pub fn open_state(state: &str) -> Result<(Arc<dyn ObjectStore>, object_store::path::Path), String> {
+    if state.contains("://") {
+        let url = url::Url::parse(state).map_err(|e| e.to_string())?;
+        let options = std::env::vars().map(|(k, v)| (k.to_ascii_lowercase(), v));
+        let options = options.filter(|(k, _)| k.starts_with("azure_"));
+        let (store, path) = object_store::parse_url_opts(&url, options).map_err(|e| e.to_string())?;
+        return Ok((Arc::from(store), path));
+    }
+    std::fs::create_dir_all(state).map_err(|e| e.to_string())?;
+    let store = object_store::local::LocalFileSystem::new_with_prefix(state).map_err(|e| e.to_string())?;
+    Ok((Arc::new(store), object_store::path::Path::default()))
+}
+
+/// Turns true at SIGTERM or Ctrl-C. A second one ends the process at once, as a crash would.
+pub fn stop_on_signal() -> watch::Receiver<bool> {
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        signal().await;
+        let _ = stop.send(true);
+        signal().await;
+        std::process::exit(130);
+    });
+    stopping
+}
+
+async fn signal() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+async fn show_progress(metrics: Arc<Metrics>) {
+    let mut last = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (records, lag) =
+            metrics.splits.read().values().fold((0, 0), |(r, l), s| (r + s.records.get(), l + s.lag.get()));
+        let entry = metrics.checkpoints.entry.get();
+        eprint!("\r{records} records read, {} a second, {lag} behind, entry {entry}   ", records - last);
+        last = records;
+    }
+}
