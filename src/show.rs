@@ -24,7 +24,8 @@ pub fn table(batches: &[RecordBatch], limit: usize) -> Result<String, ArrowError
 
 fn shortened(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let options = FormatOptions::default();
-    let columns = batch.schema().fields().iter().zip(batch.columns()).map(|(field, column)| {
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
         let cells = ArrayFormatter::try_new(column, &options)?;
         let texts = (0..batch.num_rows()).map(|row| cell(cells.value(row).to_string()));
         Ok((field.name().clone(), Arc::new(StringArray::from_iter_values(texts)) as ArrayRef))

@@ -162,16 +162,6 @@ impl Job {
             .collect::<Result<Vec<_>, _>>()?;
         let dead_letter = self.plan.dead_letter;
         let dead_letter_writer = self.plan.sinks[dead_letter].sink.writer(&contexts[dead_letter])?;
-        let mut publisher = Publisher {
-            plan: self.plan.clone(),
-            environment: self.environment.clone(),
-            metrics: self.metrics.clone(),
-            names,
-            dead_letter: dead_letter_writer,
-            riding: vec![],
-            carried: vec![],
-            log,
-        };
         let (requests, inbox) = mpsc::unbounded_channel();
         let committers: Vec<Committer> = (0..self.plan.sinks.len())
             .map(|sink| Committer {
@@ -184,7 +174,17 @@ impl Job {
             })
             .collect();
         let (answers, published) = mpsc::unbounded_channel();
-        let (shared, workers, worker_events) = self.restore(&publisher, contexts, &starts).await?;
+        let (shared, workers, worker_events) = self.restore(&log, contexts, &starts).await?;
+        let mut publisher = Publisher {
+            plan: self.plan.clone(),
+            environment: self.environment.clone(),
+            metrics: self.metrics.clone(),
+            names,
+            dead_letter: dead_letter_writer,
+            riding: vec![],
+            carried: vec![],
+            log,
+        };
         for duty in publisher.log.state().map_or(vec![], |s| s.duties.clone()) {
             publisher.dead_letter_rows(&duty)?;
         }
@@ -278,7 +278,7 @@ impl Job {
 
     async fn restore(
         &self,
-        publisher: &Publisher,
+        log: &JobLog,
         contexts: Vec<SinkContext>,
         starts: &[SplitStart],
     ) -> Result<(Arc<Shared>, Vec<Worker>, mpsc::UnboundedReceiver<WorkerEvent>), JobError> {
@@ -302,10 +302,10 @@ impl Job {
             }
         }
         self.environment.crash_point("before-restore");
-        let parts = publisher.log.state().map(|s| s.parts.clone()).unwrap_or_default();
+        let parts = log.state().map(|s| s.parts.clone()).unwrap_or_default();
         for (operator, node) in self.plan.operators.iter().enumerate() {
             let Some(parts) = parts.get(&node.id) else { continue };
-            for batch in read_parts(publisher.log.store(), &self.root, parts).await? {
+            for batch in read_parts(log.store(), &self.root, parts).await? {
                 for worker in &mut workers {
                     worker.restore(operator, &batch).map_err(WorkerError::from)?;
                 }

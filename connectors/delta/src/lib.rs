@@ -5,7 +5,7 @@ mod commit;
 mod options;
 mod parquet_file;
 mod protocol;
-pub mod reader;
+mod reader;
 mod schema;
 mod sink;
 mod store;
@@ -16,3 +16,4 @@ mod unreliable;
 mod writer;
 
 pub use options::DeltaConnector;
+pub use reader::{Commit, TableReader};
