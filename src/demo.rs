@@ -287,7 +287,7 @@ impl StatusLine {
             self.metrics.sinks.read().get("serving").map_or(0, |s| s.rows.get()),
         );
         let line = format!(
-            "{:>4} s   sent {}   read {}   copies {}   rows {}   commits to entry {}{}",
+            "{:>4} s   sent {}   read {}   copies {}   rows {}   entry {}{}",
             self.begun.elapsed().as_secs(),
             self.progress.sent.load(Relaxed),
             self.read(),
