@@ -9,7 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::{Value, json};
 
 use crate::parquet_file::DataFile;
-use crate::store::{create, entry_path, lines, read_entry};
+use crate::store::{create, entry_path, is_there, last_checkpoint, lines, read_entry};
 
 /// What this process knows of the table's log.
 pub struct Log {
@@ -17,11 +17,15 @@ pub struct Log {
     pub path: String,
     /// The newest version that was read or written.
     pub version: u64,
+    /// The newest version that was seen to be part of the table, and not only to lie in its folder.
+    pub proven: u64,
     /// By appId: the highest entry that the table shows.
     pub shown: HashMap<String, u64>,
-    /// Set when another writer changed the schema or the protocol: checked anew before the next append.
+    /// Set when another writer changed the schema or the protocol, or when the log below was cleaned: the table is
+    /// opened anew before the next append.
     pub changed: bool,
-    pub commits: u64,
+    /// Versions between two checkpoints of the log.
+    pub checkpoint_every: u64,
 }
 
 /// The name under which a writer's transactions stand in the table. Born with the job's folder and the process start:
@@ -64,7 +68,7 @@ impl Log {
             let missing: Vec<&Committable> =
                 entries.iter().filter(|e| shown.is_none_or(|shown| e.entry > shown)).collect();
             if missing.is_empty() {
-                return Ok(());
+                return self.prove().await;
             }
             if self.changed {
                 return Err(self.trouble("another writer changed the table's schema or protocol; looking at it again"));
@@ -74,8 +78,8 @@ impl Log {
             match create(&self.store, &entry_path(self.version + 1), body).await {
                 Ok(()) => {
                     self.version += 1;
+                    self.prove().await?;
                     self.shown.insert(app, last.entry);
-                    self.commits += 1;
                     return Ok(());
                 }
                 // Taken by another, or by our own try whose answer was lost: reading tells which.
@@ -83,6 +87,20 @@ impl Log {
                 Err(error) => return Err(self.trouble(error)),
             }
         }
+    }
+
+    /// Whether what was read and written since the last proof is part of the table. A process that slept while others
+    /// checkpointed and cleaned the log finds the numbers of their entries free, and what it writes there nobody sees.
+    async fn prove(&mut self) -> Result<(), SinkError> {
+        let stands = above_checkpoint(&*self.store, self.proven).await;
+        if !matches!(stands, Ok(true)) {
+            self.changed = true;
+        }
+        if !stands.map_err(|e| self.trouble(e))? {
+            return Err(self.trouble("the table's log went on and was cleaned meanwhile; looking at it again"));
+        }
+        self.proven = self.version;
+        Ok(())
     }
 
     /// The files of the tokens. What a predecessor prepared may be long ago: it must still be there.
@@ -118,6 +136,13 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Whether what follows `version` in the log is what readers see: no checkpoint lies above it, and it was not cleaned.
+/// A checkpoint above it may be a harmless one of this very minute; only opening the table tells.
+async fn above_checkpoint(store: &dyn ObjectStore, version: u64) -> Result<bool, object_store::Error> {
+    let (checkpoint, there) = futures::try_join!(last_checkpoint(store), is_there(store, version))?;
+    Ok(there && checkpoint.is_none_or(|checkpoint| checkpoint <= version))
 }
 
 fn commit_actions(app: &str, entry: u64, files: &[DataFile], context: &SinkContext) -> Vec<Value> {

@@ -23,6 +23,21 @@ pub struct DeltaOptions {
     pub storage: Vec<(String, String)>,
 }
 
+#[cfg(test)]
+impl DeltaOptions {
+    /// The table in a local folder, with every default.
+    pub fn of_folder(folder: &std::path::Path) -> Self {
+        DeltaOptions {
+            path: folder.to_string_lossy().to_string(),
+            partition_by: vec![],
+            compression: Compression::SNAPPY,
+            target_file_size: 1 << 20,
+            add_columns: false,
+            storage: vec![],
+        }
+    }
+}
+
 impl Connector for DeltaConnector {
     fn name(&self) -> &'static str {
         "delta"

@@ -10,6 +10,7 @@ use object_store::ObjectStore;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::checkpoint::{checkpoint, due, interval};
 use crate::commit::{Log, app_id};
 use crate::options::DeltaOptions;
 use crate::protocol::refusal;
@@ -17,14 +18,18 @@ use crate::schema::{delta_schema, reconcile};
 use crate::store::{Opened, create, entry_path, lines, missing_folder, open, place};
 use crate::writer::DeltaWriter;
 
-/// Commits between two checkpoints of the table's log.
-const CHECKPOINT_EVERY: u64 = 100;
+/// Where writers put their files.
+#[derive(Clone)]
+struct Target {
+    store: Arc<dyn ObjectStore>,
+    partition_by: Vec<String>,
+}
 
 pub struct DeltaSink {
     options: Arc<DeltaOptions>,
     log: tokio::sync::Mutex<Option<Log>>,
     /// Known once the table is open: for writers, which are made on worker threads.
-    opened: Mutex<Option<(Arc<dyn ObjectStore>, Vec<String>)>>,
+    opened: Mutex<Option<Target>>,
 }
 
 impl DeltaSink {
@@ -96,7 +101,7 @@ impl DeltaSink {
         let store = table.log_store().object_store(None);
         let columns = opened.metadata["partitionColumns"].as_array().into_iter().flatten();
         let partition_by = columns.filter_map(Value::as_str).map(String::from).collect();
-        *self.opened.lock() = Some((store.clone(), partition_by));
+        *self.opened.lock() = Some(Target { store: store.clone(), partition_by });
         let mut shown = HashMap::new();
         for writer in writers {
             let app = app_id(context, writer);
@@ -107,22 +112,17 @@ impl DeltaSink {
             }
         }
         let path = self.options.path.clone();
-        Ok(Log { store, path, version: opened.version, shown, changed: false, commits: 0 })
+        let version = opened.version;
+        let checkpoint_every = interval(&opened.metadata["configuration"]);
+        Ok(Log { store, path, version, proven: version, shown, changed: false, checkpoint_every })
     }
 
     /// A checkpoint of the table's log, beside the commits: it delays none, and its failure is nobody's loss.
-    fn checkpoint(&self) {
+    fn checkpoint(&self, version: u64) {
         let options = self.options.clone();
         tokio::spawn(async move {
-            let done = async {
-                let mut table = place(&options)?;
-                open(&mut table, &options.path).await?;
-                let failed = |e: deltalake::DeltaTableError| SinkError::retry(&options.path, e);
-                deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(failed)?;
-                deltalake::checkpoints::cleanup_metadata(&table, None).await.map_err(failed)
-            };
-            if let Err(error) = done.await {
-                tracing::warn!(%error, "the table's log was not checkpointed; the next hundred commits will try again");
+            if let Err(error) = checkpoint(&options, version).await {
+                tracing::warn!(%error, "the table's log was not checkpointed; a later commit will try again");
             }
         });
     }
@@ -165,7 +165,7 @@ impl Sink for DeltaSink {
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
         let opened = self.opened.lock().clone();
-        let (store, partition_by) = opened.ok_or_else(|| self.failed("the table is not open"))?;
+        let Target { store, partition_by } = opened.ok_or_else(|| self.failed("the table is not open"))?;
         Ok(Box::new(DeltaWriter::new(self.options.clone(), context.clone(), store, &partition_by)))
     }
 
@@ -180,10 +180,10 @@ impl Sink for DeltaSink {
         let Some(log) = log.as_mut() else { return Err(self.failed("the table is not open")) };
         // Entries of one writer are shown together; those of another one come before or after, never between.
         for run in entries.chunk_by(|a, b| a.writer == b.writer) {
-            let before = log.commits / CHECKPOINT_EVERY;
+            let before = log.version;
             log.show(context, run).await?;
-            if log.commits / CHECKPOINT_EVERY > before {
-                self.checkpoint();
+            if due(before, log.version, log.checkpoint_every) {
+                self.checkpoint(log.version);
             }
         }
         Ok(Committed::Done)

@@ -60,7 +60,7 @@ pub async fn open(table: &mut DeltaTable, path: &str) -> Result<Option<Opened>, 
     let protocol = serde_json::to_value(snapshot.protocol()).map_err(|e| failed(&e))?;
     let metadata = serde_json::to_value(snapshot.metadata()).map_err(|e| failed(&e))?;
     let schema = serde_json::from_str(metadata["schemaString"].as_str().unwrap_or("{}")).map_err(|e| failed(&e))?;
-    Ok(Some(Opened { version: snapshot.version() as u64, protocol, metadata, schema }))
+    Ok(Some(Opened { version: snapshot.version(), protocol, metadata, schema }))
 }
 
 /// The log entry of a version.
@@ -86,6 +86,26 @@ pub async fn read_entry(store: &dyn ObjectStore, version: u64) -> Result<Option<
     };
     let actions = body.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     Ok(Some(actions.collect()))
+}
+
+/// Whether the entry of a version is there.
+pub async fn is_there(store: &dyn ObjectStore, version: u64) -> Result<bool, object_store::Error> {
+    match store.head(&entry_path(version)).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The version of the newest checkpoint, as the log's own note of it says.
+pub async fn last_checkpoint(store: &dyn ObjectStore) -> Result<Option<u64>, object_store::Error> {
+    let note = match store.get(&Path::from("_delta_log/_last_checkpoint")).await {
+        Ok(found) => found.bytes().await?,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let note: Option<Value> = serde_json::from_slice(&note).ok();
+    Ok(note.and_then(|n| n["version"].as_u64()))
 }
 
 /// Creates what must not be there yet.

@@ -7,9 +7,10 @@ use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray, TimestampNanos
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use engine::connector::{ColumnSpec, Connector, Options, Origin, TableSpec};
 use engine::sink::{Committable, Committed, Names, Sink, SinkContext, SinkError, Token};
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::DeltaConnector;
 use crate::reader::TableReader;
@@ -98,6 +99,70 @@ impl Story {
         ids
     }
 
+    /// A table that somebody made before the job, with this configuration.
+    fn made_before(self, configuration: Value) -> Self {
+        let schema = crate::schema::delta_schema(&self.schema).unwrap().to_string();
+        self.log_entry(
+            0,
+            &[
+                json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
+                json!({"metaData": {"id": "t", "format": {"provider": "parquet", "options": {}}, "createdTime": 0,
+                    "schemaString": schema, "partitionColumns": self.partition_by, "configuration": configuration}}),
+            ],
+        );
+        self
+    }
+
+    fn log_entry(&self, version: u64, actions: &[Value]) {
+        std::fs::create_dir_all(self.table().join("_delta_log")).unwrap();
+        let path = self.table().join(format!("_delta_log/{version:020}.json"));
+        std::fs::write(path, crate::store::lines(actions)).unwrap();
+    }
+
+    fn log_file(&self, name: &str) -> std::path::PathBuf {
+        self.table().join("_delta_log").join(name)
+    }
+
+    /// The log's files that end so, by version.
+    fn log_files(&self, end: &str) -> Vec<u64> {
+        let files = std::fs::read_dir(self.table().join("_delta_log")).unwrap();
+        let names = files.map(|f| f.unwrap().file_name().into_string().unwrap());
+        let mut versions: Vec<u64> =
+            names.filter(|n| n.ends_with(end) && !n.starts_with('_')).map(|n| n[..20].parse().unwrap()).collect();
+        versions.sort_unstable();
+        versions
+    }
+
+    /// Waits for what is done beside the commits.
+    async fn until(&self, what: impl Fn() -> bool) {
+        for _ in 0..1000 {
+            if what() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("it never happened");
+    }
+
+    /// The table as any Delta reader opens it.
+    async fn opened(&self) -> deltalake::DeltaTable {
+        deltalake::open_table(url::Url::from_directory_path(self.table()).unwrap()).await.unwrap()
+    }
+
+    /// The rows' ids as any Delta reader sees them, through checkpoints.
+    async fn ids_of_any_reader(&self) -> Vec<String> {
+        let table = self.opened().await;
+        let files: Vec<_> = table.get_active_add_actions_by_predicate(None).try_collect().await.unwrap();
+        let mut ids = vec![];
+        for file in files {
+            for batch in self.reader().rows(&file.path(), Some(&["id"])).await.unwrap() {
+                ids.extend(batch.column(0).as_string::<i32>().iter().flatten().map(String::from));
+            }
+        }
+        ids.sort();
+        ids
+    }
+
     fn entry(&self, version: u64) -> Vec<Value> {
         let text = std::fs::read_to_string(self.table().join(format!("_delta_log/{version:020}.json"))).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -119,6 +184,18 @@ impl Process {
 
     async fn commit(&self, entries: &[Committable]) -> Result<Committed, SinkError> {
         self.sink.commit(&self.context, entries).await
+    }
+
+    /// Asks until it is done, as the engine does.
+    async fn insist(&self, entries: &[Committable]) {
+        for _ in 0..10 {
+            match self.commit(entries).await {
+                Ok(Committed::Done) => return,
+                Err(SinkError::Retry { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("it never gets done");
     }
 
     async fn show(&self, entry: u64, ids: &[&str]) {
@@ -268,4 +345,71 @@ async fn a_probe_changes_nothing() {
     let story = Story::new();
     story.sink().open(&story.context("w1"), true).await.unwrap();
     assert!(!story.table().exists());
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_made_every_so_many_versions_whatever_restarts_lie_between() {
+    let story = Story::new().made_before(json!({"delta.checkpointInterval": "4"}));
+    for entry in 1..=9 {
+        story.start(&format!("w{entry}")).await.show(entry, &["a"]).await;
+        if entry % 4 == 0 {
+            story.until(|| story.log_files(".checkpoint.parquet").contains(&entry)).await;
+        }
+    }
+    assert_eq!(story.log_files(".checkpoint.parquet"), [4, 8]);
+}
+
+/// A table whose log was checkpointed and cleaned: of its first versions nothing but the checkpoint is left.
+async fn cleaned_table() -> Story {
+    let configuration = json!({"delta.checkpointInterval": "4", "delta.logRetentionDuration": "interval 1 seconds"});
+    Story::new().made_before(configuration)
+}
+
+async fn take_on_and_clean(story: &Story, process: &Process, from: u64) {
+    for entry in from..from + 8 {
+        process.show(entry, &[&format!("e{entry:02}")]).await;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let options = crate::options::DeltaOptions::of_folder(&story.table());
+    crate::checkpoint::checkpoint(&options, u64::MAX).await.unwrap();
+    story.until(|| !story.log_file("00000000000000000001.json").exists()).await;
+}
+
+#[tokio::test]
+async fn what_a_checkpoint_replaces_is_cleaned_and_the_table_opens_from_it() {
+    let story = cleaned_table().await;
+    let first = story.start("w1").await;
+    let early = first.prepare(&["early"]).await;
+    first.commit(&[of("w1", 1, early.clone())]).await.unwrap();
+    take_on_and_clean(&story, &first, 2).await;
+    assert!(story.log_files(".json").iter().all(|v| *v >= 4), "{:?}", story.log_files(".json"));
+
+    let second = story.start("w2").await;
+    let late = second.prepare(&["late"]).await;
+    second.insist(&[of("w1", 1, early)]).await;
+    second.insist(&[of("w2", 10, late)]).await;
+    let ids = ["e02", "e03", "e04", "e05", "e06", "e07", "e08", "e09", "early", "late"];
+    assert_eq!(story.ids_of_any_reader().await, ids);
+}
+
+#[tokio::test]
+async fn protocol_11_an_owner_that_slept_through_the_cleaning_shows_its_rows_above_it_and_once() {
+    let story = cleaned_table().await;
+    let (frozen, other) = (story.start("w1").await, story.start("w1").await);
+    let (done, open) = (frozen.prepare(&["done"]).await, frozen.prepare(&["open"]).await);
+    let successor = story.start("w2").await;
+    successor.commit(&[of("w1", 1, done.clone())]).await.unwrap();
+    take_on_and_clean(&story, &successor, 2).await;
+
+    let entries = [of("w1", 1, done), of("w1", 20, open)];
+    frozen.insist(&entries).await;
+    let mut ids: Vec<String> = (2..10).map(|e| format!("e{e:02}")).collect();
+    ids.splice(0..0, ["done".to_string()]);
+    ids.push("open".into());
+    assert_eq!(story.ids_of_any_reader().await, ids);
+
+    // The entry that nobody sees still lies there: whoever reads it on waking must not believe it.
+    other.insist(&entries).await;
+    assert_eq!(story.ids_of_any_reader().await, ids);
 }

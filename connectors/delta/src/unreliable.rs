@@ -106,7 +106,7 @@ async fn log(fates: &[Fate]) -> (Arc<Unreliable>, Log) {
     store.inner.put(&entry_path(0), "{}\n".into()).await.unwrap();
     let store = Arc::new(store);
     let (path, shown) = ("table".to_string(), HashMap::new());
-    (store.clone(), Log { store, path, version: 0, shown, changed: false, commits: 0 })
+    (store.clone(), Log { store, path, version: 0, proven: 0, shown, changed: false, checkpoint_every: 100 })
 }
 
 /// Every path that the table's log adds, in order.
@@ -172,4 +172,33 @@ async fn another_writers_change_of_the_schema_is_looked_at_before_the_next_appen
     store.inner.put(&entry_path(1), "{\"metaData\":{}}\n".into()).await.unwrap();
     assert!(matches!(log.show(&context(), &[entry(3)]).await, Err(SinkError::Retry { .. })));
     assert!(log.changed && added(&store).await.is_empty());
+}
+
+/// What is left of a log that others took to version 4,900, checkpointed and cleaned.
+async fn cleaned_far_above(store: &Unreliable) {
+    store.inner.put(&entry_path(4900), "{}\n".into()).await.unwrap();
+    let note = "{\"version\":4900,\"size\":7}";
+    store.inner.put(&Path::from("_delta_log/_last_checkpoint"), note.into()).await.unwrap();
+    store.inner.delete(&entry_path(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn protocol_11_a_number_that_was_cleaned_is_won_and_shows_nothing() {
+    for fates in [&[][..], &[Fate::AnswerLost], &[Fate::SaidToExist], &[Fate::RequestLost]] {
+        let (store, mut log) = log(fates).await;
+        cleaned_far_above(&store).await;
+        for _ in 0..3 {
+            assert!(matches!(log.show(&context(), &[entry(3)]).await, Err(SinkError::Retry { .. })), "{fates:?}");
+        }
+        assert!(log.changed, "the table is opened anew");
+    }
+}
+
+#[tokio::test]
+async fn protocol_11_a_cleaned_log_is_noticed_without_the_note_of_its_checkpoint() {
+    let (store, mut log) = log(&[]).await;
+    cleaned_far_above(&store).await;
+    store.inner.delete(&Path::from("_delta_log/_last_checkpoint")).await.unwrap();
+    assert!(log.show(&context(), &[entry(3)]).await.is_err());
+    assert!(log.changed);
 }
