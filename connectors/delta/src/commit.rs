@@ -8,6 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::{Value, json};
 
+use crate::cause;
 use crate::parquet_file::DataFile;
 use crate::store::{create, entry_path, is_there, last_checkpoint, lines, read_entry};
 
@@ -35,13 +36,17 @@ pub fn app_id(context: &SinkContext, writer: &str) -> String {
 }
 
 impl Log {
+    fn reading(&self, error: &object_store::Error) -> SinkError {
+        cause::reading(&self.path, error)
+    }
+
     fn trouble(&self, error: impl std::fmt::Display) -> SinkError {
         SinkError::retry(&self.path, error)
     }
 
     /// Reads what was committed since. Each commit is read once, so the cost does not grow with the log.
     pub async fn catch_up(&mut self) -> Result<(), SinkError> {
-        while let Some(actions) = read_entry(&*self.store, self.version + 1).await.map_err(|e| self.trouble(e))? {
+        while let Some(actions) = read_entry(&*self.store, self.version + 1).await.map_err(|e| self.reading(&e))? {
             self.version += 1;
             self.take_in(&actions);
         }
@@ -84,7 +89,7 @@ impl Log {
                 }
                 // Taken by another, or by our own try whose answer was lost: reading tells which.
                 Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
-                Err(error) => return Err(self.trouble(error)),
+                Err(error) => return Err(cause::writing(&self.path, &error)),
             }
         }
     }
@@ -96,7 +101,7 @@ impl Log {
         if !matches!(stands, Ok(true)) {
             self.changed = true;
         }
-        if !stands.map_err(|e| self.trouble(e))? {
+        if !stands.map_err(|e| self.reading(&e))? {
             return Err(self.trouble("the table's log went on and was cleaned meanwhile; looking at it again"));
         }
         self.proven = self.version;
@@ -131,7 +136,7 @@ impl Log {
                     );
                     return Err(SinkError::failed(&self.path, what));
                 }
-                Err(error) => return Err(self.trouble(error)),
+                Err(error) => return Err(self.reading(&error)),
             }
         }
         Ok(())

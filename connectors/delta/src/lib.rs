@@ -1,6 +1,7 @@
 //! Delta Lake tables as sinks, exactly once: Parquet files are prepared, and shown by one log entry that carries a
 //! `txn` of the writer and the job log entry's number.
 
+mod cause;
 mod checkpoint;
 mod commit;
 mod options;
@@ -14,6 +15,7 @@ mod store;
 mod tests;
 #[cfg(test)]
 mod unreliable;
+mod upload;
 mod writer;
 
 pub use options::DeltaConnector;

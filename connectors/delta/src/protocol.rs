@@ -5,30 +5,29 @@ use serde_json::Value;
 /// Writer features that an append keeps by itself, or by writing no file that they concern.
 const KEPT: [&str; 4] = ["appendOnly", "deletionVectors", "timestampNtz", "v2Checkpoint"];
 /// Features that ask something only where the schema or the configuration makes use of them.
-const KEPT_IF_UNUSED: [&str; 3] = ["invariants", "checkConstraints", "generatedColumns"];
+const KEPT_IF_UNUSED: [&str; 5] =
+    ["invariants", "checkConstraints", "generatedColumns", "columnMapping", "identityColumns"];
+/// What a writer version implies, in the order in which the versions brought it (protocol: "Valid Feature Names").
+const IMPLIED: [(i64, &[&str]); 5] = [
+    (2, &["appendOnly", "invariants"]),
+    (3, &["checkConstraints"]),
+    (4, &["changeDataFeed", "generatedColumns"]),
+    (5, &["columnMapping"]),
+    (6, &["identityColumns"]),
+];
 
 /// Why an append to this table would break it; `None` if it would not.
 pub fn refusal(protocol: &Value, schema: &Value, configuration: &Value) -> Option<String> {
     let writer = protocol["minWriterVersion"].as_i64().unwrap_or(0);
-    let mut features: Vec<String> = match writer {
-        0..=2 => vec!["appendOnly".into(), "invariants".into()],
-        3 => vec!["appendOnly".into(), "invariants".into(), "checkConstraints".into()],
-        4 => ["appendOnly", "invariants", "checkConstraints", "changeDataFeed", "generatedColumns"]
-            .map(String::from)
-            .to_vec(),
-        7 => protocol["writerFeatures"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .map(String::from)
-            .collect(),
+    let mut features: Vec<&str> = match writer {
+        0..=6 => IMPLIED.iter().filter(|(since, _)| *since <= writer).flat_map(|(_, names)| *names).copied().collect(),
+        7 => protocol["writerFeatures"].as_array().into_iter().flatten().filter_map(Value::as_str).collect(),
         other => return Some(format!("the table's writer version {other} is unknown")),
     };
-    features.retain(|f| !KEPT.contains(&f.as_str()));
+    features.retain(|f| !KEPT.contains(f));
     // The change feed of an append is made by its readers; nothing has to be written for it.
-    features.retain(|f| f != "changeDataFeed");
-    if let Some(unknown) = features.iter().find(|f| !KEPT_IF_UNUSED.contains(&f.as_str())) {
+    features.retain(|f| *f != "changeDataFeed");
+    if let Some(unknown) = features.iter().find(|f| !KEPT_IF_UNUSED.contains(f)) {
         return Some(format!("the table needs the feature {unknown}, which this millrace does not write"));
     }
     if let Some(name) =
@@ -36,6 +35,14 @@ pub fn refusal(protocol: &Value, schema: &Value, configuration: &Value) -> Optio
     {
         return Some(format!(
             "the table's column {name} has an invariant or a generation expression, which millrace does not evaluate"
+        ));
+    }
+    if let Some(name) = column_with(schema, "delta.identity.start") {
+        return Some(format!("the table's column {name} is an identity column, whose values millrace does not make"));
+    }
+    if let Some(mode) = configuration["delta.columnMapping.mode"].as_str().filter(|mode| *mode != "none") {
+        return Some(format!(
+            "the table maps its columns by {mode} (delta.columnMapping.mode), which millrace does not"
         ));
     }
     let constraint = configuration.as_object().into_iter().flatten().find(|(k, _)| k.starts_with("delta.constraints."));
@@ -106,6 +113,23 @@ mod tests {
         let schema =
             json!({"fields": [{"name": "g", "type": "long", "metadata": {"delta.generationExpression": "x + 1"}}]});
         assert!(refusal(&json!({"minWriterVersion": 4}), &schema, &json!({})).unwrap().contains("column g"));
+    }
+
+    #[test]
+    fn writer_versions_5_and_6_are_taken_unless_the_table_uses_what_they_brought() {
+        let judge = |version: i64, fields: Value, configuration: Value| {
+            refusal(&json!({"minWriterVersion": version}), &json!({"fields": fields}), &configuration)
+        };
+        for version in 2..=6 {
+            assert_eq!(judge(version, json!([]), json!({"delta.columnMapping.mode": "none"})), None, "{version}");
+        }
+        assert!(judge(5, json!([]), json!({"delta.columnMapping.mode": "name"})).unwrap().contains("by name"));
+        let identity = json!([{"name": "key", "type": "long", "metadata": {"delta.identity.start": 1}}]);
+        assert!(judge(6, identity, json!({})).unwrap().contains("column key is an identity column"));
+        let generated = json!([{"name": "g", "type": "long", "metadata": {"delta.generationExpression": "x"}}]);
+        assert!(judge(6, generated, json!({})).unwrap().contains("column g"));
+        assert!(judge(6, json!([]), json!({"delta.constraints.c": "x > 0"})).unwrap().contains("constraints.c"));
+        assert!(judge(8, json!([]), json!({})).unwrap().contains("version 8"));
     }
 
     #[test]

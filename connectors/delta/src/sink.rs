@@ -10,12 +10,13 @@ use object_store::ObjectStore;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::cause;
 use crate::checkpoint::{checkpoint, due, interval};
 use crate::commit::{Log, app_id};
 use crate::options::DeltaOptions;
 use crate::protocol::refusal;
 use crate::schema::{delta_schema, reconcile};
-use crate::store::{Opened, create, entry_path, lines, missing_folder, open, place};
+use crate::store::{Opened, create, entry_path, foreign_file, is_table, lines, missing_folder, open, place};
 use crate::writer::DeltaWriter;
 
 /// Where writers put their files.
@@ -48,6 +49,7 @@ impl DeltaSink {
             let mut table = place(&self.options)?;
             let store = table.log_store().object_store(None);
             let Some(opened) = open(&mut table, &self.options.path).await? else {
+                self.check_empty(&table).await?;
                 self.create(&store, &wanted).await?;
                 continue;
             };
@@ -59,6 +61,19 @@ impl DeltaSink {
                 None => return Ok((table, opened)),
                 Some(widened) => self.widen(&store, &opened, &widened).await?,
             }
+        }
+    }
+
+    /// A new table is made only where nothing else lies.
+    async fn check_empty(&self, table: &DeltaTable) -> Result<(), SinkError> {
+        let path = &self.options.path;
+        let found = foreign_file(&table.log_store().object_store(None), path).await?;
+        // Somebody else may have made the table and its first file since.
+        match found {
+            Some(file) if !is_table(table, path).await? => Err(self.failed(format!(
+                "is not a Delta table and not empty (there is {file}); name an empty folder, or convert it first"
+            ))),
+            _ => Ok(()),
         }
     }
 
@@ -80,7 +95,7 @@ impl DeltaSink {
         ];
         match create(store, &entry_path(0), lines(&actions)).await {
             Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(SinkError::retry(&self.options.path, error)),
+            Err(error) => Err(cause::writing(&self.options.path, &error)),
         }
     }
 
@@ -91,7 +106,7 @@ impl DeltaSink {
             "operationParameters": {}, "engineInfo": concat!("millrace/", env!("CARGO_PKG_VERSION"))}});
         match create(store, &entry_path(opened.version + 1), lines(&[info, json!({"metaData": metadata})])).await {
             Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(SinkError::retry(&self.options.path, error)),
+            Err(error) => Err(cause::writing(&self.options.path, &error)),
         }
     }
 
@@ -151,7 +166,9 @@ impl Sink for DeltaSink {
             }
             let mut table = place(&self.options)?;
             let wanted = delta_schema(&context.schema).map_err(|e| self.failed(e))?;
-            let Some(opened) = open(&mut table, &self.options.path).await? else { return Ok(()) };
+            let Some(opened) = open(&mut table, &self.options.path).await? else {
+                return self.check_empty(&table).await;
+            };
             if let Some(reason) = refusal(&opened.protocol, &opened.schema, &opened.metadata["configuration"]) {
                 return Err(self.failed(reason));
             }

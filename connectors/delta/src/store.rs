@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde_json::Value;
 use url::Url;
 
+use crate::cause::reading;
 use crate::options::DeltaOptions;
 
 /// A path as people write it, as a URL: a folder, or a URL with a scheme.
@@ -49,18 +50,67 @@ pub struct Opened {
     pub schema: Value,
 }
 
+/// Whether a table's log lies there.
+pub async fn is_table(table: &DeltaTable, path: &str) -> Result<bool, SinkError> {
+    table.verify_deltatable_existence().await.map_err(|error| match error {
+        DeltaTableError::ObjectStore { source } => reading(path, &source),
+        other => SinkError::failed(path, first_line(&other)),
+    })
+}
+
+/// The first file there that belongs to no table's log.
+pub async fn foreign_file(store: &Arc<dyn ObjectStore>, path: &str) -> Result<Option<Path>, SinkError> {
+    let mut listed = store.list(None);
+    loop {
+        match listed.try_next().await {
+            Ok(Some(file)) if file.location.as_ref().starts_with("_delta_log/") => {}
+            Ok(file) => return Ok(file.map(|f| f.location)),
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(reading(path, &error)),
+        }
+    }
+}
+
 /// Reads the table's newest state; `None` if there is no table yet.
 pub async fn open(table: &mut DeltaTable, path: &str) -> Result<Option<Opened>, SinkError> {
-    let failed = |e: &dyn std::fmt::Display| SinkError::retry(path, e);
-    if !table.verify_deltatable_existence().await.map_err(|e| failed(&e))? {
+    let failed = |e: &dyn std::fmt::Display| SinkError::failed(path, e);
+    if !is_table(table, path).await? {
         return Ok(None);
     }
-    table.load().await.map_err(|e| failed(&e))?;
+    load(table, path).await?;
     let snapshot = table.snapshot().map_err(|e| failed(&e))?;
     let protocol = serde_json::to_value(snapshot.protocol()).map_err(|e| failed(&e))?;
     let metadata = serde_json::to_value(snapshot.metadata()).map_err(|e| failed(&e))?;
     let schema = serde_json::from_str(metadata["schemaString"].as_str().unwrap_or("{}")).map_err(|e| failed(&e))?;
     Ok(Some(Opened { version: snapshot.version(), protocol, metadata, schema }))
+}
+
+/// Loads the table. What the store refuses is judged by asking it for something small; what remains is the table's
+/// own: a second look tells it from a log that was just being cleaned.
+async fn load(table: &mut DeltaTable, path: &str) -> Result<(), SinkError> {
+    let Err(error) = table.load().await else { return Ok(()) };
+    last_checkpoint(&*table.log_store().object_store(None)).await.map_err(|e| reading(path, &e))?;
+    if of_the_store(&error) {
+        return Err(SinkError::retry(path, first_line(&error)));
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    match table.load().await {
+        Ok(()) => Ok(()),
+        Err(error) if of_the_store(&error) => Err(SinkError::retry(path, first_line(&error))),
+        Err(error) => Err(SinkError::failed(path, format!("the table cannot be opened: {}", first_line(&error)))),
+    }
+}
+
+/// Whether the store was in the way. The library does not name the type of these errors, only their words.
+fn of_the_store(error: &DeltaTableError) -> bool {
+    let words = ["interacting with object store", "File not found", "Join failure", "error sending request"];
+    matches!(error, DeltaTableError::ObjectStore { .. } | DeltaTableError::Io { .. })
+        || words.iter().any(|w| error.to_string().contains(w))
+}
+
+/// Errors of the library may carry a backtrace behind their first line.
+fn first_line(error: &DeltaTableError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_string()
 }
 
 /// The log entry of a version.

@@ -413,3 +413,39 @@ async fn protocol_11_an_owner_that_slept_through_the_cleaning_shows_its_rows_abo
     other.insist(&entries).await;
     assert_eq!(story.ids_of_any_reader().await, ids);
 }
+
+#[tokio::test]
+async fn what_is_no_table_or_a_broken_one_is_refused_with_its_reason() {
+    let broken = |break_it: &dyn Fn(&Story)| {
+        let story = Story::new().made_before(json!({}));
+        break_it(&story);
+        story
+    };
+    let first = "00000000000000000000.json";
+    let of_a_feature = json!({"protocol": {"minReaderVersion": 3, "minWriterVersion": 7,
+        "readerFeatures": ["wonder"], "writerFeatures": ["wonder"]}});
+    let stories = [
+        (broken(&|s| std::fs::write(s.log_file(first), "no json").unwrap()), "Json error"),
+        (broken(&|s| s.log_entry(0, &[json!({"commitInfo": {}})])), "No table metadata or protocol"),
+        (broken(&|s| s.log_entry(1, std::slice::from_ref(&of_a_feature))), "Feature 'wonder' is not supported"),
+        (broken(&|s| s.log_entry(2, &[json!({"commitInfo": {}})])), "found gap"),
+        (
+            broken(&|s| std::fs::write(s.log_file("00000000000000000000.checkpoint.parquet"), "no parquet").unwrap()),
+            "Parquet",
+        ),
+    ];
+    for (story, reason) in stories {
+        let said = story.refusal().await;
+        assert!(said.contains(reason) && said.lines().count() == 1, "{reason}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_of_other_files_is_not_made_a_table() {
+    let story = Story::new();
+    std::fs::create_dir_all(story.table()).unwrap();
+    std::fs::write(story.table().join("export.csv"), "a,b").unwrap();
+    assert!(story.refusal().await.contains("not empty (there is export.csv)"));
+    assert!(story.sink().open(&story.context("w1"), true).await.is_err(), "a probe says it too");
+    assert!(!story.log_file("").exists());
+}

@@ -28,6 +28,8 @@ enum Fate {
     RequestLost,
     /// Written; the store's own second try then said that it exists.
     SaidToExist,
+    /// Refused, now and for ever.
+    Forbidden,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl ObjectStore for Unreliable {
         match fate {
             None => self.inner.put_opts(path, payload, options).await,
             Some(Fate::RequestLost) => Err(broken()),
+            Some(Fate::Forbidden) => Err(Error::PermissionDenied { path: path.to_string(), source: "403".into() }),
             Some(Fate::AnswerLost) => {
                 self.inner.put_opts(path, payload, options).await?;
                 Err(broken())
@@ -201,4 +204,37 @@ async fn protocol_11_a_cleaned_log_is_noticed_without_the_note_of_its_checkpoint
     store.inner.delete(&Path::from("_delta_log/_last_checkpoint")).await.unwrap();
     assert!(log.show(&context(), &[entry(3)]).await.is_err());
     assert!(log.changed);
+}
+
+#[tokio::test]
+async fn a_commit_that_is_forbidden_is_not_asked_for_again() {
+    let (_, mut log) = log(&[Fate::Forbidden]).await;
+    assert!(matches!(log.show(&context(), &[entry(3)]).await, Err(SinkError::Failed { .. })));
+}
+
+#[tokio::test]
+async fn an_upload_outlasts_lost_requests_and_answers_and_stops_when_it_is_forbidden() {
+    let upload = async |fates: &[Fate]| {
+        let (store, _) = log(fates).await;
+        let written: Arc<dyn ObjectStore> = store.clone();
+        let done = crate::upload::upload(&written, "f.parquet", "rows".into()).await;
+        (done, store.inner.head(&Path::from("f.parquet")).await.map(|f| f.size).ok())
+    };
+    let (done, size) = upload(&[Fate::AnswerLost, Fate::RequestLost]).await;
+    assert!(done.is_ok() && size == Some(4));
+    let (done, size) = upload(&[Fate::Forbidden]).await;
+    assert!(matches!(done, Err(SinkError::Failed { .. })) && size.is_none());
+}
+
+#[tokio::test]
+async fn an_upload_trusts_a_file_of_its_name_only_if_it_is_as_long() {
+    let (store, _) = log(&[]).await;
+    let store: Arc<dyn ObjectStore> = store;
+    store.put(&Path::from("f.parquet"), "rows".into()).await.unwrap();
+    assert!(crate::upload::upload(&store, "f.parquet", "ROWS".into()).await.is_ok());
+    let error = crate::upload::upload(&store, "f.parquet", "more rows".into()).await.unwrap_err();
+    assert!(
+        matches!(&error, SinkError::Failed { .. }) && error.to_string().contains("4 bytes instead of 9"),
+        "{error}"
+    );
 }

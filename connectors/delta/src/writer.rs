@@ -7,18 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use bytes::Bytes;
 use engine::sink::{SinkContext, SinkError, SinkWriter, Token};
 use futures::future::{BoxFuture, join_all};
 use object_store::ObjectStore;
-use object_store::path::Path;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::options::DeltaOptions;
 use crate::parquet_file::{DataFile, ParquetFile, to_stored};
 use crate::schema::stored;
-use crate::store::create;
+use crate::upload::upload;
 
 /// Files of one open epoch that may be on their way at once; at this, the sources wait.
 const UPLOADS: usize = 4;
@@ -36,7 +34,7 @@ pub struct DeltaWriter {
     partition_columns: Vec<usize>,
     file_columns: Vec<usize>,
     open: HashMap<Partition, ParquetFile>,
-    uploads: Vec<JoinHandle<DataFile>>,
+    uploads: Vec<JoinHandle<Result<DataFile, SinkError>>>,
     uploading: Arc<AtomicUsize>,
 }
 
@@ -105,9 +103,9 @@ impl DeltaWriter {
         let (store, uploading) = (self.store.clone(), self.uploading.clone());
         uploading.fetch_add(1, Ordering::Relaxed);
         self.uploads.push(self.context.runtime.spawn(async move {
-            upload(&store, &file.path, body).await;
+            let uploaded = upload(&store, &file.path, body).await;
             uploading.fetch_sub(1, Ordering::Relaxed);
-            file
+            uploaded.map(|()| file)
         }));
         Ok(())
     }
@@ -159,8 +157,9 @@ impl SinkWriter for DeltaWriter {
         let path = self.options.path.clone();
         Box::pin(async move {
             closed?;
-            let files: Result<Vec<DataFile>, _> = join_all(uploads).await.into_iter().collect();
-            let files = files.map_err(|e| SinkError::failed(path, e))?;
+            let uploads = join_all(uploads).await.into_iter();
+            let files = uploads.map(|done| done.map_err(|e| SinkError::failed(&path, e))?);
+            let files = files.collect::<Result<Vec<DataFile>, SinkError>>()?;
             Ok((!files.is_empty()).then(|| json!({"files": files})))
         })
     }
@@ -169,19 +168,4 @@ impl SinkWriter for DeltaWriter {
 /// A partition value as a folder name.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
-}
-
-/// Tries until the file is there. The name is this writer's own, so one that exists came from an earlier try.
-async fn upload(store: &Arc<dyn ObjectStore>, path: &str, body: Bytes) {
-    let mut pause = std::time::Duration::from_millis(100);
-    loop {
-        match create(store, &Path::from(path), body.clone()).await {
-            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => return,
-            Err(error) => {
-                tracing::warn!(path, %error, "a data file was not written; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(std::time::Duration::from_secs(10));
-            }
-        }
-    }
 }
