@@ -6,6 +6,7 @@ mod checkpoint;
 mod commit;
 mod options;
 mod parquet_file;
+mod partitioning;
 mod protocol;
 mod reader;
 mod schema;

@@ -6,6 +6,7 @@ use engine::connector::{Connector, OptionKind, OptionSpec, Problem, TableSpec};
 use engine::sink::Sink;
 use parquet::basic::{Compression, ZstdLevel};
 
+use crate::partitioning;
 use crate::schema::delta_field;
 use crate::sink::DeltaSink;
 
@@ -71,13 +72,10 @@ impl Connector for DeltaConnector {
             .collect();
         let mut partition_by = table.partition_by.clone();
         if let Some(columns) = options.get("partition_by") {
-            partition_by.extend(columns.split(',').map(|c| c.trim().to_string()));
+            let named = columns.split(',').map(|c| c.trim().to_string());
+            partition_by.extend(named.filter(|c| !table.partition_by.contains(c)));
         }
-        for column in &partition_by {
-            if !table.columns.iter().any(|c| c.field.name() == column) {
-                problems.push(Problem::option("partition_by", format!("the table has no column {column}")));
-            }
-        }
+        problems.extend(partitioning::problems(&table.columns, &partition_by));
         if !problems.is_empty() {
             return Err(problems);
         }

@@ -5,8 +5,18 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use serde_json::{Value, json};
 
+/// Parquet's readers on Spark take these for their own syntax; only column mapping, which is not written, hides them.
+const FORBIDDEN: [char; 10] = [' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='];
+
 /// Delta's JSON of a column, or why it has none.
 pub fn delta_field(field: &Field) -> Result<Value, String> {
+    if field.name().is_empty() || field.name().contains(FORBIDDEN) {
+        return Err(format!(
+            "{:?} is no name for a column of a Delta table: it is empty, or has one of the characters {}; rename it with AS",
+            field.name(),
+            r#"" ,;{}()\n\t=""#
+        ));
+    }
     Ok(
         json!({"name": field.name(), "type": delta_type(field.data_type())?, "nullable": field.is_nullable(), "metadata": {}}),
     )
@@ -159,6 +169,17 @@ mod tests {
              column new is not in the table; schema_evolution = 'add' would add it; \
              the table's column \"id\" is NOT NULL, and the job does not write it"
         );
+    }
+
+    #[test]
+    fn names_that_parquets_readers_stumble_on_are_refused_at_any_depth() {
+        for name in ["avg (t)", "a,b", "a=b", "a\tb", ""] {
+            let inner = Field::new(name, DataType::Int64, true);
+            let outer = Field::new("outer", DataType::Struct(vec![inner.clone()].into()), true);
+            assert!(delta_field(&inner).unwrap_err().contains(&format!("{name:?} is no name")));
+            assert!(delta_field(&outer).is_err());
+        }
+        assert!(delta_field(&Field::new("größe.cm-2", DataType::Int64, true)).is_ok());
     }
 
     #[test]

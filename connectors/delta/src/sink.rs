@@ -14,6 +14,7 @@ use crate::cause;
 use crate::checkpoint::{checkpoint, due, interval};
 use crate::commit::{Log, app_id};
 use crate::options::DeltaOptions;
+use crate::partitioning::difference;
 use crate::protocol::refusal;
 use crate::schema::{delta_schema, reconcile};
 use crate::store::{Opened, create, entry_path, foreign_file, is_table, lines, missing_folder, open, place};
@@ -53,15 +54,20 @@ impl DeltaSink {
                 self.create(&store, &wanted).await?;
                 continue;
             };
-            let configuration = &opened.metadata["configuration"];
-            if let Some(reason) = refusal(&opened.protocol, &opened.schema, configuration) {
-                return Err(self.failed(reason));
-            }
-            match reconcile(&opened.schema, &wanted, self.options.add_columns).map_err(|e| self.failed(e))? {
+            match self.fit(&opened, &wanted)? {
                 None => return Ok((table, opened)),
                 Some(widened) => self.widen(&store, &opened, &widened).await?,
             }
         }
+    }
+
+    /// Whether the table takes the job's rows: as it is, or with the wider schema that is returned.
+    fn fit(&self, opened: &Opened, wanted: &Value) -> Result<Option<Value>, SinkError> {
+        let refused = refusal(&opened.protocol, &opened.schema, &opened.metadata["configuration"]);
+        if let Some(reason) = refused.or_else(|| difference(&self.options.partition_by, &opened.partition_by())) {
+            return Err(self.failed(reason));
+        }
+        reconcile(&opened.schema, wanted, self.options.add_columns).map_err(|e| self.failed(e))
     }
 
     /// A new table is made only where nothing else lies.
@@ -114,8 +120,7 @@ impl DeltaSink {
     async fn open_log(&self, context: &SinkContext, writers: &[&str]) -> Result<Log, SinkError> {
         let (table, opened) = self.prepare_table(context).await?;
         let store = table.log_store().object_store(None);
-        let columns = opened.metadata["partitionColumns"].as_array().into_iter().flatten();
-        let partition_by = columns.filter_map(Value::as_str).map(String::from).collect();
+        let partition_by = opened.partition_by();
         *self.opened.lock() = Some(Target { store: store.clone(), partition_by });
         let mut shown = HashMap::new();
         for writer in writers {
@@ -169,12 +174,7 @@ impl Sink for DeltaSink {
             let Some(opened) = open(&mut table, &self.options.path).await? else {
                 return self.check_empty(&table).await;
             };
-            if let Some(reason) = refusal(&opened.protocol, &opened.schema, &opened.metadata["configuration"]) {
-                return Err(self.failed(reason));
-            }
-            return reconcile(&opened.schema, &wanted, self.options.add_columns)
-                .map(|_| ())
-                .map_err(|e| self.failed(e));
+            return self.fit(&opened, &wanted).map(|_| ());
         }
         *self.log.lock().await = Some(self.open_log(context, &[&context.writer]).await?);
         Ok(())

@@ -50,6 +50,14 @@ pub struct Opened {
     pub schema: Value,
 }
 
+impl Opened {
+    /// The table's partition columns.
+    pub fn partition_by(&self) -> Vec<String> {
+        let columns = self.metadata["partitionColumns"].as_array().into_iter().flatten();
+        columns.filter_map(Value::as_str).map(String::from).collect()
+    }
+}
+
 /// Whether a table's log lies there.
 pub async fn is_table(table: &DeltaTable, path: &str) -> Result<bool, SinkError> {
     table.verify_deltatable_existence().await.map_err(|error| match error {
@@ -58,12 +66,12 @@ pub async fn is_table(table: &DeltaTable, path: &str) -> Result<bool, SinkError>
     })
 }
 
-/// The first file there that belongs to no table's log.
+/// The first file there that is somebody's data. Delta, as Hadoop, looks over names that begin with `_` or a dot.
 pub async fn foreign_file(store: &Arc<dyn ObjectStore>, path: &str) -> Result<Option<Path>, SinkError> {
     let mut listed = store.list(None);
     loop {
         match listed.try_next().await {
-            Ok(Some(file)) if file.location.as_ref().starts_with("_delta_log/") => {}
+            Ok(Some(file)) if file.location.as_ref().starts_with(['_', '.']) => {}
             Ok(file) => return Ok(file.map(|f| f.location)),
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(reading(path, &error)),

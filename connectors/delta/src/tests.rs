@@ -449,3 +449,31 @@ async fn a_folder_of_other_files_is_not_made_a_table() {
     assert!(story.sink().open(&story.context("w1"), true).await.is_err(), "a probe says it too");
     assert!(!story.log_file("").exists());
 }
+
+#[tokio::test]
+async fn a_table_that_is_partitioned_otherwise_than_declared_is_refused() {
+    let mut story = Story::new();
+    story.partition_by = vec!["id".into()];
+    let mut story = story.made_before(json!({}));
+    story.partition_by = vec!["n".into()];
+    let said = story.refusal().await;
+    assert!(said.contains("partitioned by id") && said.contains("partitioned by n"), "{said}");
+    story.partition_by = vec![];
+    story.start("w1").await.show(1, &["a"]).await;
+    assert!(story.entry(1).iter().any(|a| a["add"]["partitionValues"]["id"] == "a"), "the table's own is followed");
+}
+
+#[tokio::test]
+async fn a_partition_column_that_the_job_does_not_have_is_null() {
+    let mut story = Story::new();
+    let mut wider = columns();
+    wider.push(Field::new("region", DataType::Utf8, true));
+    story.schema = Arc::new(Schema::new(wider));
+    story.partition_by = vec!["region".into()];
+    let mut story = story.made_before(json!({}));
+    (story.schema, story.partition_by) = (Arc::new(Schema::new(columns())), vec![]);
+    story.start("w1").await.show(1, &["a"]).await;
+    let add = story.entry(1).into_iter().find(|a| a.get("add").is_some()).unwrap();
+    assert_eq!(add["add"]["partitionValues"], json!({"region": null}));
+    assert_eq!(story.ids_of_any_reader().await, ["a"]);
+}

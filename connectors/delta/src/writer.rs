@@ -32,6 +32,8 @@ pub struct DeltaWriter {
     /// Of a file: without the partition columns, whose values stand in the log.
     file_schema: SchemaRef,
     partition_columns: Vec<usize>,
+    /// Partition columns of the table that the job does not have: NULL in each of its rows.
+    absent: Vec<String>,
     file_columns: Vec<usize>,
     open: HashMap<Partition, ParquetFile>,
     uploads: Vec<JoinHandle<Result<DataFile, SinkError>>>,
@@ -51,6 +53,7 @@ impl DeltaWriter {
             (0..schema.fields().len()).filter(|i| is_partition(schema.field(*i).name()) == wanted).collect::<Vec<_>>()
         };
         let (partition_columns, file_columns) = (of(true), of(false));
+        let absent = partition_by.iter().filter(|p| schema.index_of(p).is_err()).cloned().collect();
         let file_fields: Vec<_> = file_columns.iter().map(|i| schema.field(*i).clone()).collect();
         DeltaWriter {
             options,
@@ -59,6 +62,7 @@ impl DeltaWriter {
             file_schema: Arc::new(Schema::new(file_fields)),
             schema,
             partition_columns,
+            absent,
             file_columns,
             open: HashMap::new(),
             uploads: vec![],
@@ -91,7 +95,8 @@ impl DeltaWriter {
         let rows = file.rows;
         let (body, stats) = file.close().map_err(|e| self.failed(e))?;
         let names = self.partition_columns.iter().map(|i| self.schema.field(*i).name().clone());
-        let partition_values: BTreeMap<_, _> = names.zip(partition.iter().cloned()).collect();
+        let absent = self.absent.iter().map(|name| (name.clone(), None));
+        let partition_values: BTreeMap<_, _> = names.zip(partition.iter().cloned()).chain(absent).collect();
         let folder: String = partition_values
             .iter()
             .map(|(name, value)| {
