@@ -11,6 +11,7 @@ mod protocol;
 mod reader;
 mod schema;
 mod sink;
+mod statistics;
 mod store;
 #[cfg(test)]
 mod tests;

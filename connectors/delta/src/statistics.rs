@@ -1,0 +1,239 @@
+//! What Delta keeps of a file: its rows, and per column the NULLs and the bounds, by which readers pass files over.
+
+use std::collections::HashSet;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::statistics::Statistics;
+use serde_json::{Map, Value, json};
+
+/// Columns that Delta keeps statistics of, by default.
+const INDEXED_COLUMNS: usize = 32;
+/// Longer texts would have to be cut, and the upper bound rounded up.
+const LONGEST_TEXT: usize = 64;
+
+/// Columns in which a NaN was seen. It stands above every number for some readers and nowhere for others, and Parquet's
+/// own bounds leave it out: bounds beside it would make readers pass over the file that holds it.
+#[derive(Default)]
+pub struct Boundless(HashSet<usize>);
+
+impl Boundless {
+    /// Looks through rows that are written.
+    pub fn look_at(&mut self, rows: &RecordBatch) {
+        for (index, column) in rows.columns().iter().enumerate().take(INDEXED_COLUMNS) {
+            if !self.0.contains(&index) && has_nan(column.as_ref()) {
+                self.0.insert(index);
+            }
+        }
+    }
+}
+
+fn has_nan(column: &dyn Array) -> bool {
+    match column.data_type() {
+        DataType::Float32 => column.as_primitive::<Float32Type>().values().iter().any(|v| v.is_nan()),
+        DataType::Float64 => column.as_primitive::<Float64Type>().values().iter().any(|v| v.is_nan()),
+        _ => false,
+    }
+}
+
+/// `numRecords`, and per top-level column `nullCount` and, where they are exact, `minValues` and `maxValues`.
+pub fn statistics(schema: &SchemaRef, metadata: &ParquetMetaData, rows: u64, boundless: &Boundless) -> Value {
+    let (mut min, mut max, mut nulls) = (Map::new(), Map::new(), Map::new());
+    for (index, field) in schema.fields().iter().enumerate().take(INDEXED_COLUMNS) {
+        let chunks: Option<Vec<&Statistics>> = metadata
+            .row_groups()
+            .iter()
+            .map(|group| {
+                let parts = |c: &&parquet::file::metadata::ColumnChunkMetaData| {
+                    c.column_path().parts() == [field.name().as_str()]
+                };
+                group.columns().iter().find(parts)?.statistics()
+            })
+            .collect();
+        let Some(chunks) = chunks.filter(|c| !c.is_empty()) else { continue };
+        if let Some(count) = chunks.iter().map(|s| s.null_count_opt()).sum::<Option<u64>>() {
+            nulls.insert(field.name().clone(), json!(count));
+        }
+        if boundless.0.contains(&index) {
+            continue;
+        }
+        if let Some((lowest, highest)) = bounds(&chunks, field.data_type()) {
+            min.insert(field.name().clone(), lowest);
+            max.insert(field.name().clone(), highest);
+        }
+    }
+    json!({"numRecords": rows, "minValues": min, "maxValues": max, "nullCount": nulls})
+}
+
+type Bounds = Option<(Value, Value)>;
+
+fn bounds(chunks: &[&Statistics], data_type: &DataType) -> Bounds {
+    match data_type {
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
+            integers(chunks).map(|(low, high)| (json!(low), json!(high)))
+        }
+        DataType::Date32 => {
+            let (low, high) = integers(chunks)?;
+            Some((json!(date(low)?), json!(date(high)?)))
+        }
+        DataType::Timestamp(_, Some(_)) => {
+            // Milliseconds: the lower bound is rounded down, the upper one up.
+            let (low, high) = integers(chunks)?;
+            Some((json!(iso_millis(low.div_euclid(1000))?), json!(iso_millis(high.div_euclid(1000) + 1)?)))
+        }
+        DataType::Float32 | DataType::Float64 => {
+            let (low, high) = floats(chunks)?;
+            (low.is_finite() && high.is_finite()).then(|| (json!(low), json!(high)))
+        }
+        DataType::Decimal128(_, scale) => {
+            let (low, high) = unscaled(chunks)?;
+            Some((decimal(low, *scale)?, decimal(high, *scale)?))
+        }
+        DataType::Utf8 => texts(chunks),
+        _ => None,
+    }
+}
+
+/// The bounds over all chunks, if each has them.
+fn over<T: Copy>(
+    chunks: &[&Statistics],
+    of: impl Fn(&Statistics) -> Option<(T, T)>,
+    lower: impl Fn(T, T) -> T,
+    upper: impl Fn(T, T) -> T,
+) -> Option<(T, T)> {
+    let all = chunks.iter().map(|s| of(s)).collect::<Option<Vec<_>>>()?;
+    all.into_iter().reduce(|a, b| (lower(a.0, b.0), upper(a.1, b.1)))
+}
+
+fn integers(chunks: &[&Statistics]) -> Option<(i64, i64)> {
+    let of = |s: &Statistics| match s {
+        Statistics::Int32(v) => Some((*v.min_opt()? as i64, *v.max_opt()? as i64)),
+        Statistics::Int64(v) => Some((*v.min_opt()?, *v.max_opt()?)),
+        _ => None,
+    };
+    over(chunks, of, i64::min, i64::max)
+}
+
+fn floats(chunks: &[&Statistics]) -> Option<(f64, f64)> {
+    let of = |s: &Statistics| match s {
+        Statistics::Float(v) => Some((*v.min_opt()? as f64, *v.max_opt()? as f64)),
+        Statistics::Double(v) => Some((*v.min_opt()?, *v.max_opt()?)),
+        _ => None,
+    };
+    over(chunks, of, f64::min, f64::max)
+}
+
+/// Decimals as Parquet stores them: integers, or their bytes, highest first.
+fn unscaled(chunks: &[&Statistics]) -> Option<(i128, i128)> {
+    let of = |s: &Statistics| match s {
+        Statistics::FixedLenByteArray(v) if s.min_is_exact() && s.max_is_exact() => {
+            Some((big_endian(v.min_opt()?.data())?, big_endian(v.max_opt()?.data())?))
+        }
+        _ => integers(&[s]).map(|(low, high)| (low as i128, high as i128)),
+    };
+    over(chunks, of, i128::min, i128::max)
+}
+
+fn big_endian(bytes: &[u8]) -> Option<i128> {
+    let negative = bytes.first()? & 0x80 != 0;
+    let mut whole = [if negative { 0xff } else { 0 }; 16];
+    let from = 16usize.checked_sub(bytes.len())?;
+    whole[from..].copy_from_slice(bytes);
+    Some(i128::from_be_bytes(whole))
+}
+
+/// A decimal as a JSON number: only with as many digits as a double keeps, because so are these numbers written.
+fn decimal(unscaled: i128, scale: i8) -> Option<Value> {
+    if unscaled.unsigned_abs() >= 10u128.pow(15) {
+        return None;
+    }
+    if scale == 0 {
+        return Some(json!(i64::try_from(unscaled).ok()?));
+    }
+    format!("{unscaled}e-{scale}").parse::<f64>().ok().map(|number| json!(number))
+}
+
+fn texts(chunks: &[&Statistics]) -> Bounds {
+    let of = |s: &&Statistics| match s {
+        Statistics::ByteArray(v) if s.min_is_exact() && s.max_is_exact() => {
+            let text = |b: &parquet::data_type::ByteArray| b.as_utf8().ok().map(String::from);
+            Some((text(v.min_opt()?)?, text(v.max_opt()?)?))
+        }
+        _ => None,
+    };
+    let all = chunks.iter().map(of).collect::<Option<Vec<_>>>()?;
+    let low = all.iter().map(|b| b.0.clone()).min()?;
+    let high = all.iter().map(|b| b.1.clone()).max()?;
+    (low.len() <= LONGEST_TEXT && high.len() <= LONGEST_TEXT).then(|| (json!(low), json!(high)))
+}
+
+fn date(days: i64) -> Option<String> {
+    let since = chrono::TimeDelta::try_days(days)?;
+    Some(chrono::NaiveDate::default().checked_add_signed(since)?.format("%Y-%m-%d").to_string())
+}
+
+fn iso_millis(millis: i64) -> Option<String> {
+    Some(chrono::DateTime::from_timestamp_millis(millis)?.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parquet_file::ParquetFile;
+    use arrow::array::{ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array};
+    use arrow::datatypes::{Field, Schema};
+    use parquet::basic::Compression;
+    use std::sync::Arc;
+
+    /// The statistics of a file with one column, written in two batches.
+    fn of(first: ArrayRef, second: ArrayRef) -> Value {
+        let schema = Arc::new(Schema::new(vec![Field::new("c", first.data_type().clone(), true)]));
+        let rows = |column| RecordBatch::try_new(schema.clone(), vec![column]).unwrap();
+        let (first, second) = (rows(first), rows(second));
+        let mut file = ParquetFile::new(schema.clone(), Compression::SNAPPY, &first).unwrap();
+        file.write(&first).unwrap();
+        file.write(&second).unwrap();
+        serde_json::from_str(&file.close().unwrap().1).unwrap()
+    }
+
+    fn bounds_of(first: ArrayRef, second: ArrayRef) -> (Value, Value) {
+        let stats = of(first, second);
+        (stats["minValues"]["c"].clone(), stats["maxValues"]["c"].clone())
+    }
+
+    #[test]
+    fn days_are_bounded_as_text() {
+        let days = |days: &[i32]| -> ArrayRef { Arc::new(Date32Array::from(days.to_vec())) };
+        assert_eq!(bounds_of(days(&[19_675, -1]), days(&[0])), (json!("1969-12-31"), json!("2023-11-14")));
+    }
+
+    #[test]
+    fn floats_are_bounded() {
+        let floats = |v: &[f32]| -> ArrayRef { Arc::new(Float32Array::from(v.to_vec())) };
+        assert_eq!(bounds_of(floats(&[1.5]), floats(&[-2.25])), (json!(-2.25), json!(1.5)));
+    }
+
+    #[test]
+    fn a_column_with_a_nan_anywhere_has_no_bounds_and_still_counts_its_nulls() {
+        let doubles = |v: Vec<Option<f64>>| -> ArrayRef { Arc::new(Float64Array::from(v)) };
+        let stats = of(doubles(vec![Some(1.0), None]), doubles(vec![Some(f64::NAN), Some(2.0)]));
+        assert_eq!((&stats["minValues"], &stats["maxValues"]), (&json!({}), &json!({})));
+        assert_eq!(stats["nullCount"]["c"], 1);
+        assert_eq!(bounds_of(doubles(vec![Some(1.0), None]), doubles(vec![Some(2.0)])), (json!(1.0), json!(2.0)));
+    }
+
+    #[test]
+    fn decimals_are_bounded_in_every_width_while_a_double_keeps_them() {
+        let decimals = |precision, values: &[i128]| -> ArrayRef {
+            let values = Decimal128Array::from(values.to_vec());
+            Arc::new(values.with_precision_and_scale(precision, 2).unwrap())
+        };
+        for precision in [9, 18, 38] {
+            let bounds = bounds_of(decimals(precision, &[12_345, -1]), decimals(precision, &[7]));
+            assert_eq!(bounds, (json!(-0.01), json!(123.45)), "{precision}");
+        }
+        let long = 10i128.pow(20);
+        assert_eq!(bounds_of(decimals(38, &[long]), decimals(38, &[1])), (Value::Null, Value::Null));
+    }
+}
