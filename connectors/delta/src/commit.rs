@@ -20,6 +20,8 @@ pub struct Log {
     pub version: u64,
     /// The newest version that was seen to be part of the table, and not only to lie in its folder.
     pub proven: u64,
+    /// The newest version that this process wrote.
+    pub written: Option<u64>,
     /// By appId: the highest entry that the table shows.
     pub shown: HashMap<String, u64>,
     /// Set when another writer changed the schema or the protocol, or when the log below was cleaned: the table is
@@ -69,11 +71,14 @@ impl Log {
         let app = app_id(context, &last.writer);
         loop {
             self.catch_up().await?;
+            if self.version > self.proven {
+                self.prove().await?;
+            }
             let shown = self.shown.get(&app).copied();
             let missing: Vec<&Committable> =
                 entries.iter().filter(|e| shown.is_none_or(|shown| e.entry > shown)).collect();
             if missing.is_empty() {
-                return self.prove().await;
+                return Ok(());
             }
             if self.changed {
                 return Err(self.trouble("another writer changed the table's schema or protocol; looking at it again"));
@@ -84,6 +89,7 @@ impl Log {
                 Ok(()) => {
                     self.version += 1;
                     self.prove().await?;
+                    self.written = Some(self.version);
                     self.shown.insert(app, last.entry);
                     return Ok(());
                 }
@@ -145,7 +151,7 @@ impl Log {
 
 /// Whether what follows `version` in the log is what readers see: no checkpoint lies above it, and it was not cleaned.
 /// A checkpoint above it may be a harmless one of this very minute; only opening the table tells.
-async fn above_checkpoint(store: &dyn ObjectStore, version: u64) -> Result<bool, object_store::Error> {
+pub async fn above_checkpoint(store: &dyn ObjectStore, version: u64) -> Result<bool, object_store::Error> {
     let (checkpoint, there) = futures::try_join!(last_checkpoint(store), is_there(store, version))?;
     Ok(there && checkpoint.is_none_or(|checkpoint| checkpoint <= version))
 }

@@ -4,6 +4,8 @@
 mod cause;
 mod checkpoint;
 mod commit;
+mod compaction;
+mod join;
 mod options;
 mod parquet_file;
 mod partitioning;

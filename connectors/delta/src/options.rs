@@ -1,6 +1,7 @@
 //! `connector = 'delta'`: its options, and the table that they describe.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::connector::{Connector, OptionKind, OptionSpec, Problem, TableSpec};
 use engine::sink::Sink;
@@ -10,6 +11,10 @@ use crate::partitioning;
 use crate::schema::delta_field;
 use crate::sink::DeltaSink;
 
+/// Commits this far apart make files that readers can live with.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// Delta Lake tables, to be written.
 pub struct DeltaConnector;
 
 /// A checked Delta table.
@@ -19,6 +24,8 @@ pub struct DeltaOptions {
     pub partition_by: Vec<String>,
     pub compression: Compression,
     pub target_file_size: usize,
+    /// Small files are joined into files of the target size, beside the commits.
+    pub compaction: bool,
     /// Columns of the job that the table does not have are added to it.
     pub add_columns: bool,
     pub storage: Vec<(String, String)>,
@@ -33,6 +40,7 @@ impl DeltaOptions {
             partition_by: vec![],
             compression: Compression::SNAPPY,
             target_file_size: 1 << 20,
+            compaction: true,
             add_columns: false,
             storage: vec![],
         }
@@ -53,7 +61,16 @@ impl Connector for DeltaConnector {
                 OptionKind::OneOf(&[&["zstd"], &["snappy"], &["none", "uncompressed"]]),
                 "default zstd",
             ),
-            OptionSpec::new("target_file_size", OptionKind::Bytes, "default 128 MiB"),
+            OptionSpec::new(
+                "target_file_size",
+                OptionKind::Bytes,
+                "at this size a file is closed, and to it small ones are joined; default 128 MiB",
+            ),
+            OptionSpec::new(
+                "compaction",
+                OptionKind::Boolean,
+                "join small files beside the commits; default: where commit_interval is below a minute",
+            ),
             OptionSpec::new(
                 "schema_evolution",
                 OptionKind::OneOf(&[&["none"], &["add"]]),
@@ -84,10 +101,13 @@ impl Connector for DeltaConnector {
             Some("none") => Compression::UNCOMPRESSED,
             _ => Compression::ZSTD(ZstdLevel::default()),
         };
+        let seldom = options.duration("commit_interval").is_some_and(|interval| interval >= SELDOM);
+        let compaction = options.get("compaction").map_or(!seldom, |_| options.flag("compaction"));
         Ok(Arc::new(DeltaSink::new(DeltaOptions {
             path: options.get("path").unwrap_or_default().to_string(),
             partition_by,
             compression,
+            compaction,
             target_file_size: options.bytes("target_file_size").unwrap_or(128 << 20) as usize,
             add_columns: options.get("schema_evolution") == Some("add"),
             storage: options.with_prefix("storage.").map(|(k, v)| (k.to_string(), v.to_string())).collect(),

@@ -44,8 +44,30 @@ impl DataFile {
 }
 
 /// Delta stores paths as URLs do.
-fn encode_path(path: &str) -> String {
+pub fn encode_path(path: &str) -> String {
     path.replace('%', "%25").replace(' ', "%20")
+}
+
+/// How the name of a file's writer begins, in its footer.
+pub const WRITTEN_BY: &str = "millrace version ";
+/// Encoded bytes after which a row group is closed: readers and compactions hold one in memory.
+const ROW_GROUP: usize = 64 << 20;
+
+/// How a file is encoded. `first`: its first rows, from which the encodings are chosen.
+pub fn properties(schema: &SchemaRef, compression: Compression, first: &RecordBatch) -> WriterProperties {
+    let mut properties = WriterProperties::builder()
+        .set_compression(compression)
+        // Dictionaries cost three to five times the encoding where nearly every value is another.
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_max_row_group_bytes(Some(ROW_GROUP))
+        .set_created_by(format!("{WRITTEN_BY}{}", env!("CARGO_PKG_VERSION")));
+    for (index, field) in schema.fields().iter().enumerate() {
+        if repeats(first.column(index).as_ref()) {
+            properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), true);
+        }
+    }
+    properties.build()
 }
 
 /// Encodes rows as they come.
@@ -59,18 +81,8 @@ pub struct ParquetFile {
 impl ParquetFile {
     /// `first`: the first rows, from which the encodings are chosen.
     pub fn new(schema: SchemaRef, compression: Compression, first: &RecordBatch) -> Result<Self, ParquetError> {
-        let mut properties = WriterProperties::builder()
-            .set_compression(compression)
-            // Dictionaries cost three to five times the encoding where nearly every value is another.
-            .set_dictionary_enabled(false)
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_created_by(concat!("millrace version ", env!("CARGO_PKG_VERSION")).to_string());
-        for (index, field) in schema.fields().iter().enumerate() {
-            if repeats(first.column(index).as_ref()) {
-                properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), true);
-            }
-        }
-        let writer = ArrowWriter::try_new(vec![], schema.clone(), Some(properties.build()))?;
+        let properties = properties(&schema, compression, first);
+        let writer = ArrowWriter::try_new(vec![], schema.clone(), Some(properties))?;
         Ok(ParquetFile { writer, schema, boundless: Boundless::default(), rows: 0 })
     }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::cause;
 use crate::checkpoint::{checkpoint, due, interval};
 use crate::commit::{Log, app_id};
+use crate::compaction;
 use crate::options::DeltaOptions;
 use crate::partitioning::difference;
 use crate::protocol::refusal;
@@ -32,11 +33,18 @@ pub struct DeltaSink {
     log: tokio::sync::Mutex<Option<Log>>,
     /// Known once the table is open: for writers, which are made on worker threads.
     opened: Mutex<Option<Target>>,
+    /// Held while files are joined.
+    compacting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl DeltaSink {
     pub fn new(options: DeltaOptions) -> Self {
-        DeltaSink { options: Arc::new(options), log: tokio::sync::Mutex::new(None), opened: Mutex::new(None) }
+        DeltaSink {
+            options: Arc::new(options),
+            log: tokio::sync::Mutex::new(None),
+            opened: Mutex::new(None),
+            compacting: Arc::default(),
+        }
     }
 
     fn failed(&self, error: impl std::fmt::Display) -> SinkError {
@@ -134,7 +142,7 @@ impl DeltaSink {
         let path = self.options.path.clone();
         let version = opened.version;
         let checkpoint_every = interval(&opened.metadata["configuration"]);
-        Ok(Log { store, path, version, proven: version, shown, changed: false, checkpoint_every })
+        Ok(Log { store, path, version, proven: version, written: None, shown, changed: false, checkpoint_every })
     }
 
     /// A checkpoint of the table's log, beside the commits: it delays none, and its failure is nobody's loss.
@@ -143,6 +151,18 @@ impl DeltaSink {
         tokio::spawn(async move {
             if let Err(error) = checkpoint(&options, version).await {
                 tracing::warn!(%error, "the table's log was not checkpointed; a later commit will try again");
+            }
+        });
+    }
+
+    /// Joins small files beside the commits, one pass at a time.
+    fn compact(&self, context: &SinkContext) {
+        let Ok(alone) = self.compacting.clone().try_lock_owned() else { return };
+        let (options, names) = (self.options.clone(), context.names.clone());
+        tokio::spawn(async move {
+            let _alone = alone;
+            if let Err(error) = compaction::compact(&options, &names).await {
+                tracing::warn!(%error, "the table's small files were not joined; a later commit will try again");
             }
         });
     }
@@ -156,7 +176,8 @@ impl Sink for DeltaSink {
         } else {
             format!(" by {}", self.options.partition_by.join(", "))
         };
-        format!("delta table '{}'{by}", self.options.path)
+        let joined = if self.options.compaction { "; small files are joined" } else { "" };
+        format!("delta table '{}'{by}{joined}", self.options.path)
     }
 
     fn guarantee(&self) -> String {
@@ -201,6 +222,9 @@ impl Sink for DeltaSink {
             log.show(context, run).await?;
             if due(before, log.version, log.checkpoint_every) {
                 self.checkpoint(log.version);
+            }
+            if self.options.compaction && log.written.is_some_and(compaction::due) {
+                self.compact(context);
             }
         }
         Ok(Committed::Done)

@@ -12,6 +12,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use serde_json::{Value, json};
 
+mod compaction;
+
 use crate::DeltaConnector;
 use crate::reader::TableReader;
 

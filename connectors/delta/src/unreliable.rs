@@ -109,7 +109,10 @@ async fn log(fates: &[Fate]) -> (Arc<Unreliable>, Log) {
     store.inner.put(&entry_path(0), "{}\n".into()).await.unwrap();
     let store = Arc::new(store);
     let (path, shown) = ("table".to_string(), HashMap::new());
-    (store.clone(), Log { store, path, version: 0, proven: 0, shown, changed: false, checkpoint_every: 100 })
+    (
+        store.clone(),
+        Log { store, path, version: 0, proven: 0, written: None, shown, changed: false, checkpoint_every: 100 },
+    )
 }
 
 /// Every path that the table's log adds, in order.
