@@ -22,6 +22,10 @@ pub struct Log {
     pub proven: u64,
     /// The newest version that this process wrote.
     pub written: Option<u64>,
+    /// The day of the newest version, counted from 1970.
+    pub day: i64,
+    /// Whether the newest version that this process wrote was the table's first of its day.
+    pub opened_day: bool,
     /// By appId: the highest entry that the table shows.
     pub shown: HashMap<String, u64>,
     /// Set when another writer changed the schema or the protocol, or when the log below was cleaned: the table is
@@ -56,6 +60,7 @@ impl Log {
     }
 
     fn take_in(&mut self, actions: &[Value]) {
+        self.day = day_of(actions).unwrap_or(self.day);
         for action in actions {
             if let (Some(app), Some(version)) = (action["txn"]["appId"].as_str(), action["txn"]["version"].as_u64()) {
                 let shown = self.shown.entry(app.to_string()).or_default();
@@ -90,6 +95,8 @@ impl Log {
                     self.version += 1;
                     self.prove().await?;
                     self.written = Some(self.version);
+                    let today = chrono::Utc::now().timestamp_millis().div_euclid(DAY);
+                    self.opened_day = today > std::mem::replace(&mut self.day, today);
                     self.shown.insert(app, last.entry);
                     return Ok(());
                 }
@@ -147,6 +154,14 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// A day in milliseconds.
+const DAY: i64 = 86_400_000;
+
+/// The day on which an entry was written, as it says; days since 1970.
+pub fn day_of(actions: &[Value]) -> Option<i64> {
+    actions.iter().find_map(|a| a["commitInfo"]["timestamp"].as_i64()).map(|millis| millis.div_euclid(DAY))
 }
 
 /// Whether what follows `version` in the log is what readers see: no checkpoint lies above it, and it was not cleaned.

@@ -91,7 +91,7 @@ async fn live_files(table: &DeltaTable) -> Result<HashMap<String, LiveFile>, del
 }
 
 /// Whether the file's name is one that a writer of this sink or a compaction gives.
-fn ours(path: &str) -> bool {
+pub fn ours(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     let Some(stem) = name.strip_suffix(".parquet").filter(|n| n.starts_with("part-") || n.starts_with("joined-"))
     else {

@@ -20,6 +20,7 @@ mod tests;
 #[cfg(test)]
 mod unreliable;
 mod upload;
+mod vacuum;
 mod writer;
 
 pub use options::DeltaConnector;

@@ -69,7 +69,8 @@ impl Connector for DeltaConnector {
             OptionSpec::new(
                 "compaction",
                 OptionKind::Boolean,
-                "join small files beside the commits; default: where commit_interval is below a minute",
+                "join small files beside the commits, and delete the small ones once the table's retention, at least a week, \
+                 is over; default: where commit_interval is below a minute",
             ),
             OptionSpec::new(
                 "schema_evolution",

@@ -48,6 +48,11 @@ pub fn encode_path(path: &str) -> String {
     path.replace('%', "%25").replace(' ', "%20")
 }
 
+/// A stored path as the store knows it.
+pub fn decode_path(path: &str) -> String {
+    path.replace("%20", " ").replace("%25", "%")
+}
+
 /// How the name of a file's writer begins, in its footer.
 pub const WRITTEN_BY: &str = "millrace version ";
 /// Encoded bytes after which a row group is closed: readers and compactions hold one in memory.

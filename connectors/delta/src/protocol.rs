@@ -64,7 +64,8 @@ fn short_memory(configuration: &Value) -> Option<String> {
     })
 }
 
-fn interval_days(text: &str) -> Option<f64> {
+/// A Delta interval, `interval 30 days`, in days.
+pub fn interval_days(text: &str) -> Option<f64> {
     let words: Vec<&str> = text.split_whitespace().filter(|w| !w.eq_ignore_ascii_case("interval")).collect();
     let [number, unit] = words[..] else { return None };
     let number: f64 = number.parse().ok()?;

@@ -10,6 +10,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
+use crate::parquet_file::decode_path;
 use crate::store::{log_versions, read_entry};
 
 /// What one version of the table added.
@@ -104,9 +105,4 @@ fn commit(version: u64, actions: &[Value]) -> Commit {
         files: adds.iter().filter_map(|a| a["path"].as_str()).map(decode_path).collect(),
         rows: adds.iter().filter_map(count).sum(),
     }
-}
-
-/// Delta stores paths as URLs do.
-fn decode_path(path: &str) -> String {
-    path.replace("%20", " ").replace("%25", "%")
 }

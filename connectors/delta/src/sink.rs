@@ -12,13 +12,16 @@ use serde_json::{Value, json};
 
 use crate::cause;
 use crate::checkpoint::{checkpoint, due, interval};
-use crate::commit::{Log, app_id};
+use crate::commit::{Log, app_id, day_of};
 use crate::compaction;
 use crate::options::DeltaOptions;
 use crate::partitioning::difference;
 use crate::protocol::refusal;
 use crate::schema::{delta_schema, reconcile};
-use crate::store::{Opened, create, entry_path, foreign_file, is_table, lines, missing_folder, open, place};
+use crate::store::{
+    Opened, create, entry_path, foreign_file, is_table, lines, missing_folder, open, place, read_entry,
+};
+use crate::vacuum::vacuum;
 use crate::writer::DeltaWriter;
 
 /// Where writers put their files.
@@ -142,7 +145,20 @@ impl DeltaSink {
         let path = self.options.path.clone();
         let version = opened.version;
         let checkpoint_every = interval(&opened.metadata["configuration"]);
-        Ok(Log { store, path, version, proven: version, written: None, shown, changed: false, checkpoint_every })
+        let newest = read_entry(&*store, version).await.map_err(|e| cause::reading(&path, &e))?;
+        let day = newest.as_deref().and_then(day_of).unwrap_or(0);
+        Ok(Log {
+            store,
+            path,
+            version,
+            proven: version,
+            written: None,
+            day,
+            opened_day: false,
+            shown,
+            changed: false,
+            checkpoint_every,
+        })
     }
 
     /// A checkpoint of the table's log, beside the commits: it delays none, and its failure is nobody's loss.
@@ -163,6 +179,16 @@ impl DeltaSink {
             let _alone = alone;
             if let Err(error) = compaction::compact(&options, &names).await {
                 tracing::warn!(%error, "the table's small files were not joined; a later commit will try again");
+            }
+        });
+    }
+
+    /// Deletes what compactions replaced, beside the commits: after the table's first commit of a day.
+    fn vacuum(&self) {
+        let options = self.options.clone();
+        tokio::spawn(async move {
+            if let Err(error) = vacuum(&options, chrono::Utc::now()).await {
+                tracing::warn!(%error, "replaced files were not deleted; tomorrow's first commit will try again");
             }
         });
     }
@@ -225,6 +251,9 @@ impl Sink for DeltaSink {
             }
             if self.options.compaction && log.written.is_some_and(compaction::due) {
                 self.compact(context);
+            }
+            if self.options.compaction && std::mem::take(&mut log.opened_day) {
+                self.vacuum();
             }
         }
         Ok(Committed::Done)

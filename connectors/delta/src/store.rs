@@ -1,6 +1,6 @@
 //! Where a table lives: its URL, its object store, and its state when it is opened.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -121,16 +121,26 @@ fn first_line(error: &DeltaTableError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_string()
 }
 
+/// The paths of all files that an opened table consists of.
+pub async fn live_paths(table: &DeltaTable) -> Result<HashSet<String>, DeltaTableError> {
+    let files = table.get_active_add_actions_by_predicate(None);
+    files.map_ok(|file| file.path().to_string()).try_collect().await
+}
+
 /// The log entry of a version.
 pub fn entry_path(version: u64) -> Path {
     Path::from(format!("_delta_log/{version:020}.json"))
 }
 
+/// The version of a log entry; `None` if the path is that of something else.
+pub fn entry_version(path: &Path) -> Option<u64> {
+    path.filename()?.strip_suffix(".json")?.parse().ok()
+}
+
 /// The versions whose log entries are there, in order.
 pub async fn log_versions(store: &dyn ObjectStore) -> Result<Vec<u64>, object_store::Error> {
     let listed: Vec<_> = store.list(Some(&Path::from("_delta_log"))).try_collect().await?;
-    let version = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
-    let mut versions: Vec<u64> = listed.iter().filter_map(|o| version(&o.location)).collect();
+    let mut versions: Vec<u64> = listed.iter().filter_map(|o| entry_version(&o.location)).collect();
     versions.sort_unstable();
     Ok(versions)
 }

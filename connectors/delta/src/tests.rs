@@ -13,6 +13,7 @@ use object_store::path::Path;
 use serde_json::{Value, json};
 
 mod compaction;
+mod vacuum;
 
 use crate::DeltaConnector;
 use crate::reader::TableReader;

@@ -111,7 +111,18 @@ async fn log(fates: &[Fate]) -> (Arc<Unreliable>, Log) {
     let (path, shown) = ("table".to_string(), HashMap::new());
     (
         store.clone(),
-        Log { store, path, version: 0, proven: 0, written: None, shown, changed: false, checkpoint_every: 100 },
+        Log {
+            store,
+            path,
+            version: 0,
+            proven: 0,
+            written: None,
+            day: 0,
+            opened_day: false,
+            shown,
+            changed: false,
+            checkpoint_every: 100,
+        },
     )
 }
 
@@ -240,4 +251,19 @@ async fn an_upload_trusts_a_file_of_its_name_only_if_it_is_as_long() {
         matches!(&error, SinkError::Failed { .. }) && error.to_string().contains("4 bytes instead of 9"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn the_first_commit_of_a_day_is_the_tables_and_not_each_writers() {
+    let (_, mut log) = log(&[]).await;
+    insist(&mut log, &[entry(3)]).await;
+    assert!(log.opened_day, "the table's first commit was made long ago");
+    insist(&mut log, &[entry(4)]).await;
+    assert!(!log.opened_day);
+
+    let (store, mut second) = self::log(&[]).await;
+    let info = json!({"commitInfo": {"timestamp": chrono::Utc::now().timestamp_millis()}});
+    store.inner.put(&entry_path(1), format!("{info}\n").into()).await.unwrap();
+    insist(&mut second, &[entry(3)]).await;
+    assert!(!second.opened_day, "another writer was first");
 }
