@@ -19,6 +19,7 @@ mod store;
 mod tests;
 #[cfg(test)]
 mod unreliable;
+mod upkeep;
 mod upload;
 mod vacuum;
 mod writer;

@@ -11,9 +11,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::cause;
-use crate::checkpoint::{checkpoint, due, interval};
+use crate::checkpoint::interval;
 use crate::commit::{Log, app_id, day_of};
-use crate::compaction;
 use crate::options::DeltaOptions;
 use crate::partitioning::difference;
 use crate::protocol::refusal;
@@ -21,7 +20,7 @@ use crate::schema::{delta_schema, reconcile};
 use crate::store::{
     Opened, create, entry_path, foreign_file, is_table, lines, missing_folder, open, place, read_entry,
 };
-use crate::vacuum::vacuum;
+use crate::upkeep::Upkeep;
 use crate::writer::DeltaWriter;
 
 /// Where writers put their files.
@@ -36,18 +35,14 @@ pub struct DeltaSink {
     log: tokio::sync::Mutex<Option<Log>>,
     /// Known once the table is open: for writers, which are made on worker threads.
     opened: Mutex<Option<Target>>,
-    /// Held while files are joined.
-    compacting: Arc<tokio::sync::Mutex<()>>,
+    upkeep: Upkeep,
 }
 
 impl DeltaSink {
     pub fn new(options: DeltaOptions) -> Self {
-        DeltaSink {
-            options: Arc::new(options),
-            log: tokio::sync::Mutex::new(None),
-            opened: Mutex::new(None),
-            compacting: Arc::default(),
-        }
+        let options = Arc::new(options);
+        let upkeep = Upkeep::new(options.clone());
+        DeltaSink { options, log: tokio::sync::Mutex::new(None), opened: Mutex::new(None), upkeep }
     }
 
     fn failed(&self, error: impl std::fmt::Display) -> SinkError {
@@ -160,38 +155,6 @@ impl DeltaSink {
             checkpoint_every,
         })
     }
-
-    /// A checkpoint of the table's log, beside the commits: it delays none, and its failure is nobody's loss.
-    fn checkpoint(&self, version: u64) {
-        let options = self.options.clone();
-        tokio::spawn(async move {
-            if let Err(error) = checkpoint(&options, version).await {
-                tracing::warn!(%error, "the table's log was not checkpointed; a later commit will try again");
-            }
-        });
-    }
-
-    /// Joins small files beside the commits, one pass at a time.
-    fn compact(&self, context: &SinkContext) {
-        let Ok(alone) = self.compacting.clone().try_lock_owned() else { return };
-        let (options, names) = (self.options.clone(), context.names.clone());
-        tokio::spawn(async move {
-            let _alone = alone;
-            if let Err(error) = compaction::compact(&options, &names).await {
-                tracing::warn!(%error, "the table's small files were not joined; a later commit will try again");
-            }
-        });
-    }
-
-    /// Deletes what compactions replaced, beside the commits: after the table's first commit of a day.
-    fn vacuum(&self) {
-        let options = self.options.clone();
-        tokio::spawn(async move {
-            if let Err(error) = vacuum(&options, chrono::Utc::now()).await {
-                tracing::warn!(%error, "replaced files were not deleted; tomorrow's first commit will try again");
-            }
-        });
-    }
 }
 
 #[async_trait]
@@ -246,15 +209,7 @@ impl Sink for DeltaSink {
         for run in entries.chunk_by(|a, b| a.writer == b.writer) {
             let before = log.version;
             log.show(context, run).await?;
-            if due(before, log.version, log.checkpoint_every) {
-                self.checkpoint(log.version);
-            }
-            if self.options.compaction && log.written.is_some_and(compaction::due) {
-                self.compact(context);
-            }
-            if self.options.compaction && std::mem::take(&mut log.opened_day) {
-                self.vacuum();
-            }
+            self.upkeep.after(log, before, &context.names);
         }
         Ok(Committed::Done)
     }

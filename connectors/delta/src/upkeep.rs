@@ -1,0 +1,71 @@
+//! What is done for a table beside the commits: it delays none, and its failure is nobody's loss.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use engine::sink::{Names, SinkError};
+
+use crate::checkpoint::{self, checkpoint};
+use crate::commit::Log;
+use crate::compaction::{self, compact};
+use crate::options::DeltaOptions;
+use crate::vacuum::vacuum;
+
+/// Starts what a commit makes due.
+pub struct Upkeep {
+    options: Arc<DeltaOptions>,
+    /// Held while files are joined: one pass at a time.
+    compacting: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Upkeep {
+    pub fn new(options: Arc<DeltaOptions>) -> Self {
+        Upkeep { options, compacting: Arc::default() }
+    }
+
+    /// After a commit; `before` is the version that the log had when it began.
+    pub fn after(&self, log: &mut Log, before: u64, names: &Names) {
+        if checkpoint::due(before, log.version, log.checkpoint_every) {
+            self.checkpoint(log.version);
+        }
+        if !self.options.compaction {
+            return;
+        }
+        if log.written.is_some_and(compaction::due) {
+            self.compact(names.clone());
+        }
+        if std::mem::take(&mut log.opened_day) {
+            self.vacuum();
+        }
+    }
+
+    fn checkpoint(&self, version: u64) {
+        let options = self.options.clone();
+        beside("the table's log was not checkpointed", async move { checkpoint(&options, version).await });
+    }
+
+    fn compact(&self, names: Names) {
+        let Ok(alone) = self.compacting.clone().try_lock_owned() else { return };
+        let options = self.options.clone();
+        beside("the table's small files were not joined", async move {
+            let _alone = alone;
+            compact(&options, &names).await
+        });
+    }
+
+    fn vacuum(&self) {
+        let options = self.options.clone();
+        beside(
+            "replaced files were not deleted",
+            async move { vacuum(&options, chrono::Utc::now()).await.map(|_| ()) },
+        );
+    }
+}
+
+fn beside(failure: &'static str, work: impl Future<Output = Result<(), SinkError>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = work.await {
+            tracing::warn!(%error, "{failure}; a later commit will try again");
+        }
+    });
+}
