@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::commit::Log;
+use crate::join::{Joined, LiveFile};
 use crate::store::{entry_path, log_versions, read_entry};
 
 /// What becomes of the next put.
@@ -266,4 +267,27 @@ async fn the_first_commit_of_a_day_is_the_tables_and_not_each_writers() {
     store.inner.put(&entry_path(1), format!("{info}\n").into()).await.unwrap();
     insist(&mut second, &[entry(3)]).await;
     assert!(!second.opened_day, "another writer was first");
+}
+
+#[tokio::test]
+async fn protocol_13_a_compaction_whose_answer_was_lost_is_found_and_not_written_again() {
+    use crate::compaction::{State, put_above};
+    let file = |path: &str| LiveFile { path: path.into(), size: 1, partition_values: Default::default() };
+    let joined = Joined {
+        file: serde_json::from_value(json!({"path": "j", "size": 2, "rows": 2, "partitionValues": {}, "stats": "{}"}))
+            .unwrap(),
+        instead_of: vec![file("a"), file("b")],
+    };
+    for fate in [Fate::AnswerLost, Fate::SaidToExist, Fate::RequestLost] {
+        let (store, mut log) = log(&[]).await;
+        insist(&mut log, &[entry(3)]).await;
+        store.fates.lock().push(fate);
+        let state = State { store: store.clone(), version: log.version, files: HashMap::new() };
+        let mut tried = put_above(&state, &joined).await;
+        if tried.is_err() {
+            tried = put_above(&state, &joined).await;
+        }
+        assert_eq!(tried.unwrap(), Some(true), "{fate:?}");
+        assert_eq!(added(&store).await, ["3.parquet", "j"], "{fate:?}");
+    }
 }
