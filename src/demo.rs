@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use delta::TableReader;
-use kafka::{EmbeddedBroker, Producer, create_topic, delete_topic};
 use engine::environment::{Environment, System};
 use engine::job::{Job, JobError, JobSettings, Outcome};
 use engine::metrics::Metrics;
+use kafka::{EmbeddedBroker, Producer, create_topic, delete_topic};
 use simulator::{Settings, Verification};
 use sql::SourceFile;
 use tokio::sync::watch;
@@ -31,7 +31,9 @@ const TOPIC: &str = "streaming";
 const STUCK: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  millrace demo\n  millrace demo --rate 5000 --duration 60s\n  millrace demo --kafka localhost:9092")]
+#[command(
+    after_help = "Examples:\n  millrace demo\n  millrace demo --rate 5000 --duration 60s\n  millrace demo --kafka localhost:9092"
+)]
 pub struct Demo {
     /// How long to send events
     #[arg(long, default_value = "20s", value_parser = duration)]
@@ -158,6 +160,7 @@ impl Demo {
                 duplicate_every: self.duplicate_every,
                 seed: self.seed.unwrap_or(System.now() as u64),
                 start: System.now(),
+                ..Settings::default()
             },
             progress: progress.clone(),
             backlog: broker.embedded.as_ref().map(|_| Backlog::new(&metrics, "events", partitions)),

@@ -86,7 +86,9 @@ impl Feed {
             backlog.sent[partition] += payload.len() as u64;
         }
         self.progress.paused.store(false, Relaxed);
-        self.producer.send(Some(partition as i32), None, payload).map_err(|e| format!("a message was not sent: {e}"))?;
+        self.producer
+            .send(Some(partition as i32), None, payload)
+            .map_err(|e| format!("a message was not sent: {e}"))?;
         self.progress.sent.fetch_add(1, Relaxed);
         Ok(())
     }

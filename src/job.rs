@@ -65,8 +65,8 @@ pub fn load(
 ) -> Result<Job, Vec<Diagnostic>> {
     let mut texts = vec![];
     for path in files {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| vec![Diagnostic::general(format!("{}: {e}", path.display()))])?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| vec![Diagnostic::general(format!("{}: {e}", path.display()))])?;
         texts.push(SourceFile { name: path.display().to_string(), text });
     }
     let mut job = load_texts(&texts, state, variables)?;

@@ -15,7 +15,10 @@ use clap::{Parser, Subcommand};
 
 /// Reads events from Event Hubs or Kafka, removes duplicates, applies SQL, and writes each result once.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:\n  millrace demo\n  millrace check jobs/eventhubs-databricks-delta/job.sql\n  KAFKA=localhost:9092 TABLE=./events millrace run jobs/eventhubs-databricks-delta/job.sql")]
+#[command(
+    version,
+    after_help = "Examples:\n  millrace demo\n  millrace check jobs/eventhubs-databricks-delta/job.sql\n  KAFKA=localhost:9092 TABLE=./events millrace run jobs/eventhubs-databricks-delta/job.sql"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -24,7 +27,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the statements of the files as one job
-    #[command(after_help = "Exit codes: 0 done or stopped, 1 failed, 2 the job files are wrong, 3 another process took over")]
+    #[command(
+        after_help = "Exit codes: 0 done or stopped, 1 failed, 2 the job files are wrong, 3 another process took over"
+    )]
     Run(run::Run),
     /// Check job files; reads and writes nothing
     Check(job::Files),

@@ -60,7 +60,8 @@ impl Run {
         };
         let settings = loaded.as_ref().map(|j| j.settings.clone()).unwrap_or_default();
         let state = self.state.clone().or(settings.state).unwrap_or_else(|| format!("./state/{name}"));
-        let beside = if state.contains("://") { PathBuf::from(format!("./state/{name}")) } else { PathBuf::from(&state) };
+        let beside =
+            if state.contains("://") { PathBuf::from(format!("./state/{name}")) } else { PathBuf::from(&state) };
         let mut job = match load(&self.files, &beside, &environment_variable) {
             Ok(job) => job,
             Err(problems) => return report(&problems),
@@ -76,7 +77,8 @@ impl Run {
             Ok(address) => address,
             Err(error) => return fail(&error),
         };
-        let _ = std::fs::create_dir_all(&beside).and_then(|()| std::fs::write(beside.join("listen"), address.to_string()));
+        let _ =
+            std::fs::create_dir_all(&beside).and_then(|()| std::fs::write(beside.join("listen"), address.to_string()));
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let job_settings = JobSettings {
             checkpoint_interval: self
@@ -91,7 +93,9 @@ impl Run {
         tokio::spawn(async move {
             match begins.await {
                 Ok(Begun::New) => eprintln!("new job, status at http://{address}/status"),
-                Ok(Begun::Resumed { entry }) => eprintln!("resumes at entry {entry}, status at http://{address}/status"),
+                Ok(Begun::Resumed { entry }) => {
+                    eprintln!("resumes at entry {entry}, status at http://{address}/status")
+                }
                 Err(_) => {}
             }
         });

@@ -13,7 +13,8 @@ use engine::metrics::Metrics;
 /// Serves in the background, on loopback and a free port unless told otherwise. Returns the address.
 pub async fn serve(listen: Option<&str>, metrics: Arc<Metrics>) -> Result<SocketAddr, String> {
     let wanted = listen.unwrap_or("127.0.0.1:0");
-    let listener = tokio::net::TcpListener::bind(wanted).await.map_err(|e| format!("cannot listen on {wanted}: {e}"))?;
+    let listener =
+        tokio::net::TcpListener::bind(wanted).await.map_err(|e| format!("cannot listen on {wanted}: {e}"))?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let routes = Router::new()
         .route("/metrics", get(|State(m): State<Arc<Metrics>>| async move { prometheus(&m) }))

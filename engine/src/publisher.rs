@@ -44,7 +44,11 @@ pub enum Request {
 /// What became of a request.
 pub enum Published {
     /// `entry` is `None` if nothing had happened since the last one.
-    Checkpoint { epoch: u64, entry: Option<u64>, state: Box<LogState> },
+    Checkpoint {
+        epoch: u64,
+        entry: Option<u64>,
+        state: Box<LogState>,
+    },
     Failed(PublishError),
 }
 

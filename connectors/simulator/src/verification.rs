@@ -177,10 +177,22 @@ impl fmt::Display for Report {
         writeln!(f, "missing              {:>12}   {}", self.missing, verdict(self.missing))?;
         writeln!(f, "payload mismatches   {:>12}   {}", self.altered, verdict(self.altered))?;
         writeln!(f, "never sent           {:>12}   {}", self.strangers, verdict(self.strangers))?;
-        writeln!(f, "out of sequence      {:>12}   (a device's events travel in several partitions)", self.out_of_sequence)?;
+        writeln!(
+            f,
+            "out of sequence      {:>12}   (a device's events travel in several partitions)",
+            self.out_of_sequence
+        )?;
         match &self.throughput {
-            Some(t) => writeln!(f, "events a second      {:>12.0}   mean of {} whole seconds, min {:.0}", t.mean, t.seconds, t.min)?,
-            None => writeln!(f, "events a second      {:>12}   less than a second between the first commit and the last", "-")?,
+            Some(t) => writeln!(
+                f,
+                "events a second      {:>12.0}   mean of {} whole seconds, min {:.0}",
+                t.mean, t.seconds, t.min
+            )?,
+            None => writeln!(
+                f,
+                "events a second      {:>12}   less than a second between the first commit and the last",
+                "-"
+            )?,
         }
         match &self.latency {
             Some(l) => writeln!(
@@ -304,15 +316,21 @@ mod tests {
     use crate::{Generator, Settings};
 
     fn events(count: usize) -> Vec<Event> {
-        let settings = Settings { devices: 3, rate: 100.0, duplicate_every: 0, seed: 7, start: 1_700_000_000_000_000_000 };
+        let settings = Settings {
+            devices: 3,
+            rate: 100.0,
+            duplicate_every: 0,
+            seed: 7,
+            start: 1_700_000_000_000_000_000,
+            ..Settings::default()
+        };
         Generator::new(settings).take(count).collect()
     }
 
     fn table(events: &[&Event]) -> RecordBatch {
         let contents: Vec<Content> = events.iter().map(|e| Content::of_payload(&e.payload).unwrap()).collect();
-        let text = |f: fn(&Content) -> String| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(contents.iter().map(f)))
-        };
+        let text =
+            |f: fn(&Content) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(contents.iter().map(f))) };
         let created = TimestampMicrosecondArray::from_iter_values(contents.iter().map(|c| c.created_micros));
         let enqueued = TimestampMicrosecondArray::from_iter_values(events.iter().map(|e| e.due / 1000));
         RecordBatch::try_from_iter([
