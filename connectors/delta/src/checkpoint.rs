@@ -1,10 +1,10 @@
-//! Checkpoints of the table's log, so that opening it stays cheap, and the removal of entries that they replace.
+//! Checkpoints of the table's log, so that opening it stays cheap.
 
 use engine::sink::SinkError;
 use serde_json::Value;
 
 use crate::options::DeltaOptions;
-use crate::store::{last_checkpoint, open, place};
+use crate::store::{last_checkpoint, place};
 
 /// Versions between two checkpoints, unless the table says otherwise. Readers hold fewer entries than this in mind.
 const EVERY: u64 = 100;
@@ -20,21 +20,18 @@ pub fn due(before: u64, after: u64, every: u64) -> bool {
     after / every > before / every
 }
 
-/// Checkpoints the newest version, unless somebody did so since `due`, and cleans the log of what is older than the
-/// table's retention.
-pub async fn checkpoint(options: &DeltaOptions, due: u64) -> Result<(), SinkError> {
+/// Checkpoints a version, unless somebody did so for it or a later one. Not the newest: a checkpoint above what a writer
+/// has read looks to it like a log that was cleaned under its feet.
+pub async fn checkpoint(options: &DeltaOptions, version: u64) -> Result<(), SinkError> {
     let failed = |e: &dyn std::fmt::Display| SinkError::retry(&options.path, e);
     let mut table = place(options)?;
     let store = table.log_store().object_store(None);
-    if last_checkpoint(&*store).await.map_err(|e| failed(&e))?.is_some_and(|there| there >= due) {
+    if last_checkpoint(&*store).await.map_err(|e| failed(&e))?.is_some_and(|there| there >= version) {
         return Ok(());
     }
-    let Some(opened) = open(&mut table, &options.path).await? else { return Ok(()) };
+    table.load_version(version).await.map_err(|e| failed(&e))?;
     deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| failed(&e))?;
-    if opened.metadata["configuration"]["delta.enableExpiredLogCleanup"] != "false" {
-        let cleaned = deltalake::checkpoints::cleanup_metadata(&table, None).await.map_err(|e| failed(&e))?;
-        tracing::debug!(table = options.path, version = opened.version, cleaned, "the table's log was checkpointed");
-    }
+    tracing::debug!(table = options.path, version, "the table's log was checkpointed");
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cause;
 use crate::parquet_file::DataFile;
+use crate::partitioning::listed;
 use crate::store::{create, entry_path, is_there, last_checkpoint, lines, read_entry};
 
 /// What this process knows of the table's log.
@@ -33,6 +34,8 @@ pub struct Log {
     pub changed: bool,
     /// Versions between two checkpoints of the log.
     pub checkpoint_every: u64,
+    /// The table's partition columns.
+    pub partition_by: Vec<String>,
 }
 
 /// The name under which a writer's transactions stand in the table. Born with the job's folder and the process start:
@@ -75,7 +78,6 @@ impl Log {
         let Some(last) = entries.last() else { return Ok(()) };
         let app = app_id(context, &last.writer);
         loop {
-            self.catch_up().await?;
             if self.version > self.proven {
                 self.prove().await?;
             }
@@ -100,8 +102,11 @@ impl Log {
                     self.shown.insert(app, last.entry);
                     return Ok(());
                 }
-                // Taken by another, or by our own try whose answer was lost: reading tells which.
-                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+                // Taken by another, or by our own try whose answer was lost: reading tells which. While the number is
+                // free there is nothing to read: whoever wins it knows everything that was committed before.
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                    self.catch_up().await?;
+                }
                 Err(error) => return Err(cause::writing(&self.path, &error)),
             }
         }
@@ -128,6 +133,7 @@ impl Log {
             for token in &entry.tokens {
                 let of_token: Vec<DataFile> =
                     serde_json::from_value(token["files"].clone()).map_err(|e| SinkError::failed(&self.path, e))?;
+                self.check_partitioning(entry.entry, &of_token)?;
                 if entry.writer != context.writer {
                     self.check_there(entry.entry, &of_token).await?;
                 }
@@ -135,6 +141,23 @@ impl Log {
             }
         }
         Ok(files)
+    }
+
+    /// Somebody may have put another table in the place of the one that the files were written for.
+    fn check_partitioning(&self, entry: u64, files: &[DataFile]) -> Result<(), SinkError> {
+        let fits = |file: &DataFile| {
+            file.partition_values.len() == self.partition_by.len()
+                && self.partition_by.iter().all(|column| file.partition_values.contains_key(column))
+        };
+        let Some(other) = files.iter().find(|file| !fits(file)) else { return Ok(()) };
+        let of_file: Vec<String> = other.partition_values.keys().cloned().collect();
+        let what = format!(
+            "the table was replaced by one that is {}, and the rows of job log entry {entry} were written for one that is {}; \
+             restore the table, or begin anew under another --name",
+            listed(&self.partition_by),
+            listed(&of_file)
+        );
+        Err(SinkError::failed(&self.path, what))
     }
 
     async fn check_there(&self, entry: u64, files: &[DataFile]) -> Result<(), SinkError> {

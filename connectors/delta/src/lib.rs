@@ -6,6 +6,7 @@ mod checkpoint;
 mod commit;
 mod compaction;
 mod join;
+mod log_cleanup;
 mod options;
 mod parquet_file;
 mod partitioning;

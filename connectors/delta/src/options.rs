@@ -8,7 +8,7 @@ use engine::sink::Sink;
 use parquet::basic::{Compression, ZstdLevel};
 
 use crate::partitioning;
-use crate::schema::delta_field;
+use crate::schema::{alike_but_for_case, delta_field};
 use crate::sink::DeltaSink;
 
 /// Commits this far apart make files that readers can live with.
@@ -88,6 +88,8 @@ impl Connector for DeltaConnector {
             .iter()
             .filter_map(|c| delta_field(&c.field).err().map(|what| Problem::column(c.field.name(), what)))
             .collect();
+        let alike = alike_but_for_case(table.columns.iter().map(|c| &c.field));
+        problems.extend(alike.into_iter().map(Problem::of));
         let mut partition_by = table.partition_by.clone();
         if let Some(columns) = options.get("partition_by") {
             let named = columns.split(',').map(|c| c.trim().to_string());

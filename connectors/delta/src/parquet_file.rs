@@ -64,6 +64,8 @@ pub fn properties(schema: &SchemaRef, compression: Compression, first: &RecordBa
         .set_compression(compression)
         // Dictionaries cost three to five times the encoding where nearly every value is another.
         .set_dictionary_enabled(false)
+        // The names that the format gives to the parts of lists and maps: some readers go by them.
+        .set_coerce_types(true)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_max_row_group_bytes(Some(ROW_GROUP))
         .set_created_by(format!("{WRITTEN_BY}{}", env!("CARGO_PKG_VERSION")));

@@ -1,6 +1,12 @@
-//! Which columns a table may be partitioned by.
+//! Which columns a table may be partitioned by, and how their values stand in the log and in the names of folders.
 
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+use arrow::util::display::FormatOptions;
 use engine::connector::{ColumnSpec, Problem};
 
 /// What is wrong with the declared partition columns of a table with these columns.
@@ -30,21 +36,47 @@ fn unfit(name: &str, data_type: Option<&DataType>) -> Option<String> {
 pub fn difference(declared: &[String], of_table: &[String]) -> Option<String> {
     let same = declared.len() == of_table.len() && declared.iter().all(|c| of_table.contains(c));
     (!declared.is_empty() && !same).then(|| {
-        let there = if of_table.is_empty() { "not partitioned".into() } else { listed(of_table) };
         format!(
-            "the table is {there}, and the job declares it {}; a table's partitioning cannot change",
+            "the table is {}, and the job declares it {}; a table's partitioning cannot change",
+            listed(of_table),
             listed(declared)
         )
     })
 }
 
-fn listed(columns: &[String]) -> String {
-    format!("partitioned by {}", columns.join(", "))
+/// The values of a partition column as the log has them (protocol: "Partition Value Serialization"). An instant has a
+/// `Z`: without it some readers take it for a time of their own zone. An empty text is how the log writes NULL.
+pub fn value_texts(column: &ArrayRef) -> Result<StringArray, ArrowError> {
+    let format = FormatOptions::new()
+        .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.6f"))
+        .with_timestamp_tz_format(Some("%Y-%m-%dT%H:%M:%S%.6fZ"));
+    let texts = cast_with_options(column, &DataType::Utf8, &CastOptions { safe: false, format_options: format })?;
+    Ok(texts.as_string::<i32>().iter().map(|text| text.filter(|text| !text.is_empty())).collect())
+}
+
+/// Characters of a value that its folder's name keeps: file systems take names of 255 bytes.
+const FOLDER_NAME: usize = 100;
+
+/// The folder of a partition, for people: readers go by the values that stand in the log.
+pub fn folder(values: &BTreeMap<String, Option<String>>) -> String {
+    let value = |value: &Option<String>| value.as_deref().map_or("__HIVE_DEFAULT_PARTITION__".into(), plain);
+    values.iter().map(|(name, of_name)| format!("{}={}/", plain(name), value(of_name))).collect()
+}
+
+fn plain(text: &str) -> String {
+    let fit = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    text.chars().take(FOLDER_NAME).map(fit).collect()
+}
+
+/// A partitioning in words.
+pub fn listed(columns: &[String]) -> String {
+    if columns.is_empty() { "not partitioned".into() } else { format!("partitioned by {}", columns.join(", ")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::array::{BooleanArray, Date32Array, Decimal128Array, TimestampMicrosecondArray};
     use arrow::datatypes::Field;
     use engine::connector::Origin;
     use std::sync::Arc;
@@ -78,6 +110,30 @@ mod tests {
     fn a_table_keeps_a_column_for_its_files() {
         assert!(said(&["day"])[0].contains("all of its columns"));
         assert!(said(&[]).is_empty());
+    }
+
+    #[test]
+    fn values_stand_in_the_log_as_the_protocol_writes_them() {
+        let texts = |column: ArrayRef| -> Vec<Option<String>> {
+            value_texts(&column).unwrap().iter().map(|text| text.map(String::from)).collect()
+        };
+        let times = TimestampMicrosecondArray::from(vec![Some(1_700_000_000_000_001), None]);
+        assert_eq!(texts(Arc::new(times.clone())), [Some("2023-11-14 22:13:20.000001".into()), None]);
+        let instants = times.with_timezone("UTC");
+        assert_eq!(texts(Arc::new(instants)), [Some("2023-11-14T22:13:20.000001Z".into()), None]);
+        assert_eq!(texts(Arc::new(StringArray::from(vec!["a/b", ""]))), [Some("a/b".into()), None]);
+        assert_eq!(texts(Arc::new(Date32Array::from(vec![0]))), [Some("1970-01-01".into())]);
+        assert_eq!(texts(Arc::new(BooleanArray::from(vec![true]))), [Some("true".into())]);
+        let decimals = Decimal128Array::from(vec![-150]).with_precision_and_scale(9, 2).unwrap();
+        assert_eq!(texts(Arc::new(decimals)), [Some("-1.50".into())]);
+    }
+
+    #[test]
+    fn a_folders_name_is_plain_and_no_longer_than_a_file_system_takes() {
+        let of = |value: Option<String>| folder(&[("day of".to_string(), value)].into());
+        assert_eq!(of(Some("../a b".into())), "day_of=.._a_b/");
+        assert_eq!(of(None), "day_of=__HIVE_DEFAULT_PARTITION__/");
+        assert_eq!(of(Some("x".repeat(1000))).len(), "day_of=/".len() + FOLDER_NAME);
     }
 
     #[test]

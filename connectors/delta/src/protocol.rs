@@ -1,9 +1,13 @@
 //! Which tables may be written: a table that asks for a feature that millrace does not keep is refused by name.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::schema::has_time_without_zone;
+
+/// The feature of a table that has times without a zone.
+pub const TIME_WITHOUT_ZONE: &str = "timestampNtz";
 /// Writer features that an append keeps by itself, or by writing no file that they concern.
-const KEPT: [&str; 4] = ["appendOnly", "deletionVectors", "timestampNtz", "v2Checkpoint"];
+const KEPT: [&str; 4] = ["appendOnly", "deletionVectors", TIME_WITHOUT_ZONE, "v2Checkpoint"];
 /// Features that ask something only where the schema or the configuration makes use of them.
 const KEPT_IF_UNUSED: [&str; 5] =
     ["invariants", "checkConstraints", "generatedColumns", "columnMapping", "identityColumns"];
@@ -15,6 +19,21 @@ const IMPLIED: [(i64, &[&str]); 5] = [
     (5, &["columnMapping"]),
     (6, &["identityColumns"]),
 ];
+
+/// The protocol of a new table: the oldest that its columns allow, so that every reader reads it.
+pub fn protocol_for(schema: &Value) -> Value {
+    if has_time_without_zone(schema) {
+        let writer = ["appendOnly", "invariants", TIME_WITHOUT_ZONE];
+        return json!({"minReaderVersion": 3, "minWriterVersion": 7,
+            "readerFeatures": [TIME_WITHOUT_ZONE], "writerFeatures": writer});
+    }
+    json!({"minReaderVersion": 1, "minWriterVersion": 2})
+}
+
+/// Whether a table's protocol names a feature.
+pub fn has_feature(protocol: &Value, feature: &str) -> bool {
+    protocol["writerFeatures"].as_array().into_iter().flatten().any(|name| name == feature)
+}
 
 /// Why an append to this table would break it; `None` if it would not.
 pub fn refusal(protocol: &Value, schema: &Value, configuration: &Value) -> Option<String> {
@@ -92,7 +111,6 @@ fn column_with(schema: &Value, key: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn judge(features: &[&str], configuration: Value) -> Option<String> {
         let protocol = json!({"minReaderVersion": 3, "minWriterVersion": 7, "writerFeatures": features});

@@ -15,8 +15,8 @@ use crate::checkpoint::interval;
 use crate::commit::{Log, app_id, day_of};
 use crate::options::DeltaOptions;
 use crate::partitioning::difference;
-use crate::protocol::refusal;
-use crate::schema::{delta_schema, reconcile};
+use crate::protocol::{TIME_WITHOUT_ZONE, has_feature, protocol_for, refusal};
+use crate::schema::{delta_schema, has_time_without_zone, reconcile};
 use crate::store::{
     Opened, create, entry_path, foreign_file, is_table, lines, missing_folder, open, place, read_entry,
 };
@@ -73,7 +73,15 @@ impl DeltaSink {
         if let Some(reason) = refused.or_else(|| difference(&self.options.partition_by, &opened.partition_by())) {
             return Err(self.failed(reason));
         }
-        reconcile(&opened.schema, wanted, self.options.add_columns).map_err(|e| self.failed(e))
+        let widened = reconcile(&opened.schema, wanted, self.options.add_columns).map_err(|e| self.failed(e))?;
+        let needs = widened.as_ref().is_some_and(has_time_without_zone);
+        if needs && !has_feature(&opened.protocol, TIME_WITHOUT_ZONE) {
+            return Err(self.failed(
+                "a column to be added is a TIMESTAMP WITHOUT TIME ZONE, for which the table lacks the feature timestampNtz; \
+                 CAST it to TIMESTAMP, or set the table's property 'delta.feature.timestampNtz' to 'supported'",
+            ));
+        }
+        Ok(widened)
     }
 
     /// A new table is made only where nothing else lies.
@@ -95,7 +103,7 @@ impl DeltaSink {
         let actions = [
             json!({"commitInfo": {"timestamp": now, "operation": "CREATE TABLE", "operationParameters": {},
                 "engineInfo": concat!("millrace/", env!("CARGO_PKG_VERSION"))}}),
-            json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
+            json!({"protocol": protocol_for(schema)}),
             json!({"metaData": {
                 "id": uuid::Uuid::new_v4().to_string(),
                 "format": {"provider": "parquet", "options": {}},
@@ -127,7 +135,7 @@ impl DeltaSink {
         let (table, opened) = self.prepare_table(context).await?;
         let store = table.log_store().object_store(None);
         let partition_by = opened.partition_by();
-        *self.opened.lock() = Some(Target { store: store.clone(), partition_by });
+        *self.opened.lock() = Some(Target { store: store.clone(), partition_by: partition_by.clone() });
         let mut shown = HashMap::new();
         for writer in writers {
             let app = app_id(context, writer);
@@ -153,6 +161,7 @@ impl DeltaSink {
             shown,
             changed: false,
             checkpoint_every,
+            partition_by,
         })
     }
 }

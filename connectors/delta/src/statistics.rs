@@ -4,14 +4,17 @@ use std::collections::HashSet;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
+use chrono::Datelike;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 use serde_json::{Map, Value, json};
 
 /// Columns that Delta keeps statistics of, by default.
 const INDEXED_COLUMNS: usize = 32;
-/// Longer texts would have to be cut, and the upper bound rounded up.
+/// Parquet cuts longer texts, and rounds an upper bound up as it does; what it cannot round up it keeps whole.
 const LONGEST_TEXT: usize = 64;
+/// The years that ISO 8601 writes with four digits, which is how readers read them.
+const YEARS: std::ops::RangeInclusive<i32> = 0..=9999;
 
 /// Columns in which a NaN was seen. It stands above every number for some readers and nowhere for others, and Parquet's
 /// own bounds leave it out: bounds beside it would make readers pass over the file that holds it.
@@ -77,10 +80,11 @@ fn bounds(chunks: &[&Statistics], data_type: &DataType) -> Bounds {
             let (low, high) = integers(chunks)?;
             Some((json!(date(low)?), json!(date(high)?)))
         }
-        DataType::Timestamp(_, Some(_)) => {
+        DataType::Timestamp(_, zone) => {
             // Milliseconds: the lower bound is rounded down, the upper one up.
             let (low, high) = integers(chunks)?;
-            Some((json!(iso_millis(low.div_euclid(1000))?), json!(iso_millis(high.div_euclid(1000) + 1)?)))
+            let text = |millis| iso_millis(millis, if zone.is_some() { "Z" } else { "" });
+            Some((json!(text(low.div_euclid(1000))?), json!(text(high.div_euclid(1000) + 1)?)))
         }
         DataType::Float32 | DataType::Float64 => {
             let (low, high) = floats(chunks)?;
@@ -156,7 +160,7 @@ fn decimal(unscaled: i128, scale: i8) -> Option<Value> {
 
 fn texts(chunks: &[&Statistics]) -> Bounds {
     let of = |s: &&Statistics| match s {
-        Statistics::ByteArray(v) if s.min_is_exact() && s.max_is_exact() => {
+        Statistics::ByteArray(v) => {
             let text = |b: &parquet::data_type::ByteArray| b.as_utf8().ok().map(String::from);
             Some((text(v.min_opt()?)?, text(v.max_opt()?)?))
         }
@@ -170,18 +174,22 @@ fn texts(chunks: &[&Statistics]) -> Bounds {
 
 fn date(days: i64) -> Option<String> {
     let since = chrono::TimeDelta::try_days(days)?;
-    Some(chrono::NaiveDate::default().checked_add_signed(since)?.format("%Y-%m-%d").to_string())
+    let day = chrono::NaiveDate::default().checked_add_signed(since).filter(|day| YEARS.contains(&day.year()))?;
+    Some(day.format("%Y-%m-%d").to_string())
 }
 
-fn iso_millis(millis: i64) -> Option<String> {
-    Some(chrono::DateTime::from_timestamp_millis(millis)?.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+fn iso_millis(millis: i64, zone: &str) -> Option<String> {
+    let time = chrono::DateTime::from_timestamp_millis(millis).filter(|time| YEARS.contains(&time.year()))?;
+    Some(format!("{}{zone}", time.format("%Y-%m-%dT%H:%M:%S%.3f")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::parquet_file::ParquetFile;
-    use arrow::array::{ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array};
+    use arrow::array::{
+        ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array, StringArray, TimestampMicrosecondArray,
+    };
     use arrow::datatypes::{Field, Schema};
     use parquet::basic::Compression;
     use std::sync::Arc;
@@ -206,6 +214,30 @@ mod tests {
     fn days_are_bounded_as_text() {
         let days = |days: &[i32]| -> ArrayRef { Arc::new(Date32Array::from(days.to_vec())) };
         assert_eq!(bounds_of(days(&[19_675, -1]), days(&[0])), (json!("1969-12-31"), json!("2023-11-14")));
+    }
+
+    #[test]
+    fn long_texts_are_bounded_by_their_beginnings_from_below_and_above() {
+        let texts = |v: &[&str]| -> ArrayRef { Arc::new(StringArray::from(v.to_vec())) };
+        let (low, high) = ("a".repeat(100), "ü".repeat(100));
+        let (min, max) = bounds_of(texts(&[&low, "m"]), texts(&[&high]));
+        let (min, max) = (min.as_str().unwrap().to_string(), max.as_str().unwrap().to_string());
+        assert_eq!(min, "a".repeat(64));
+        assert!(max > high && max.len() <= 64 && max.starts_with("üüü"), "{max}");
+        let highest = "\u{10ffff}".repeat(100);
+        assert_eq!(bounds_of(texts(&["a"]), texts(&[&highest])), (Value::Null, Value::Null), "nothing is above it");
+    }
+
+    #[test]
+    fn times_are_bounded_in_whole_milliseconds_and_carry_a_zone_only_if_their_column_does() {
+        let times = |v: &[i64]| TimestampMicrosecondArray::from(v.to_vec());
+        let without = |v: &[i64]| -> ArrayRef { Arc::new(times(v)) };
+        let with = |v: &[i64]| -> ArrayRef { Arc::new(times(v).with_timezone("UTC")) };
+        let (low, high) = ("1969-12-31T23:59:59.999", "1970-01-01T00:00:00.002");
+        assert_eq!(bounds_of(without(&[-1]), without(&[1001])), (json!(low), json!(high)));
+        assert_eq!(bounds_of(with(&[-1]), with(&[1001])), (json!(format!("{low}Z")), json!(format!("{high}Z"))));
+        let year_10_000 = 253_402_300_800_000_000;
+        assert_eq!(bounds_of(with(&[0]), with(&[year_10_000])), (Value::Null, Value::Null));
     }
 
     #[test]

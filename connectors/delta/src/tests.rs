@@ -166,6 +166,17 @@ impl Story {
         ids
     }
 
+    /// Whether nothing goes however old it gets.
+    async fn keeps_its_log(&self) -> bool {
+        let process = self.start("w1").await;
+        process.show(1, &["a"]).await;
+        process.show(2, &["b"]).await;
+        let options = crate::options::DeltaOptions::of_folder(&self.table());
+        crate::checkpoint::checkpoint(&options, 2).await.unwrap();
+        let then = chrono::Utc::now() + chrono::TimeDelta::days(1000);
+        crate::log_cleanup::clean_log(&options, then).await.unwrap() == 0
+    }
+
     fn entry(&self, version: u64) -> Vec<Value> {
         let text = std::fs::read_to_string(self.table().join(format!("_delta_log/{version:020}.json"))).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -362,32 +373,26 @@ async fn a_checkpoint_is_made_every_so_many_versions_whatever_restarts_lie_betwe
     assert_eq!(story.log_files(".checkpoint.parquet"), [4, 8]);
 }
 
-/// A table whose log was checkpointed and cleaned: of its first versions nothing but the checkpoint is left.
-async fn cleaned_table() -> Story {
-    let configuration = json!({"delta.checkpointInterval": "4", "delta.logRetentionDuration": "interval 1 seconds"});
-    Story::new().made_before(configuration)
-}
-
+/// Takes a table eight versions on, checkpoints it at the last but one, and cleans its log of what is older.
 async fn take_on_and_clean(story: &Story, process: &Process, from: u64) {
     for entry in from..from + 8 {
         process.show(entry, &[&format!("e{entry:02}")]).await;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let options = crate::options::DeltaOptions::of_folder(&story.table());
-    crate::checkpoint::checkpoint(&options, u64::MAX).await.unwrap();
-    story.until(|| !story.log_file("00000000000000000001.json").exists()).await;
+    let newest = story.log_files(".json").into_iter().max().unwrap();
+    crate::checkpoint::checkpoint(&options, newest - 1).await.unwrap();
+    let in_two_months = chrono::Utc::now() + chrono::TimeDelta::days(60);
+    crate::log_cleanup::clean_log(&options, in_two_months).await.unwrap();
+    assert_eq!(story.log_files(".json"), [newest - 1, newest]);
 }
 
 #[tokio::test]
 async fn what_a_checkpoint_replaces_is_cleaned_and_the_table_opens_from_it() {
-    let story = cleaned_table().await;
+    let story = Story::new();
     let first = story.start("w1").await;
     let early = first.prepare(&["early"]).await;
     first.commit(&[of("w1", 1, early.clone())]).await.unwrap();
     take_on_and_clean(&story, &first, 2).await;
-    assert!(story.log_files(".json").iter().all(|v| *v >= 4), "{:?}", story.log_files(".json"));
-
     let second = story.start("w2").await;
     let late = second.prepare(&["late"]).await;
     second.insist(&[of("w1", 1, early)]).await;
@@ -398,7 +403,7 @@ async fn what_a_checkpoint_replaces_is_cleaned_and_the_table_opens_from_it() {
 
 #[tokio::test]
 async fn protocol_11_an_owner_that_slept_through_the_cleaning_shows_its_rows_above_it_and_once() {
-    let story = cleaned_table().await;
+    let story = Story::new();
     let (frozen, other) = (story.start("w1").await, story.start("w1").await);
     let (done, open) = (frozen.prepare(&["done"]).await, frozen.prepare(&["open"]).await);
     let successor = story.start("w2").await;
@@ -415,6 +420,99 @@ async fn protocol_11_an_owner_that_slept_through_the_cleaning_shows_its_rows_abo
     // The entry that nobody sees still lies there: whoever reads it on waking must not believe it.
     other.insist(&entries).await;
     assert_eq!(story.ids_of_any_reader().await, ids);
+}
+
+#[tokio::test]
+async fn the_log_is_cleaned_of_nothing_that_its_retention_or_a_kept_entry_needs() {
+    let story = Story::new().made_before(json!({"delta.logRetentionDuration": "interval 10 days"}));
+    let process = story.start("w1").await;
+    for entry in 1..=6 {
+        process.show(entry, &["a"]).await;
+    }
+    let options = crate::options::DeltaOptions::of_folder(&story.table());
+    let clean = async |days: i64| {
+        let then = chrono::Utc::now() + chrono::TimeDelta::days(days);
+        crate::log_cleanup::clean_log(&options, then).await.unwrap()
+    };
+    assert_eq!(clean(11).await, 0, "without a checkpoint every entry is needed");
+    crate::checkpoint::checkpoint(&options, 2).await.unwrap();
+    crate::checkpoint::checkpoint(&options, 5).await.unwrap();
+    assert_eq!(clean(9).await, 0);
+    // One entry is younger than the others: it stands on the checkpoint below it.
+    let young = std::fs::File::options().write(true).open(story.log_file("00000000000000000004.json")).unwrap();
+    young.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(5 * 86_400)).unwrap();
+    assert_eq!(clean(11).await, 2);
+    assert_eq!(story.log_files(".json"), [2, 3, 4, 5, 6]);
+    assert_eq!(clean(40).await, 4);
+    assert_eq!((story.log_files(".json"), story.log_files(".checkpoint.parquet")), (vec![5, 6], vec![5]));
+    assert_eq!(story.ids_of_any_reader().await, ["a"; 6]);
+    assert!(
+        Story::new().made_before(json!({"delta.enableExpiredLogCleanup": "false"})).keeps_its_log().await,
+        "a table that says so keeps its log"
+    );
+}
+
+#[tokio::test]
+async fn a_table_that_was_replaced_by_one_partitioned_otherwise_takes_no_rows_of_the_old_one() {
+    let mut story = Story::new();
+    story.partition_by = vec!["id".into()];
+    let process = story.start("w1").await;
+    let token = process.prepare(&["a"]).await;
+    let mut replaced = story.entry(0).into_iter().find(|a| a.get("metaData").is_some()).unwrap();
+    replaced["metaData"]["partitionColumns"] = json!(["n"]);
+    story.log_entry(1, &[replaced]);
+    story.options.remove("partition_by");
+    let error = loop {
+        match process.commit(&[of("w1", 3, token.clone())]).await {
+            Err(SinkError::Retry { .. }) => {}
+            other => break other.unwrap_err().to_string(),
+        }
+    };
+    assert!(error.contains("partitioned by n") && error.contains("partitioned by id"), "{error}");
+    assert_eq!(story.log_files(".json"), [0, 1]);
+}
+
+#[tokio::test]
+async fn a_protocol_that_another_writer_raised_is_looked_at_before_the_next_append() {
+    let story = Story::new();
+    let process = story.start("w1").await;
+    process.show(1, &["a"]).await;
+    let raised = |features: Value| json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": features}});
+    story.log_entry(2, &[raised(json!(["appendOnly", "invariants"]))]);
+    let token = process.prepare(&["b"]).await;
+    process.insist(&[of("w1", 2, token)]).await;
+    assert_eq!(story.ids().await, ["a", "b"]);
+
+    let mut constrained = story.entry(0).into_iter().find(|a| a.get("metaData").is_some()).unwrap();
+    constrained["metaData"]["configuration"] = json!({"delta.constraints.positive": "n > 0"});
+    story.log_entry(4, &[raised(json!(["appendOnly", "invariants", "checkConstraints"])), constrained]);
+    let token = process.prepare(&["c"]).await;
+    assert!(matches!(process.commit(&[of("w1", 3, token.clone())]).await, Err(SinkError::Retry { .. })));
+    let error = process.commit(&[of("w1", 3, token)]).await.unwrap_err();
+    assert!(
+        matches!(&error, SinkError::Failed { .. }) && error.to_string().contains("delta.constraints.positive"),
+        "{error}"
+    );
+    assert_eq!(story.ids().await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn times_without_a_zone_give_the_table_their_feature_and_are_not_added_to_one_without_it() {
+    let mut story = Story::new();
+    let mut wider = columns();
+    wider.push(Field::new("local", DataType::Timestamp(TimeUnit::Nanosecond, None), true));
+    story.schema = Arc::new(Schema::new(wider.clone()));
+    story.start("w1").await;
+    let protocol = story.entry(0).into_iter().find(|a| a.get("protocol").is_some()).unwrap();
+    assert_eq!(protocol["protocol"]["readerFeatures"], json!(["timestampNtz"]));
+    assert_eq!(
+        (&protocol["protocol"]["minReaderVersion"], &protocol["protocol"]["minWriterVersion"]),
+        (&json!(3), &json!(7))
+    );
+
+    let mut old = Story::new().option("schema_evolution", "add").made_before(json!({}));
+    old.schema = Arc::new(Schema::new(wider));
+    assert!(old.refusal().await.contains("lacks the feature timestampNtz"));
 }
 
 #[tokio::test]

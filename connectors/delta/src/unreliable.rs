@@ -123,6 +123,7 @@ async fn log(fates: &[Fate]) -> (Arc<Unreliable>, Log) {
             shown,
             changed: false,
             checkpoint_every: 100,
+            partition_by: vec![],
         },
     )
 }

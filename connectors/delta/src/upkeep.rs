@@ -8,6 +8,7 @@ use engine::sink::{Names, SinkError};
 use crate::checkpoint::{self, checkpoint};
 use crate::commit::Log;
 use crate::compaction::{self, compact};
+use crate::log_cleanup::clean_log;
 use crate::options::DeltaOptions;
 use crate::vacuum::vacuum;
 
@@ -28,14 +29,11 @@ impl Upkeep {
         if checkpoint::due(before, log.version, log.checkpoint_every) {
             self.checkpoint(log.version);
         }
-        if !self.options.compaction {
-            return;
-        }
-        if log.written.is_some_and(compaction::due) {
+        if self.options.compaction && log.written.is_some_and(compaction::due) {
             self.compact(names.clone());
         }
         if std::mem::take(&mut log.opened_day) {
-            self.vacuum();
+            self.clean();
         }
     }
 
@@ -53,18 +51,25 @@ impl Upkeep {
         });
     }
 
-    fn vacuum(&self) {
+    /// Once a day, by whoever makes the table's first commit of it.
+    fn clean(&self) {
         let options = self.options.clone();
-        beside(
-            "replaced files were not deleted",
-            async move { vacuum(&options, chrono::Utc::now()).await.map(|_| ()) },
-        );
+        let now = chrono::Utc::now();
+        beside("the table's log was not cleaned", {
+            let options = options.clone();
+            async move { clean_log(&options, now).await.map(|_| ()) }
+        });
+        if self.options.compaction {
+            beside("replaced files were not deleted", async move { vacuum(&options, now).await.map(|_| ()) });
+        }
     }
 }
 
+/// On a thread that nobody waits for: encoding a checkpoint or a joined file keeps one busy.
 fn beside(failure: &'static str, work: impl Future<Output = Result<(), SinkError>> + Send + 'static) {
-    tokio::spawn(async move {
-        if let Err(error) = work.await {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = runtime.block_on(work) {
             tracing::warn!(%error, "{failure}; a later commit will try again");
         }
     });

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::array::{Array, RecordBatch, UInt32Array};
+use arrow::compute::{partition, take_record_batch};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
 use engine::sink::{SinkContext, SinkError, SinkWriter, Token};
 use futures::future::{BoxFuture, join_all};
 use object_store::ObjectStore;
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::options::DeltaOptions;
 use crate::parquet_file::{DataFile, ParquetFile, to_stored};
+use crate::partitioning::{folder, value_texts};
 use crate::schema::stored;
 use crate::upload::upload;
 
@@ -97,13 +99,7 @@ impl DeltaWriter {
         let names = self.partition_columns.iter().map(|i| self.schema.field(*i).name().clone());
         let absent = self.absent.iter().map(|name| (name.clone(), None));
         let partition_values: BTreeMap<_, _> = names.zip(partition.iter().cloned()).chain(absent).collect();
-        let folder: String = partition_values
-            .iter()
-            .map(|(name, value)| {
-                format!("{}={}/", plain(name), value.as_deref().map_or("__HIVE_DEFAULT_PARTITION__".into(), plain))
-            })
-            .collect();
-        let path = format!("{folder}part-{}.parquet", self.context.names.next());
+        let path = format!("{}part-{}.parquet", folder(&partition_values), self.context.names.next());
         let file = DataFile { path, size: body.len() as u64, rows, partition_values, stats };
         let (store, uploading) = (self.store.clone(), self.uploading.clone());
         uploading.fetch_add(1, Ordering::Relaxed);
@@ -116,19 +112,21 @@ impl DeltaWriter {
     }
 
     fn partitions(&self, rows: &RecordBatch) -> Result<Vec<(Partition, RecordBatch)>, SinkError> {
-        let texts = self.partition_columns.iter().map(|i| cast(rows.column(*i), &DataType::Utf8));
-        let texts = texts.collect::<Result<Vec<_>, _>>().map_err(|e| self.failed(e))?;
+        let columns: Vec<_> = self.partition_columns.iter().map(|i| rows.column(*i).clone()).collect();
+        let failed = |e: ArrowError| self.failed(e);
+        let texts = columns.iter().map(|c| value_texts(c)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let mut groups: BTreeMap<Partition, Vec<u32>> = BTreeMap::new();
-        for row in 0..rows.num_rows() {
-            let value = |text: &arrow::array::ArrayRef| {
-                let text = arrow::array::AsArray::as_string::<i32>(text);
-                arrow::array::Array::is_valid(text, row).then(|| text.value(row).to_string())
-            };
-            groups.entry(texts.iter().map(value).collect()).or_default().push(row as u32);
+        // Neighbours mostly go to the same partition: what a row costs is a comparison.
+        for run in partition(&columns).map_err(failed)?.ranges() {
+            let values = texts.iter().map(|text| text.is_valid(run.start).then(|| text.value(run.start).to_string()));
+            let rows = run.start as u32..run.end as u32;
+            groups.entry(values.collect()).or_default().extend(rows);
+        }
+        if groups.len() == 1 {
+            return Ok(groups.into_keys().map(|partition| (partition, rows.clone())).collect());
         }
         let take = |(partition, indices)| {
-            let rows = take_record_batch(rows, &UInt32Array::from(indices)).map_err(|e| self.failed(e))?;
-            Ok((partition, rows))
+            Ok((partition, take_record_batch(rows, &UInt32Array::from(indices)).map_err(failed)?))
         };
         groups.into_iter().map(take).collect()
     }
@@ -168,9 +166,4 @@ impl SinkWriter for DeltaWriter {
             Ok((!files.is_empty()).then(|| json!({"files": files})))
         })
     }
-}
-
-/// A partition value as a folder name.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
 }
