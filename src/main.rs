@@ -5,6 +5,7 @@ mod crash;
 mod demo;
 mod feed;
 mod job;
+mod prometheus;
 mod run;
 mod serve;
 mod show;

@@ -60,7 +60,7 @@ impl Committer {
 
     /// Asks until the sink has shown all of them.
     pub async fn show(&self, mut entries: Vec<Committable>) -> Result<Vec<Shown>, SinkError> {
-        let begun = self.environment.now();
+        let begun = self.environment.elapsed();
         let mut tries = 0;
         loop {
             self.environment.crash_point("before-commit");
@@ -80,7 +80,7 @@ impl Committer {
         self.environment.crash_point("after-commit");
         *self.metrics.trouble.write() = None;
         self.metrics.commits.add(1);
-        self.metrics.last_commit_micros.set(((self.environment.now() - begun).max(0) / 1000) as u64);
+        self.metrics.commit_durations.add(self.environment.elapsed().saturating_sub(begun));
         self.metrics.last_entry.set(entries.last().map_or(0, |e| e.entry));
         Ok(entries.iter().map(|e| Shown { entry: e.entry, sink: self.context.sink.clone() }).collect())
     }

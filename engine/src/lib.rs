@@ -9,6 +9,7 @@ pub mod committer;
 pub mod connector;
 pub mod dead_letter;
 pub mod dedup;
+pub mod durations;
 pub mod environment;
 pub mod inbox;
 pub mod job;

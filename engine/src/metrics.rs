@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use serde::Serialize;
 
 use crate::clock::{SplitClock, UNHEARD};
+use crate::durations::Durations;
 
 /// A number that anyone may raise or set.
 #[derive(Debug, Default)]
@@ -111,7 +112,8 @@ pub struct SinkMetrics {
     /// Entries that are published and not shown.
     pub uncommitted: Gauge,
     pub retries: Gauge,
-    pub last_commit_micros: Gauge,
+    /// From the first try to shown, entries shown together counted once.
+    pub commit_durations: Durations,
     pub rejected: Gauge,
     /// Why the sink does not commit just now.
     pub trouble: RwLock<Option<String>>,
@@ -134,7 +136,7 @@ pub struct CheckpointMetrics {
     /// When the last one was published, nanoseconds since 1970.
     pub published_at: Gauge,
     /// From barrier to publication.
-    pub last_micros: Gauge,
+    pub durations: Durations,
     pub last_bytes: Gauge,
     /// Cuts that wait to be published.
     pub waiting: Gauge,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
@@ -103,7 +104,7 @@ impl Publisher {
                 checkpoints.entry.set(entry.unwrap_or(checkpoints.entry.get()));
                 checkpoints.count.add(1);
                 checkpoints.published_at.set(now as u64);
-                checkpoints.last_micros.set(((now - begun).max(0) / 1000) as u64);
+                checkpoints.durations.add(Duration::from_nanos((now - begun).max(0) as u64));
                 if let Some(state) = self.log.state() {
                     let state = Box::new(state.clone());
                     let _ = answers.send(Published::Checkpoint { epoch, entry, state });
