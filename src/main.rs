@@ -5,6 +5,8 @@ mod crash;
 mod demo;
 mod feed;
 mod job;
+mod log;
+mod progress;
 mod prometheus;
 mod run;
 mod serve;
@@ -23,6 +25,9 @@ use clap::{Parser, Subcommand};
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// How log lines are written to stderr. What is logged follows RUST_LOG, for example RUST_LOG=info,kafka=debug
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: log::Format,
 }
 
 #[derive(Subcommand)]
@@ -44,9 +49,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Two TLS backends are linked in: name the one to use before anything opens a connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    log::begin(arguments.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -54,7 +54,7 @@ fn splits(metrics: &Metrics, now: i64, families: &mut Vec<MetricFamily>) {
         gauge(
             "source_log_time_delay_seconds",
             "How far the log's own timestamp of what was read is behind the wall clock.",
-            { each(&|m| Some(m.log_time.get()).filter(|t| *t > 0).map(seconds_behind)) },
+            each(&|m| Some(m.log_time.get()).filter(|t| *t > 0).map(seconds_behind)),
         ),
     ]);
 }

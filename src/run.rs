@@ -16,6 +16,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::crash::Crashing;
 use crate::job::{environment_variable, load, report};
+use crate::log::{complain, is_text, say};
+use crate::progress;
 use crate::serve::serve;
 
 /// The exit code of a process whose job another one took over. No supervisor should start it again.
@@ -92,15 +94,16 @@ impl Run {
         let (begun, begins) = oneshot::channel();
         tokio::spawn(async move {
             match begins.await {
-                Ok(Begun::New) => eprintln!("new job, status at http://{address}/status"),
+                Ok(Begun::New) => say(&format!("new job, status at http://{address}/status")),
                 Ok(Begun::Resumed { entry }) => {
-                    eprintln!("resumes at entry {entry}, status at http://{address}/status")
+                    say(&format!("resumes at entry {entry}, status at http://{address}/status"))
                 }
                 Err(_) => {}
             }
         });
-        if std::io::stderr().is_terminal() {
-            tokio::spawn(show_progress(metrics.clone()));
+        let terminal = std::io::stderr().is_terminal();
+        if terminal || !is_text() {
+            tokio::spawn(progress::show(metrics.clone(), terminal));
         }
         let environment: Arc<dyn Environment> = Arc::new(Crashing::from_environment());
         let job = Job {
@@ -120,22 +123,22 @@ impl Run {
 fn exit_code(outcome: Result<Outcome, JobError>) -> ExitCode {
     match outcome {
         Ok(Outcome::Completed) => {
-            eprintln!("done: everything is read and shown");
+            say("done: everything is read and shown");
             ExitCode::SUCCESS
         }
         Ok(Outcome::Stopped) => {
-            eprintln!("stopped: everything that was read is shown");
+            say("stopped: everything that was read is shown");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            complain(&error.to_string());
             if error.is_fenced() { ExitCode::from(FENCED) } else { ExitCode::FAILURE }
         }
     }
 }
 
 fn fail(message: &str) -> ExitCode {
-    eprintln!("error: {message}");
+    complain(message);
     ExitCode::FAILURE
 }
 
@@ -176,17 +179,5 @@ async fn signal() {
         Err(_) => {
             let _ = tokio::signal::ctrl_c().await;
         }
-    }
-}
-
-async fn show_progress(metrics: Arc<Metrics>) {
-    let mut last = 0;
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let (records, lag) =
-            metrics.splits.read().values().fold((0, 0), |(r, l), s| (r + s.records.get(), l + s.lag.get()));
-        let entry = metrics.checkpoints.entry.get();
-        eprint!("\r{records} records read, {} a second, {lag} behind, entry {entry}   ", records - last);
-        last = records;
     }
 }
