@@ -1,6 +1,7 @@
 //! Rows for the dead letter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, RecordBatch, StringBuilder, TimestampNanosecondBuilder,
@@ -9,6 +10,29 @@ use arrow::error::ArrowError;
 
 use crate::plan::{dead_letter_schema, instant};
 use crate::source::Rejected;
+
+/// A worker tells of bad records at once, and then not before this has passed: a stream of them must not drown the log.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What a worker says in the log of the records that it rejects.
+#[derive(Debug, Default)]
+pub struct Telling {
+    last: Option<Duration>,
+    untold: usize,
+}
+
+impl Telling {
+    /// Takes in rejected records; yields how many there were since it last did, when it is time to tell. `now`: since
+    /// some fixed moment.
+    pub fn due(&mut self, rejected: usize, now: Duration) -> Option<usize> {
+        self.untold += rejected;
+        if self.last.is_some_and(|last| now.saturating_sub(last) < QUIET) {
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
 
 /// The rejected records of a table, as rows of [`dead_letter_schema`].
 pub fn rows(table: &str, rejected: &[Rejected]) -> Result<RecordBatch, ArrowError> {
@@ -63,5 +87,20 @@ fn as_json(row: &RecordBatch) -> Vec<u8> {
     match writer.write(row).and_then(|()| writer.finish()) {
         Ok(()) => writer.into_inner(),
         Err(error) => format!("(the row cannot be written as JSON: {error})").into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_records_are_told_at_once_and_then_counted_for_a_while() {
+        let mut telling = Telling::default();
+        let at = Duration::from_secs;
+        assert_eq!(telling.due(3, at(100)), Some(3));
+        assert_eq!(telling.due(5, at(101)), None);
+        assert_eq!(telling.due(1, at(109)), None);
+        assert_eq!(telling.due(2, at(110)), Some(8));
     }
 }

@@ -40,12 +40,14 @@ pub enum Letter {
     },
     /// A new split to read.
     Split(Box<Assigned>),
-    /// A split that another worker reads: its clock counts from now on.
+    /// A split that was found while running: its clock counts from now on, whoever reads it. `mine`: the worker that
+    /// gets the letter will.
     Known {
         source: usize,
         split: usize,
         group: String,
         clock: SplitClock,
+        mine: bool,
     },
     Stop,
 }

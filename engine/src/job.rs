@@ -604,9 +604,9 @@ impl Running {
             let owner = split % self.shared.inboxes.len();
             let node = &self.shared.plan.sources[start.source];
             if fresh {
-                for inbox in &self.shared.inboxes {
+                for (worker, inbox) in self.shared.inboxes.iter().enumerate() {
                     let (source, group, clock) = (start.source, start.group.clone(), start.clock);
-                    inbox.send(Letter::Known { source, split, group, clock });
+                    inbox.send(Letter::Known { source, split, group, clock, mine: worker == owner });
                 }
             }
             if start.finished {

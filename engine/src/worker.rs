@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::{SplitClock, UNHEARD};
-use crate::dead_letter;
+use crate::dead_letter::{self, Telling};
 use crate::dedup::{Dedup, DedupSnapshot};
 use crate::environment::{Environment, Progress};
 use crate::inbox::{Assigned, Inbox, Letter};
@@ -45,6 +45,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// Bytes of a bad record that the log shows.
+const SAMPLE: usize = 200;
 
 /// Why a worker cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +115,7 @@ pub struct Worker {
     stages: Vec<Stage>,
     cut: Option<WorkerCut>,
     epoch_rows: usize,
+    telling: Telling,
     stopped: bool,
 }
 
@@ -162,6 +166,7 @@ impl Worker {
             stages: (0..shared.routes.stages).map(|_| Stage { epoch: 1, ..Stage::default() }).collect(),
             cut: None,
             epoch_rows: 0,
+            telling: Telling::default(),
             stopped: false,
             shared,
         }
@@ -182,7 +187,7 @@ impl Worker {
         }
     }
 
-    /// Makes a split known before the first step; the worker that reads it gets it by letter or here.
+    /// Makes a split known, before its first row. `mine`: this worker reads it.
     pub fn know(&mut self, source: usize, split: usize, group: &str, clock: SplitClock, mine: bool) {
         let metrics = self.shared.metrics.split(group);
         metrics.set_clock(&clock);
@@ -251,7 +256,7 @@ impl Worker {
                 self.cut_stage(0)?;
             }
             Letter::Split(assigned) => self.assign(*assigned),
-            Letter::Known { source, split, group, clock } => self.know(source, split, &group, clock, false),
+            Letter::Known { source, split, group, clock, mine } => self.know(source, split, &group, clock, mine),
             Letter::Stop => self.stopped = true,
         }
         Ok(())
@@ -471,9 +476,12 @@ impl Worker {
 
     fn reject(&mut self, table: &str, rejected: &[Rejected], place: Place) -> Result<(), WorkerError> {
         self.shared.metrics.dead_letters.add(rejected.len() as u64);
-        if let Some(first) = rejected.first() {
-            let (partition, offset) = (first.partition.unwrap_or(-1), first.offset.unwrap_or(-1));
-            tracing::warn!(table, partition, offset, records = rejected.len(), code = first.code, error = %first.error,
+        if let Some(first) = rejected.first()
+            && let Some(records) = self.telling.due(rejected.len(), self.shared.environment.elapsed())
+        {
+            let sample = String::from_utf8_lossy(&first.payload[..first.payload.len().min(SAMPLE)]).into_owned();
+            let (partition, offset) = (first.partition, first.offset);
+            tracing::warn!(table, partition, offset, records, code = first.code, error = %first.error, sample,
                 "sent to the dead letter");
         }
         let rows = dead_letter::rows(table, rejected)?;
