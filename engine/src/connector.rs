@@ -17,17 +17,13 @@ pub trait Connector: Send + Sync {
     /// Every option that a table of this connector may carry.
     fn options(&self) -> Vec<OptionSpec>;
     /// Builds the source, or says everything that is wrong with the table.
-    fn source(&self, table: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
-        Err(vec![Problem::of(format!("'{}' cannot be read; it is a sink only (table {})", self.name(), table.name))])
+    fn source(&self, _: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
+        Err(vec![Problem::of(format!("'{}' cannot be read; it is a sink only", self.name()))])
     }
     /// Builds the sink, or says everything that is wrong with the table. The table's columns are complete: a table
     /// that declares none has been given those of its query.
-    fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
-        Err(vec![Problem::of(format!(
-            "'{}' cannot be written; it is a source only (table {})",
-            self.name(),
-            table.name
-        ))])
+    fn sink(&self, _: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
+        Err(vec![Problem::of(format!("'{}' cannot be written; it is a source only", self.name()))])
     }
 }
 

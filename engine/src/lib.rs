@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod committer;
+pub mod computed;
 pub mod connector;
 pub mod dead_letter;
 pub mod dedup;

@@ -15,9 +15,22 @@ use crate::diagnostic::{Diagnostic, Place, SourceFile};
 
 pub enum Statement {
     CreateTable(CreateTable),
-    CreateView { name: String, query: Box<Query>, place: Place },
-    Insert { table: String, query: Box<Query>, place: Place },
+    CreateView(CreateView),
+    Insert(Insert),
     Set { name: String, value: String, place: Place },
+}
+
+pub struct CreateView {
+    pub name: String,
+    pub query: Box<Query>,
+    pub place: Place,
+}
+
+pub struct Insert {
+    pub table: String,
+    pub query: Box<Query>,
+    /// Of the table's name.
+    pub place: Place,
 }
 
 pub struct CreateTable {
@@ -39,15 +52,20 @@ pub struct Column {
 pub enum ColumnKind {
     Value,
     Metadata(String),
-    Generated,
+    Generated {
+        expression: Box<Expr>,
+        /// Whether the type stands in the declaration; else it is the expression's.
+        typed: bool,
+    },
 }
 
-/// Parses a file. The first mistake ends it: what follows one cannot be trusted.
-pub fn parse(file: &Arc<SourceFile>) -> Result<Vec<Statement>, Diagnostic> {
+/// Parses a file. After a mistake it goes on behind the next semicolon, to tell of several at once.
+pub fn parse(file: &Arc<SourceFile>) -> Result<Vec<Statement>, Vec<Diagnostic>> {
     let place = |line: u64, column: u64| Place { file: file.clone(), line: line as usize, column: column as usize };
-    let tokens = Tokenizer::new(&GenericDialect {}, &file.text)
-        .tokenize_with_location()
-        .map_err(|e: TokenizerError| Diagnostic::at(&place(e.location.line, e.location.column), e.message))?;
+    let tokens =
+        Tokenizer::new(&GenericDialect {}, &file.text).tokenize_with_location().map_err(|e: TokenizerError| {
+            vec![Diagnostic::at(&place(e.location.line, e.location.column), in_our_words(&e.message))]
+        })?;
     let parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens);
     let mut statements = Statements { half_closed: 0, parser, file: file.clone() };
     statements.all()
@@ -64,7 +82,11 @@ impl Statements<'_> {
     fn here(&self) -> Place {
         let Location { line, column } = self.parser.peek_token().span.start;
         // The end of the file has no place of its own.
-        let (line, column) = if line == 0 { (self.file.text.lines().count().max(1) as u64, 1) } else { (line, column) };
+        if line == 0 {
+            let line = self.file.text.trim_end().lines().count().max(1);
+            let column = self.file.text.lines().nth(line - 1).map_or(0, |l| l.trim_end().chars().count()) + 1;
+            return Place { file: self.file.clone(), line, column };
+        }
         Place { file: self.file.clone(), line: line as usize, column: column as usize }
     }
 
@@ -150,21 +172,35 @@ impl Statements<'_> {
                 Some((line, column)) => Place { file: self.file.clone(), line, column },
                 None => self.here(),
             };
-            Diagnostic::at(&here, text)
+            Diagnostic::at(&here, in_our_words(&text))
         })
     }
 
-    fn all(&mut self) -> Result<Vec<Statement>, Diagnostic> {
-        let mut statements = vec![];
+    fn all(&mut self) -> Result<Vec<Statement>, Vec<Diagnostic>> {
+        let (mut statements, mut problems) = (vec![], vec![]);
         loop {
             while self.parser.consume_token(&Token::SemiColon) {}
             if self.parser.peek_token().token == Token::EOF {
-                return Ok(statements);
+                return if problems.is_empty() { Ok(statements) } else { Err(problems) };
             }
-            statements.push(self.statement()?);
-            if self.parser.peek_token().token != Token::EOF && !self.parser.consume_token(&Token::SemiColon) {
-                return self.expected("; after the statement");
+            match self.closed_statement() {
+                Ok(statement) => statements.push(statement),
+                Err(problem) => {
+                    problems.push(problem);
+                    self.half_closed = 0;
+                    while !matches!(self.parser.peek_token().token, Token::SemiColon | Token::EOF) {
+                        self.parser.advance_token();
+                    }
+                }
             }
+        }
+    }
+
+    fn closed_statement(&mut self) -> Result<Statement, Diagnostic> {
+        let statement = self.statement()?;
+        match self.parser.peek_token().token {
+            Token::EOF | Token::SemiColon => Ok(statement),
+            _ => self.expected("; after the statement"),
         }
     }
 
@@ -177,16 +213,17 @@ impl Statements<'_> {
             let name = self.name()?;
             self.need("as")?;
             let query = self.by_sqlparser(|p| p.parse_query())?;
-            return Ok(Statement::CreateView { name, query, place });
+            return Ok(Statement::CreateView(CreateView { name, query, place }));
         }
         if self.take("insert into") {
+            let place = self.here();
             let table = self.name()?;
             if self.parser.peek_token().token == Token::LParen {
                 let hint = "an INSERT goes by position: list the columns in the SELECT, in the table's order";
                 return Err(Diagnostic::at(&self.here(), "a column list is not taken here").hint(hint));
             }
             let query = self.by_sqlparser(|p| p.parse_query())?;
-            return Ok(Statement::Insert { table, query, place });
+            return Ok(Statement::Insert(Insert { table, query, place }));
         }
         if self.take("set") {
             let name = match self.parser.peek_token().token {
@@ -286,10 +323,10 @@ impl Statements<'_> {
         }
         let name = self.name()?;
         if self.take("as") {
-            self.by_sqlparser(|p| p.parse_expr())?;
+            let expression = Box::new(self.by_sqlparser(|p| p.parse_expr())?);
             // Its type is known when the expression is planned.
             let field = Arc::new(Field::new(name, DataType::Null, true));
-            table.columns.push(Column { field, kind: ColumnKind::Generated, place });
+            table.columns.push(Column { field, kind: ColumnKind::Generated { expression, typed: false }, place });
             return Ok(());
         }
         let mut column = Column { field: self.typed(&name)?, kind: ColumnKind::Value, place };
@@ -310,11 +347,9 @@ impl Statements<'_> {
                 column.kind = ColumnKind::Metadata(self.text()?);
             } else if self.take("metadata") {
                 column.kind = ColumnKind::Metadata(name.clone());
-            } else if self.take("generated always as") {
-                self.symbol(Token::LParen)?;
-                self.by_sqlparser(|p| p.parse_expr())?;
-                column.kind = ColumnKind::Generated;
-                self.symbol(Token::RParen)?;
+            } else if self.take("generated always as") || self.take("as") {
+                let expression = Box::new(self.by_sqlparser(|p| p.parse_expr())?);
+                column.kind = ColumnKind::Generated { expression, typed: true };
             } else {
                 return Ok(());
             }
@@ -363,6 +398,10 @@ impl Statements<'_> {
                 let numbers = self.length()?;
                 let precision = numbers.first().copied().unwrap_or(10).clamp(1, 38) as u8;
                 DataType::Decimal128(precision, numbers.get(1).copied().unwrap_or(0) as i8)
+            }
+            "TIMESTAMP_NTZ" => {
+                self.length()?;
+                DataType::Timestamp(TimeUnit::Nanosecond, None)
             }
             "TIMESTAMP" | "TIMESTAMP_LTZ" | "TIMESTAMPTZ" => {
                 self.length()?;
@@ -457,6 +496,15 @@ impl Statements<'_> {
             self.symbol(Token::RParen)?;
         }
         Ok(numbers)
+    }
+}
+
+/// The parser library's messages, in the style of the others.
+fn in_our_words(text: &str) -> String {
+    match text.strip_prefix("Expected: ") {
+        Some(rest) => format!("expected {}", rest.replacen(", found: ", ", found ", 1)),
+        None if text.starts_with("Unterminated string literal") => "this text in single quotes has no end".into(),
+        None => text.to_string(),
     }
 }
 

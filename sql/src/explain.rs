@@ -1,9 +1,13 @@
 //! A plan for people: what is read, what happens to it, what is kept, and what each sink promises.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use engine::plan::{Edge, From, Operator, OperatorNode, Plan, Step};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use engine::plan::{DedupClock, Edge, From, LatePolicy, Operator, OperatorNode, Plan, Scope, Step};
 
+use crate::insert::shown;
 use crate::planner::Job;
 
 /// The plan as text.
@@ -12,7 +16,7 @@ pub fn explain(job: &Job) -> String {
     let mut out = String::new();
     for node in &plan.sources {
         let _ = writeln!(out, "source {}: {}", node.table, node.source.describe());
-        let columns: Vec<_> = node.columns.iter().map(|c| c.field.name().as_str()).collect();
+        let columns: Vec<_> = node.columns.iter().map(|c| format!("{} {}", c.field.name(), shown(&c.field))).collect();
         let _ = writeln!(out, "    reads {}", columns.join(", "));
         if let Some(watermark) = &node.watermark {
             let column = node.columns[watermark.column].field.name();
@@ -32,6 +36,17 @@ pub fn explain(job: &Job) -> String {
     out
 }
 
+/// `expression AS name`, or the column alone where it passes unchanged.
+fn named(name: &str, expression: &Arc<dyn PhysicalExpr>) -> String {
+    // DataFusion names a window's column by the whole of its definition.
+    let name = name.split(" PARTITION BY").next().unwrap_or(name);
+    match expression.downcast_ref::<Column>() {
+        Some(column) if column.name().split(" PARTITION BY").next() == Some(name) => name.to_string(),
+        Some(column) => format!("{} AS {name}", column.name()),
+        None => format!("{expression} AS {name}"),
+    }
+}
+
 fn inputs(out: &mut String, plan: &Plan, edges: &[Edge]) {
     for edge in edges {
         let from = match edge.from {
@@ -46,14 +61,33 @@ fn inputs(out: &mut String, plan: &Plan, edges: &[Edge]) {
 fn describe(node: &OperatorNode) -> String {
     match &node.operator {
         Operator::Deduplicate(d) => {
-            format!("{} within {:?}, late rows: {:?}; state '{}'", "deduplicate", d.within, d.late, node.id)
+            let names: Vec<_> = d.keys.iter().map(|k| node.schema.field(*k).name().as_str()).collect();
+            let clock = match d.clock {
+                DedupClock::Log => "the log's time",
+                DedupClock::Event => "the event time",
+            };
+            let scope = match d.scope {
+                Scope::Global => "everywhere",
+                Scope::Partition => "in each partition",
+            };
+            let late = match d.late {
+                LatePolicy::Keep => "kept",
+                LatePolicy::DeadLetter => "sent to the dead letter",
+                LatePolicy::Drop => "dropped",
+            };
+            let (by, within) = (names.join(", "), d.within);
+            format!(
+                "deduplicate by {by} {scope} within {within:?} of {clock}, older rows are {late}; state '{}'",
+                node.id
+            )
         }
         Operator::Transform(transform) => {
             let step = |step: &Step| match step {
                 Step::Filter(predicate) => format!("filter {predicate}"),
-                Step::Project { schema, .. } => {
-                    let names: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-                    format!("project {}", names.join(", "))
+                Step::Project { schema, expressions } => {
+                    let made: Vec<_> =
+                        schema.fields().iter().zip(expressions).map(|(f, e)| named(f.name(), e)).collect();
+                    format!("project {}", made.join(", "))
                 }
                 Step::Unnest { schema, column, .. } => format!("unnest {}", schema.field(*column).name()),
             };

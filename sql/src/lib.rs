@@ -2,14 +2,23 @@
 
 mod ddl;
 mod diagnostic;
+mod dialect;
+mod errors;
 mod explain;
+mod generated;
+mod insert;
+mod names;
 mod options;
 mod planner;
 mod query;
+mod row_number;
 mod settings;
 mod substitute;
+mod table;
+mod unsupported;
+mod walk;
 
-pub use diagnostic::{Diagnostic, Place, SourceFile};
+pub use diagnostic::{Diagnostic, Place, Severity, SourceFile};
 pub use explain::explain;
 pub use planner::{Environment, Job, compile};
 pub use settings::Settings;

@@ -1,6 +1,6 @@
 //! Options of tables: canonical names, checked values, the nearest name for a typo.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::connector::{Connector, OptionKind, OptionSpec, Options, parse_bytes, parse_duration};
@@ -50,8 +50,10 @@ pub fn check(
     let connector = find_connector(table, connectors).map_err(|d| vec![d])?;
     let specs: Vec<OptionSpec> = own_options().into_iter().chain(connector.options()).collect();
     let (mut values, mut places, mut problems) = (BTreeMap::new(), BTreeMap::new(), vec![]);
+    let mut given = BTreeSet::new();
     for (written, text, place) in &table.options {
         let checked = find(&specs, written, place).and_then(|(name, spec)| {
+            given.insert(spec.name);
             let text = substitute(text, variables).map_err(|what| Diagnostic::at(place, what))?;
             Ok((name, check_value(spec, &text).map_err(|what| Diagnostic::at(place, format!("{written}: {what}")))?))
         });
@@ -66,7 +68,7 @@ pub fn check(
             Err(problem) => problems.push(problem),
         }
     }
-    for spec in specs.iter().filter(|s| s.required && !values.contains_key(s.name)) {
+    for spec in specs.iter().filter(|s| s.required && !given.contains(s.name)) {
         let message = format!("table {}: the option {} is missing ({})", table.name, spec.name, spec.help);
         problems.push(Diagnostic::at(&table.place, message));
     }

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::catalog::MemorySchemaProvider;
+use datafusion::common::metadata::FieldMetadata;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result as DfResult, TableReference};
 use datafusion::datasource::ViewTable;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::expr::Alias;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -17,7 +20,13 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement};
+use engine::connector::json_field;
 use engine::plan::{NOW_COLUMN, instant};
+
+use crate::dialect::adapted;
+
+/// The schema of what sources deliver, where a table with generated columns is a view over it.
+pub const SOURCES: &str = "source";
 
 /// The tables and views of a job, as queries see them.
 pub struct Catalog {
@@ -31,15 +40,23 @@ impl Catalog {
             .set_bool("datafusion.sql_parser.collect_spans", true);
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
         config.options_mut().sql_parser.parse_float_as_decimal = false;
+        // What makes instants (casts, to_timestamp_millis, …) makes them in UTC, as columns are.
+        config.options_mut().execution.time_zone = Some("UTC".into());
         let mut context = SessionContext::new_with_config(config);
+        if let Some(catalog) = context.catalog("datafusion") {
+            catalog.register_schema(SOURCES, Arc::new(MemorySchemaProvider::new()))?;
+        }
         datafusion_functions_json::register_all(&mut context)?;
-        context.register_udf(ScalarUDF::from(Now::new()).with_aliases(["current_timestamp"]));
+        context.register_udf(ScalarUDF::from(Now::new()).with_aliases(["current_timestamp", "proctime"]));
         Ok(Catalog { context })
     }
 
-    pub fn add_table(&self, name: &str, schema: SchemaRef) -> DfResult<()> {
-        let reference = TableReference::bare(name);
+    pub fn add_table(&self, reference: TableReference, schema: SchemaRef) -> DfResult<()> {
         self.context.register_table(reference, Arc::new(EmptyTable::new(schema))).map(|_| ())
+    }
+
+    pub fn remove_table(&self, reference: TableReference) -> DfResult<()> {
+        self.context.deregister_table(reference).map(|_| ())
     }
 
     pub fn add_view(&self, name: &str, plan: LogicalPlan) -> DfResult<()> {
@@ -47,15 +64,48 @@ impl Catalog {
         self.context.register_table(TableReference::bare(name), Arc::new(view)).map(|_| ())
     }
 
+    pub fn is_aggregate(&self, function: &str) -> bool {
+        self.context.state().aggregate_functions().contains_key(&function.to_lowercase())
+    }
+
     /// A query's plan, before optimisation.
     pub fn plan(&self, query: &Query) -> DfResult<LogicalPlan> {
-        let statement = DfStatement::Statement(Box::new(SqlStatement::Query(Box::new(query.clone()))));
+        let statement = DfStatement::Statement(Box::new(SqlStatement::Query(Box::new(adapted(query)))));
         let state = self.context.state();
-        futures_free(state.statement_to_plan(statement))
+        json_values(futures_free(state.statement_to_plan(statement))?)
     }
 
     pub fn optimize(&self, plan: &LogicalPlan) -> DfResult<LogicalPlan> {
         self.context.state().optimize(plan)
+    }
+}
+
+/// `a -> 'b'` as a column is JSON. DataFusion's function yields a union of all that JSON can be, which is right within
+/// an expression and nothing that a table can hold.
+fn json_values(plan: LogicalPlan) -> DfResult<LogicalPlan> {
+    let made = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::Projection(_) = &node else { return Ok(Transformed::no(node)) };
+        node.map_expressions(|expr| {
+            let name = expr.schema_name().to_string();
+            Ok(match expr.clone().unalias_nested().data {
+                Expr::ScalarFunction(mut call) if call.func.name() == "json_get" => {
+                    call.func = datafusion_functions_json::udfs::json_get_json_udf();
+                    let metadata = FieldMetadata::from(json_field("", true).metadata().clone());
+                    let qualifier = match &expr {
+                        Expr::Alias(alias) => alias.relation.clone(),
+                        _ => None,
+                    };
+                    let alias = Alias::new(Expr::ScalarFunction(call), qualifier, name);
+                    Transformed::yes(Expr::Alias(alias.with_metadata(Some(metadata))))
+                }
+                _ => Transformed::no(expr),
+            })
+        })
+    })?;
+    if made.transformed {
+        made.data.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?))).data()
+    } else {
+        Ok(made.data)
     }
 }
 
@@ -94,6 +144,23 @@ pub fn uses_now(plan: &LogicalPlan) -> DfResult<bool> {
         })
     })?;
     Ok(found)
+}
+
+/// The errors that an error is made of.
+pub fn leaves(error: &DataFusionError) -> Vec<&DataFusionError> {
+    match error {
+        DataFusionError::Collection(errors) => errors.iter().flat_map(leaves).collect(),
+        other => vec![other],
+    }
+}
+
+/// An error without what was said about it on its way.
+pub fn root(error: &DataFusionError) -> &DataFusionError {
+    match error {
+        DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => root(inner),
+        DataFusionError::Shared(inner) => root(inner),
+        other => other,
+    }
 }
 
 /// The place that DataFusion gives to an error, if it gives one.

@@ -14,9 +14,13 @@ pub struct Settings {
     pub checkpoint_interval: Option<Duration>,
     pub parallelism: Option<usize>,
     pub listen: Option<String>,
+    /// The window of `ROW_NUMBER() … = 1`, where the table says nothing.
+    pub deduplicate_within: Option<Duration>,
 }
 
-const NAMES: [&str; 5] = ["name", "state", "checkpoint-interval", "parallelism", "listen"];
+const NAMES: [&str; 6] = ["name", "state", "checkpoint-interval", "parallelism", "listen", "deduplicate.within"];
+/// What Arroyo and Flink call the time after which state may be forgotten.
+const TTL: [&str; 3] = ["deduplicate.within", "table.exec.state.ttl", "ttl"];
 
 impl Settings {
     pub fn set(&mut self, name: &str, value: &str, place: &Place) -> Result<(), Diagnostic> {
@@ -32,6 +36,10 @@ impl Settings {
             "parallelism" => {
                 let count = value.parse().ok().filter(|n| *n > 0);
                 self.parallelism = Some(count.ok_or_else(|| wrong("a number of workers"))?);
+            }
+            ttl if TTL.contains(&ttl) => {
+                let within = parse_duration(value).filter(|d| !d.is_zero());
+                self.deduplicate_within = Some(within.ok_or_else(|| wrong("a duration like '10 minutes'"))?);
             }
             other => {
                 let hint = nearest(other, NAMES)

@@ -1,0 +1,1 @@
+CREATE TABLE events (eventId STRING NOT NULL deviceId STRING) WITH (connector = 'log');

@@ -1,0 +1,4 @@
+CREATE TABEL events;
+SET;
+INSERT INTO serving SELECT eventId FROM events;
+CREATE VIEW v SELECT 1;

@@ -1,0 +1,11 @@
+CREATE TABLE events (
+  eventId STRING NOT NULL, deviceId STRING, value DOUBLE, n INT, ts BIGINT, tags ARRAY<STRING>, body JSON,
+  complexData STRUCT<moreData1 DOUBLE, moreData2 DOUBLE>, attributes MAP<STRING, STRING>,
+  createdAt TIMESTAMP, enqueuedAt TIMESTAMP METADATA FROM 'timestamp', partitionId INT METADATA FROM 'partition'
+) WITH (connector = 'log', topic = 'streaming');
+CREATE TABLE serving WITH (connector = 'store', path = 'out');
+SET deduplicate.within = '10 minutes';
+INSERT INTO serving
+SELECT eventId, value, rn FROM (
+  SELECT *, ROW_NUMBER() OVER (PARTITION BY eventId ORDER BY enqueuedAt) AS rn FROM events WHERE n > 1
+) WHERE rn = 1 AND value > 2;

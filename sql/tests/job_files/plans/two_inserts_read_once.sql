@@ -1,0 +1,9 @@
+CREATE TABLE events (
+  eventId STRING NOT NULL, deviceId STRING, value DOUBLE, n INT, ts BIGINT, tags ARRAY<STRING>, body JSON,
+  complexData STRUCT<moreData1 DOUBLE, moreData2 DOUBLE>, attributes MAP<STRING, STRING>,
+  createdAt TIMESTAMP, enqueuedAt TIMESTAMP METADATA FROM 'timestamp', partitionId INT METADATA FROM 'partition'
+) WITH (connector = 'log', topic = 'streaming');
+CREATE TABLE serving WITH (connector = 'store', path = 'out');
+CREATE TABLE other WITH (connector = 'store', path = 'other');
+INSERT INTO serving SELECT eventId FROM events WHERE n > 1;
+INSERT INTO other SELECT deviceId, value FROM events;
