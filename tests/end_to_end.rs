@@ -1,0 +1,77 @@
+//! The main job as its users run it: a real Kafka, the real binary, a Delta table.
+
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::feed::{Feed, Feeding, Spread};
+use crate::millrace::Job;
+use crate::table::{read_with_python, verify};
+
+fn feeding(seed: u64) -> Feeding {
+    Feeding {
+        rate: 500.0,
+        duplicate_every: 5,
+        copies_within: Duration::from_secs(2),
+        spread: Spread::Anywhere,
+        partitions: 4,
+        seed,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_event_is_shown_once_and_a_restart_goes_on_where_the_log_says() {
+    let broker = Broker::shared();
+    let topic = broker.topic("restart", 4).await;
+    let job = Job::events_to_delta(&broker.bootstrap_servers(), &topic);
+    let feed = Feed::start(&topic, &broker.properties(), feeding(1));
+
+    let mut first = job.start();
+    first.wait_until_it_says("new job");
+    first.wait_until_read(1000);
+    first.terminate();
+    assert_eq!(first.wait().code(), Some(0), "{}", first.said());
+    assert!(first.said().contains("stopped: everything that was read is shown"), "{}", first.said());
+
+    let mut second = job.start();
+    second.wait_until_it_says("resumes at entry");
+    second.wait_until_read(1000);
+    let read_before = feed.sent();
+    let sent = feed.finish();
+    let copies = read_before.saturating_sub(sent.sent_count());
+    assert!(copies > 0, "the feed sends copies");
+    second.wait_until("everything is read", |status| {
+        let splits = status["splits"].as_object().map(|s| s.values().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        splits.len() == 4 && splits.iter().all(|s| s["lag"] == 0 && s["idle"] == true)
+    });
+    second.terminate();
+    assert_eq!(second.wait().code(), Some(0), "{}", second.said());
+
+    let events = sent.sent_count();
+    let report = verify(sent, &job.table()).await;
+    assert!(report.holds(), "{report}");
+    let table = job.table();
+    let other_reader = tokio::task::spawn_blocking(move || read_with_python(&table)).await.unwrap();
+    assert_eq!((other_reader.rows, other_reader.distinct, other_reader.nulls), (events, events, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounded_job_ends_by_itself_with_everything_shown() {
+    let broker = Broker::shared();
+    let topic = broker.topic("bounded", 4).await;
+    let feed = Feed::start(&topic, &broker.properties(), Feeding { rate: 5000.0, ..feeding(2) });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let sent = feed.finish();
+    let bounded = ("format                 = 'json',", "format = 'json', 'scan.bounded.mode' = 'latest-offset',");
+    let job = Job::events_to_delta_with(&broker.bootstrap_servers(), &topic, &[bounded]);
+
+    let mut run = job.start();
+    assert_eq!(run.wait().code(), Some(0), "{}", run.said());
+    assert!(run.said().contains("done: everything is read and shown"), "{}", run.said());
+    let report = verify(sent, &job.table()).await;
+    assert!(report.holds() && report.copies > 0, "{report}");
+
+    let mut again = job.start();
+    assert_eq!(again.wait().code(), Some(0), "{}", again.said());
+    let rows = report.rows;
+    assert_eq!(crate::table::row_count(&job.table()).await, rows, "a job that is complete adds nothing");
+}

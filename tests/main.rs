@@ -1,0 +1,9 @@
+//! Everything that needs more than one crate: the real binary, a real Kafka, real tables.
+
+mod broker;
+mod end_to_end;
+mod feed;
+mod millrace;
+mod process;
+mod table;
+mod wait;

@@ -1,0 +1,231 @@
+//! The real binary, with a job of its own in a temporary folder.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{self, Signal};
+use crate::wait::wait_for;
+
+/// A loaded machine may take this long for what takes a second.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A job file, where its state lies, and what it is started with. Several processes may run it.
+pub struct Job {
+    folder: TempDir,
+    file: PathBuf,
+    variables: Vec<(String, String)>,
+    arguments: Vec<String>,
+}
+
+impl Job {
+    /// `sql` is the text of the job file.
+    pub fn new(sql: &str) -> Job {
+        let folder = tempfile::Builder::new().prefix("millrace-job-").tempdir().expect("a temporary folder");
+        let file = folder.path().join("test.sql");
+        fs::write(&file, sql).expect("the job's folder can be written");
+        Job { folder, file, variables: vec![], arguments: vec![] }
+    }
+
+    /// The main job, from a topic into the local Delta table of [`Job::table`].
+    pub fn events_to_delta(bootstrap_servers: &str, topic: &str) -> Job {
+        Job::events_to_delta_with(bootstrap_servers, topic, &[])
+    }
+
+    /// The same, with parts of its text replaced. Each must be there.
+    pub fn events_to_delta_with(bootstrap_servers: &str, topic: &str, changes: &[(&str, &str)]) -> Job {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/eventhubs-databricks-delta/job.sql");
+        let mut sql = fs::read_to_string(path).expect("the job file is there");
+        for (from, to) in changes {
+            assert!(sql.contains(from), "the job file no longer says {from:?}");
+            sql = sql.replace(from, to);
+        }
+        let job = Job::new(&sql);
+        let table = job.table().display().to_string();
+        job.variable("KAFKA", bootstrap_servers).variable("TOPIC", topic).variable("TABLE", &table)
+    }
+
+    pub fn variable(mut self, name: &str, value: &str) -> Job {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn argument(mut self, argument: &str) -> Job {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where `${TABLE}` of the main job lies.
+    pub fn table(&self) -> PathBuf {
+        self.folder().join("table")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.folder().join("state")
+    }
+
+    /// Starts a process that runs the job.
+    pub fn start(&self) -> Running {
+        self.start_with(&[], &[])
+    }
+
+    /// The same, with further variables and arguments for this process only.
+    pub fn start_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Running {
+        // An earlier process' address must not be taken for this one's.
+        let _ = fs::remove_file(self.state().join("listen"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        command.arg("run").arg(&self.file).arg("--state").arg(self.state()).args(&self.arguments).args(arguments);
+        command.envs(self.variables.iter().map(|(n, v)| (n, v))).envs(variables.iter().copied());
+        command.current_dir(self.folder()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Running::of(process::start(command), self.state())
+    }
+}
+
+/// A process that runs a job. It is killed with this value.
+pub struct Running {
+    child: Child,
+    state: PathBuf,
+    said: Arc<Mutex<String>>,
+    listener: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn of(mut child: Child, state: PathBuf) -> Running {
+        let said = Arc::new(Mutex::new(String::new()));
+        let (stderr, heard) = (child.stderr.take().expect("stderr is piped"), said.clone());
+        let listen = move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut heard = heard.lock().expect("nobody panics with it");
+                heard.push_str(&line);
+                heard.push('\n');
+            }
+        };
+        Running { child, state, said, listener: Some(std::thread::spawn(listen)) }
+    }
+
+    /// All that the process has written to stderr.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Waits until stderr has this text.
+    pub fn wait_until_it_says(&mut self, text: &str) {
+        let begun = std::time::Instant::now();
+        while !self.said().contains(text) {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                self.listen_to_the_end();
+                let said = self.said();
+                assert!(said.contains(text), "ended with {status} and never said {text:?}, but:\n{said}");
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{PATIENCE:?} without {text:?}; it said:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `/status`, once the process listens.
+    pub fn status(&self) -> Option<Value> {
+        serde_json::from_str(&self.get("/status")?).ok()
+    }
+
+    /// The body of an answer.
+    pub fn get(&self, path: &str) -> Option<String> {
+        let address = fs::read_to_string(self.state.join("listen")).ok()?;
+        let mut connection = TcpStream::connect(address).ok()?;
+        connection.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        write!(connection, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).ok()?;
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_string())
+    }
+
+    /// Waits until `/status` satisfies the condition.
+    pub fn wait_until(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let begun = std::time::Instant::now();
+        loop {
+            let status = self.status();
+            if let Some(status) = status.as_ref().filter(|s| holds(s)) {
+                return status.clone();
+            }
+            if let Ok(Some(code)) = self.child.try_wait() {
+                self.listen_to_the_end();
+                panic!("ended with {code} before: {what}\n{}", self.said());
+            }
+            let said = self.said();
+            assert!(begun.elapsed() < PATIENCE, "{PATIENCE:?} without: {what}\n{status:#?}\n{said}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the process has read so many records, then until all of them are shown.
+    pub fn wait_until_read(&mut self, records: u64) {
+        self.wait_until(&format!("{records} records read"), |status| records_read(status) >= records);
+    }
+
+    pub fn terminate(&self) {
+        process::signal(&self.child, Signal::Terminate);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGSTOP: for everybody else it is as if the process were dead, until it wakes.
+    pub fn freeze(&self) {
+        process::signal(&self.child, Signal::Stop);
+    }
+
+    pub fn thaw(&self) {
+        process::signal(&self.child, Signal::Continue);
+    }
+
+    /// Waits for the process' end; then all that it said is known.
+    pub fn wait(&mut self) -> ExitStatus {
+        let status = wait_for("the process' end", PATIENCE, || self.child.try_wait().ok().flatten());
+        self.listen_to_the_end();
+        status
+    }
+
+    /// The end, if it comes within this time.
+    pub fn wait_at_most(&mut self, within: Duration) -> Option<ExitStatus> {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < within {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+
+    fn listen_to_the_end(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Records that the process has read, over all splits.
+pub fn records_read(status: &Value) -> u64 {
+    let splits = status["splits"].as_object();
+    splits.map_or(0, |splits| splits.values().filter_map(|split| split["records"].as_u64()).sum())
+}

@@ -1,0 +1,44 @@
+//! The Delta table as readers see it: ours, and the Python package's.
+
+use std::path::Path;
+use std::process::Command;
+
+use delta::TableReader;
+use serde::Deserialize;
+use simulator::{Report, Verification};
+
+/// Compares the rows that the table consists of now with what was sent.
+pub async fn verify(mut sent: Verification, table: &Path) -> Report {
+    let reader = TableReader::local(table).expect("the table's folder is there");
+    for file in reader.live_files().await.expect("the table's log can be read") {
+        let rows = reader.rows(&file, None).await.unwrap_or_else(|e| panic!("{file}: {e}"));
+        sent.commit(0, &rows).unwrap_or_else(|e| panic!("{file}: {e}"));
+    }
+    sent.report()
+}
+
+/// The rows that the table shows now; 0 before it exists.
+pub async fn row_count(table: &Path) -> u64 {
+    let Ok(reader) = TableReader::local(table) else { return 0 };
+    reader.commits().await.map_or(0, |commits| commits.iter().map(|commit| commit.rows).sum())
+}
+
+/// What `tests/delta_readers.py` says of a table.
+#[derive(Debug, Deserialize)]
+pub struct Summary {
+    pub rows: u64,
+    pub distinct: u64,
+    pub nulls: u64,
+}
+
+/// Reads the table with the Python package, which `./test` installs.
+pub fn read_with_python(table: &Path) -> Summary {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let installed = || folder.join("target/test-tools/python/bin/python").into();
+    let python = std::env::var_os("MILLRACE_PYTHON").unwrap_or_else(installed);
+    let mut reader = Command::new(&python);
+    let output = reader.arg(folder.join("tests/delta_readers.py")).arg(table).output();
+    let output = output.unwrap_or_else(|e| panic!("{}: {e}; ./test installs what tests need", python.display()));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("the reader prints JSON")
+}
