@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engine::dedup::Size;
 use engine::durations::{BOUNDS, Durations};
 use engine::metrics::Metrics;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
@@ -64,15 +65,15 @@ fn deduplications(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     let each = |value: &dyn Fn(&engine::metrics::DedupMetrics) -> u64| -> Vec<Labelled> {
         operators.iter().map(|(id, m)| (vec![label("operator", id)], value(m) as f64)).collect()
     };
-    let size = |part: fn(&(u64, u64)) -> u64| {
-        move |m: &engine::metrics::DedupMetrics| m.size.read().values().map(part).sum::<u64>()
-    };
+    let size =
+        |part: fn(&Size) -> u64| move |m: &engine::metrics::DedupMetrics| m.size.read().values().map(part).sum::<u64>();
     families.extend([
         counter("dedup_rows_total", "Rows judged.", each(&|m| m.rows.get())),
         counter("dedup_copies_total", "Rows left out as copies.", each(&|m| m.copies.get())),
         counter("dedup_unjudged_total", "Rows older than the window.", each(&|m| m.unjudged.get())),
-        gauge("dedup_keys", "Keys in the window.", each(&size(|(keys, _)| *keys))),
-        gauge("dedup_memory_bytes", "Memory that they take.", each(&size(|(_, bytes)| *bytes))),
+        gauge("dedup_keys", "Keys in the window.", each(&size(|s| s.keys))),
+        gauge("dedup_memory_bytes", "Memory that they take.", each(&size(|s| s.memory_bytes))),
+        gauge("dedup_disk_bytes", "Disk that they take, beyond 'deduplicate.memory'.", each(&size(|s| s.disk_bytes))),
     ]);
 }
 

@@ -89,6 +89,7 @@ impl Run {
                 .unwrap_or(Duration::from_secs(1)),
             workers: self.parallelism.or(settings.parallelism).unwrap_or(cores),
             no_takeover: self.no_takeover,
+            spill: spill_folder(&state),
             ..JobSettings::default()
         };
         let (begun, begins) = oneshot::channel();
@@ -140,6 +141,12 @@ fn exit_code(outcome: Result<Outcome, JobError>) -> ExitCode {
 fn fail(message: &str) -> ExitCode {
     complain(message);
     ExitCode::FAILURE
+}
+
+/// Where state that does not fit in memory goes: beside the job log if that is on this machine, else where the system
+/// keeps temporary files (`TMPDIR`).
+fn spill_folder(state: &str) -> PathBuf {
+    if state.contains("://") { std::env::temp_dir() } else { Path::new(state).join("spill") }
 }
 
 /// The store of a job's folder, and the folder in it.

@@ -1,9 +1,11 @@
 //! Runs a plan from start to end: claims, recovers, starts the workers, sets barriers, publishes and commits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::join_all;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -40,6 +42,9 @@ pub struct JobSettings {
     /// Refuse while another process seems to be alive.
     pub no_takeover: bool,
     pub limits: Limits,
+    /// A folder on a disk of this machine, for state that does not fit in memory. Its files have no names and end with
+    /// the process.
+    pub spill: PathBuf,
     pub log: LogSettings,
 }
 
@@ -53,6 +58,7 @@ impl Default for JobSettings {
             stop_within: Duration::from_secs(30),
             no_takeover: false,
             limits: Limits::default(),
+            spill: std::env::temp_dir(),
             log: LogSettings::default(),
         }
     }
@@ -290,6 +296,7 @@ impl Job {
             environment: self.environment.clone(),
             metrics: self.metrics.clone(),
             inboxes: (0..self.settings.workers.max(1)).map(|_| Arc::new(Inbox::default())).collect(),
+            spill: self.settings.spill.clone(),
             contexts,
             events,
         });
@@ -305,9 +312,12 @@ impl Job {
         let parts = log.state().map(|s| s.parts.clone()).unwrap_or_default();
         for (operator, node) in self.plan.operators.iter().enumerate() {
             let Some(parts) = parts.get(&node.id) else { continue };
-            for batch in read_parts(log.store(), &self.root, parts).await? {
-                for worker in &mut workers {
-                    worker.restore(operator, &batch).map_err(WorkerError::from)?;
+            let mut parts = Box::pin(read_parts(log.store().clone(), self.root.clone(), parts.clone()));
+            while let Some(batches) = parts.next().await {
+                for batch in batches? {
+                    for worker in &mut workers {
+                        worker.restore(operator, &batch).map_err(WorkerError::from)?;
+                    }
                 }
             }
         }

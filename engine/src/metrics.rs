@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use serde::Serialize;
 
 use crate::clock::{SplitClock, UNHEARD};
+use crate::dedup::Size;
 use crate::durations::Durations;
 
 /// A number that anyone may raise or set.
@@ -125,8 +126,8 @@ pub struct DedupMetrics {
     pub copies: Gauge,
     /// Too old to be judged.
     pub unjudged: Gauge,
-    /// By worker: live keys and their bytes.
-    pub size: RwLock<BTreeMap<usize, (u64, u64)>>,
+    /// By worker, as of the last checkpoint.
+    pub size: RwLock<BTreeMap<usize, Size>>,
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -10,11 +10,12 @@ use arrow::ipc::CompressionType;
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::dedup::DedupSnapshot;
 use crate::environment::{Environment, backoff};
 use crate::job_log::entry::{Checkpoint, Claim, GroupCut, Kind, Part, PartChange, RejectedRows, Shown};
 use crate::job_log::state::LogState;
@@ -177,7 +178,7 @@ impl Publisher {
             self.positions(&cut, &mut checkpoint);
             prepared.extend(cut.prepared);
             for (operator, snapshot) in cut.state {
-                drafts.entry(operator).or_default().add(snapshot);
+                drafts.entry(operator).or_default().add(&snapshot)?;
             }
         }
         self.environment.crash_point("before-state-upload");
@@ -294,9 +295,10 @@ impl Default for Draft {
 }
 
 impl Draft {
-    fn add(&mut self, snapshot: crate::dedup::DedupSnapshot) {
+    fn add(&mut self, snapshot: &DedupSnapshot) -> Result<(), ArrowError> {
         self.floor = self.floor.min(snapshot.floor);
-        self.batches.extend(snapshot.keys.map(|keys| (snapshot.newest, keys)));
+        self.batches.extend(snapshot.table()?.map(|keys| (snapshot.newest(), keys)));
+        Ok(())
     }
 }
 
@@ -308,28 +310,26 @@ fn encode(batch: &RecordBatch) -> Result<Bytes, ArrowError> {
     Ok(writer.into_inner()?.into())
 }
 
-/// Reads the live parts of an operator, several at a time.
-pub async fn read_parts(
-    store: &Arc<dyn ObjectStore>,
-    root: &Path,
-    parts: &[Part],
-) -> Result<Vec<RecordBatch>, JobLogError> {
-    let read = |part: &Part| {
-        let path = beside(root, &part.name);
-        let (store, name) = (store.clone(), part.name.clone());
+/// Parts that are read ahead of the one that is taken in.
+const PARTS_AHEAD: usize = 8;
+
+/// Reads the live parts of an operator in their order, a few ahead: all of them need not fit in memory.
+pub fn read_parts(
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+    parts: Vec<Part>,
+) -> impl Stream<Item = Result<Vec<RecordBatch>, JobLogError>> {
+    let read = move |part: Part| {
+        let (store, path) = (store.clone(), beside(&root, &part.name));
         async move {
             let body = store.get(&path).await?.bytes().await?;
+            let name = part.name;
             let broken = |e: ArrowError| JobLogError::Unreadable { number: 0, what: format!("state part {name}: {e}") };
             let reader = FileReader::try_new(std::io::Cursor::new(body), None).map_err(broken)?;
             reader.collect::<Result<Vec<_>, _>>().map_err(broken)
         }
     };
-    let mut batches = vec![];
-    let mut reading = futures::stream::iter(parts.iter().map(read)).buffered(16);
-    while let Some(read) = reading.next().await {
-        batches.extend(read?);
-    }
-    Ok(batches)
+    futures::stream::iter(parts).map(read).buffered(PARTS_AHEAD)
 }
 
 /// A cut is never dropped because the store is slow or away: it is tried until it is there.

@@ -1,6 +1,7 @@
 //! A worker: reads its splits, moves rows through the chains, and cuts its state at barriers. Never waits.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::{SplitClock, UNHEARD};
 use crate::dead_letter::{self, Telling};
-use crate::dedup::{Dedup, DedupSnapshot};
+use crate::dedup::{Dedup, DedupError, DedupSnapshot};
 use crate::environment::{Environment, Progress};
 use crate::inbox::{Assigned, Inbox, Letter};
-use crate::key::{Key, keys};
+use crate::key::{Key, Keys};
 use crate::metrics::{DedupMetrics, Metrics, SinkMetrics, SplitMetrics};
 use crate::plan::{Operator, Plan, Scope, Transform};
 use crate::routing::{Routes, To, Way};
@@ -58,6 +59,8 @@ pub enum WorkerError {
     Sink(#[from] SinkError),
     #[error("rows cannot be moved: {0}")]
     Arrow(#[from] ArrowError),
+    #[error(transparent)]
+    Dedup(#[from] DedupError),
 }
 
 /// What a worker tells the coordinator.
@@ -97,6 +100,8 @@ pub struct Shared {
     pub environment: Arc<dyn Environment>,
     pub metrics: Arc<Metrics>,
     pub inboxes: Vec<Arc<Inbox>>,
+    /// For state that does not fit in memory.
+    pub spill: PathBuf,
     /// By sink.
     pub contexts: Vec<SinkContext>,
     pub events: UnboundedSender<WorkerEvent>,
@@ -152,7 +157,8 @@ impl Worker {
         let state = |node: &crate::plan::OperatorNode| match &node.operator {
             Operator::Transform(transform) => State::Transform(transform.clone()),
             Operator::Deduplicate(spec) => {
-                State::Dedup(Box::new(Dedup::new(spec.clone())), shared.metrics.dedup(&node.id))
+                let dedup = Dedup::new(spec.clone(), shared.inboxes.len(), shared.spill.clone());
+                State::Dedup(Box::new(dedup), shared.metrics.dedup(&node.id))
             }
         };
         Worker {
@@ -178,11 +184,11 @@ impl Worker {
     }
 
     /// Takes in a part of an operator's state. Before the first step.
-    pub fn restore(&mut self, operator: usize, part: &RecordBatch) -> Result<(), ArrowError> {
+    pub fn restore(&mut self, operator: usize, part: &RecordBatch) -> Result<(), DedupError> {
         let workers = self.shared.inboxes.len();
         let index = self.index;
         match &mut self.operators[operator] {
-            State::Dedup(dedup, _) => dedup.restore(part, |key: &Key| key.bucket() % workers == index),
+            State::Dedup(dedup, _) => dedup.restore(part, |key: &Key<'_>| key.bucket() % workers == index),
             State::Transform(_) => Ok(()),
         }
     }
@@ -413,8 +419,9 @@ impl Worker {
             return Ok(());
         }
         let mut rows: Vec<Vec<u32>> = vec![vec![]; workers];
-        for (row, key) in keys(batch, columns)?.iter().enumerate() {
-            rows[key.bucket() % workers].push(row as u32);
+        let (keys, mut space) = (Keys::of(batch, columns)?, vec![]);
+        for row in 0..keys.len() {
+            rows[keys.get(row, &mut space).bucket() % workers].push(row as u32);
         }
         for (worker, rows) in rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
             let batch = take_record_batch(batch, &UInt32Array::from(rows))?;
@@ -509,7 +516,7 @@ impl Worker {
             if let State::Dedup(dedup, metrics) = state
                 && self.shared.routes.stage[index] == stage
             {
-                cut.state.push((index, dedup.snapshot()?));
+                cut.state.push((index, dedup.snapshot()));
                 metrics.size.write().insert(self.index, dedup.size());
             }
         }

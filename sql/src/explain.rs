@@ -77,7 +77,9 @@ fn describe(node: &OperatorNode) -> String {
             };
             let (by, within) = (names.join(", "), d.within);
             format!(
-                "deduplicate by {by} {scope} within {within:?} of {clock}, older rows are {late}; state '{}'",
+                "deduplicate by {by} {scope} within {within:?} of {clock}, older rows are {late}; \
+                 {} MiB of memory, then disk; state '{}'",
+                d.memory >> 20,
                 node.id
             )
         }

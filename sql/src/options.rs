@@ -36,6 +36,7 @@ fn own_options() -> Vec<OptionSpec> {
             OptionKind::OneOf(&[&["keep"], &["dead-letter"], &["drop"]]),
             "rows that are older than the window",
         ),
+        OptionSpec::new("deduplicate.memory", OptionKind::Bytes, "memory for keys; older ones beyond it go to disk"),
         OptionSpec::new("dead-letter", OptionKind::Boolean, "this table takes the records that cannot be processed"),
         OptionSpec::new("commit_interval", OptionKind::Duration, "entries within it are shown together"),
     ]

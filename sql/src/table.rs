@@ -23,6 +23,9 @@ pub struct Table {
     pub computed: Vec<Computed>,
 }
 
+/// Memory for the keys of a deduplication if the job says nothing: some 30 million UUIDs.
+const MEMORY: u64 = 1 << 30;
+
 /// A column made of others.
 pub struct Computed {
     pub field: FieldRef,
@@ -86,7 +89,7 @@ impl Table {
                 _ => LatePolicy::Keep,
             },
             scope: if options.get("deduplicate.scope") == Some("partition") { Scope::Partition } else { Scope::Global },
-            memory: usize::MAX,
+            memory: options.bytes("deduplicate.memory").unwrap_or(MEMORY) as usize,
         }
     }
 

@@ -1,28 +1,47 @@
 //! Deduplication: lets the first row of each key through, within a window of the log's clock.
+//!
+//! A worker's share is a [`window`] per split, or one; a window is a [`bucket`] per stretch of time; a bucket is
+//! tables in memory and, past the memory budget, [`spill`] sections on disk.
 
+mod bucket;
+mod filter;
+mod spill;
+mod stored;
+mod table;
 mod window;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, Int64Builder, RecordBatch,
-    StringBuilder,
-};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampNanosecondType};
+use std::cmp::Reverse;
+use std::path::PathBuf;
+
+use arrow::array::{Array, AsArray, BooleanBuilder, RecordBatch};
+use arrow::datatypes::TimestampNanosecondType;
 use arrow::error::ArrowError;
-use std::sync::Arc;
 
 use crate::clock::{Clocks, SplitClock};
-use crate::key::{Key, keys};
+use crate::key::{Key, Keys};
 use crate::plan::{DedupClock, Deduplicate, LatePolicy, Scope};
 use crate::transform::partition;
-use window::{Verdict, Window};
+use spill::Spill;
+pub use spill::SpillError;
+pub use stored::DedupSnapshot;
+use stored::{NewOfBucket, stored_keys};
+use table::{Hasher, hash};
+use window::Window;
 
 /// One worker's share of a deduplication: the splits that it reads (scope partition) or the buckets that it owns.
 pub struct Dedup {
     spec: Deduplicate,
+    /// Bytes of memory that this share may take.
+    memory: usize,
     /// By split, or a single one at index 0 where the scope is global.
     windows: Vec<Option<Window>>,
     clocks: Clocks,
     groups: Vec<Option<String>>,
+    hasher: Hasher,
+    spill: Spill,
+    /// For the bytes of one key, and for one page from disk.
+    key_space: Vec<u8>,
+    page_space: Vec<u8>,
 }
 
 /// What became of the rows of a batch.
@@ -35,19 +54,53 @@ pub struct Judged {
     pub unjudged: u64,
 }
 
-/// What changed since the last snapshot.
-pub struct DedupSnapshot {
-    /// The keys that are new, with their group and time bucket; `None` if there are none.
-    pub keys: Option<RecordBatch>,
-    /// The newest bucket in `keys`.
-    pub newest: i64,
-    /// The oldest bucket that is still needed.
-    pub floor: i64,
+/// What a window says of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    First,
+    Copy,
+    /// Older than the window: nobody can say.
+    TooOld,
 }
 
+/// How much a share holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Size {
+    pub keys: u64,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+}
+
+/// Why rows cannot be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum DedupError {
+    #[error("rows cannot be moved: {0}")]
+    Arrow(#[from] ArrowError),
+    #[error(transparent)]
+    Spill(#[from] SpillError),
+}
+
+/// Where memory is short, at least this share of it is made free at once.
+const FREED_AT_ONCE: usize = 32;
+/// A table that takes less stays in memory: to know where its keys are on disk would cost nearly as much.
+const SMALLEST_SPILLED: usize = 1024;
+/// A table that takes less than this share of the memory goes to disk after all others: many small sections are slow.
+const SMALL_TABLE: usize = 1024;
+
 impl Dedup {
-    pub fn new(spec: Deduplicate) -> Self {
-        Dedup { spec, windows: vec![], clocks: Clocks::default(), groups: vec![] }
+    /// `share`: for one of how many workers. Keys beyond its part of the memory go to unnamed files in `folder`.
+    pub fn new(spec: Deduplicate, share: usize, folder: PathBuf) -> Self {
+        Dedup {
+            memory: spec.memory / share.max(1),
+            spec,
+            windows: vec![],
+            clocks: Clocks::default(),
+            groups: vec![],
+            hasher: Hasher::default(),
+            spill: Spill::new(folder),
+            key_space: vec![],
+            page_space: vec![],
+        }
     }
 
     pub fn scope(&self) -> Scope {
@@ -72,24 +125,26 @@ impl Dedup {
     }
 
     /// Judges the rows of one split's batch, in order.
-    pub fn judge(&mut self, split: usize, batch: &RecordBatch) -> Result<Judged, ArrowError> {
-        let keys = keys(batch, &self.spec.keys)?;
+    pub fn judge(&mut self, split: usize, batch: &RecordBatch) -> Result<Judged, DedupError> {
+        let keys = Keys::of(batch, &self.spec.keys)?;
         let times = batch.column(self.spec.time).as_primitive::<TimestampNanosecondType>();
         let late_passes = self.spec.late == LatePolicy::Keep;
         let index = self.index(split);
-        let window = self.window(index);
+        // A row without a time is as old as the window allows: it is judged, and forgotten first.
+        let oldest = self.window(index).oldest();
         let mut pass = BooleanBuilder::with_capacity(keys.len());
         let mut late = BooleanBuilder::with_capacity(keys.len());
         let (mut copies, mut unjudged) = (0, 0);
-        for (row, key) in keys.into_iter().enumerate() {
-            // A row without a time is as old as the window allows: it is judged, and forgotten first.
-            let time = if times.is_null(row) { window.oldest() } else { times.value(row) };
-            let verdict = window.judge(key, time);
+        let mut space = std::mem::take(&mut self.key_space);
+        for row in 0..keys.len() {
+            let time = if times.is_null(row) { oldest } else { times.value(row) };
+            let verdict = self.verdict(index, &keys.get(row, &mut space), time)?;
             pass.append_value(verdict == Verdict::First || (verdict == Verdict::TooOld && late_passes));
             late.append_value(verdict == Verdict::TooOld);
             copies += (verdict == Verdict::Copy) as u64;
             unjudged += (verdict == Verdict::TooOld) as u64;
         }
+        self.key_space = space;
         if copies == 0 && unjudged == 0 {
             return Ok(Judged { passed: Some(batch.clone()), ..Judged::default() });
         }
@@ -101,55 +156,110 @@ impl Dedup {
         Ok(Judged { passed: Some(passed).filter(|b| b.num_rows() > 0), late, copies, unjudged })
     }
 
+    fn verdict(&mut self, index: usize, key: &Key<'_>, time: i64) -> Result<Verdict, SpillError> {
+        let hash = hash(&self.hasher, key);
+        let Some(window) = &self.windows[index] else { return Ok(Verdict::TooOld) };
+        if window.is_too_old(time) {
+            return Ok(Verdict::TooOld);
+        }
+        if window.contains(hash, key, &mut self.page_space)? {
+            return Ok(Verdict::Copy);
+        }
+        let number = window.number(time);
+        self.insert(index, number, hash, key, true)?;
+        Ok(Verdict::First)
+    }
+
+    fn insert(&mut self, index: usize, bucket: i64, hash: u64, key: &Key<'_>, new: bool) -> Result<(), SpillError> {
+        let growth = self.window(index).bucket(bucket).growth(hash, key, new);
+        if growth > 0 {
+            self.make_room(growth)?;
+        }
+        let Some(window) = &mut self.windows[index] else { return Ok(()) };
+        window.insert(bucket, hash, key, new, &self.hasher);
+        Ok(())
+    }
+
+    /// Sends keys to disk, the oldest first, until memory can grow by so many bytes within the budget. What has to stay
+    /// (filters, keys that no snapshot holds, small tables) may exceed it.
+    fn make_room(&mut self, growth: usize) -> Result<(), SpillError> {
+        if self.memory == usize::MAX {
+            return Ok(());
+        }
+        let mut memory = self.size().memory_bytes as usize;
+        if memory + growth <= self.memory {
+            return Ok(());
+        }
+        let enough = self.memory.saturating_sub(growth.max(self.memory / FREED_AT_ONCE));
+        for (_, number, _, index, shard) in self.what_can_go() {
+            if memory <= enough {
+                break;
+            }
+            let Some(window) = &mut self.windows[index] else { continue };
+            let (file, bucket) = (self.spill.file(number)?, window.bucket(number));
+            let before = bucket.memory();
+            bucket.spill(shard, &file, &self.hasher)?;
+            memory -= before.saturating_sub(bucket.memory());
+        }
+        Ok(())
+    }
+
+    /// The shards in memory in the order in which they go to disk: is it small, bucket, size, window, shard.
+    fn what_can_go(&self) -> Vec<(bool, i64, Reverse<usize>, usize, usize)> {
+        let mut shards = vec![];
+        for (index, window) in self.windows.iter().enumerate() {
+            for (number, bucket) in window.iter().flat_map(Window::buckets) {
+                let of_bucket = bucket.shard_memory().enumerate().filter(|(_, bytes)| *bytes >= SMALLEST_SPILLED);
+                let small = |bytes| bytes < self.memory / SMALL_TABLE;
+                shards.extend(of_bucket.map(|(shard, bytes)| (small(bytes), number, Reverse(bytes), index, shard)));
+            }
+        }
+        shards.sort_unstable();
+        shards
+    }
+
     /// Takes what is new since the last call. Cheap: the sets themselves stay where they are.
-    pub fn snapshot(&mut self) -> Result<DedupSnapshot, ArrowError> {
-        let mut rows = KeyRows::default();
-        let mut floor = i64::MAX;
+    pub fn snapshot(&mut self) -> DedupSnapshot {
+        let mut snapshot = DedupSnapshot { new: vec![], floor: i64::MAX };
         for (index, window) in self.windows.iter_mut().enumerate() {
             let Some(window) = window else { continue };
-            floor = floor.min(window.floor());
+            snapshot.floor = snapshot.floor.min(window.floor());
             let group = match self.spec.scope {
                 Scope::Global => None,
                 Scope::Partition => self.groups.get(index).cloned().flatten(),
             };
-            for (bucket, key) in window.take_new() {
-                rows.push(group.as_deref(), bucket, &key);
-            }
+            let of_window = window.take_new();
+            snapshot.new.extend(of_window.map(|(bucket, keys)| NewOfBucket { group: group.clone(), bucket, keys }));
         }
-        let newest = rows.newest;
-        Ok(DedupSnapshot { keys: rows.finish()?, newest, floor })
+        snapshot
     }
 
     /// Takes in a part of an earlier snapshot: the keys for which `mine` says yes (scope global), or those of the
     /// splits that this worker knows (scope partition).
-    pub fn restore(&mut self, part: &RecordBatch, mine: impl Fn(&Key) -> bool) -> Result<(), ArrowError> {
-        let groups = part.column(0).as_string::<i32>();
-        let buckets = part.column(1).as_primitive::<Int64Type>();
-        let ids = part.column(2).as_fixed_size_binary();
-        let texts = part.column(3).as_binary::<i32>();
-        for row in 0..part.num_rows() {
-            let key = if ids.is_valid(row) {
-                Key::Uuid(u128::from_be_bytes(ids.value(row).try_into().unwrap_or_default()))
-            } else {
-                Key::Bytes(texts.value(row).into())
-            };
+    pub fn restore(&mut self, part: &RecordBatch, mine: impl Fn(&Key<'_>) -> bool) -> Result<(), DedupError> {
+        for stored in stored_keys(part) {
             let index = match self.spec.scope {
-                Scope::Global if mine(&key) => Some(0),
-                Scope::Global => None,
+                Scope::Global => mine(&stored.key).then_some(0),
                 Scope::Partition => {
-                    self.groups.iter().position(|g| g.as_deref() == Some(groups.value(row)) && groups.is_valid(row))
+                    stored.group.and_then(|group| self.groups.iter().position(|g| g.as_deref() == Some(group)))
                 }
             };
-            if let Some(index) = index {
-                self.window(index).remember(key, buckets.value(row));
+            let Some(index) = index else { continue };
+            if stored.bucket >= self.window(index).floor() {
+                let hash = hash(&self.hasher, &stored.key);
+                self.insert(index, stored.bucket, hash, &stored.key, false)?;
             }
         }
         Ok(())
     }
 
-    /// Live keys, and the bytes that they take, roughly.
-    pub fn size(&self) -> (u64, u64) {
-        self.windows.iter().flatten().fold((0, 0), |(n, b), w| (n + w.len(), b + w.bytes()))
+    pub fn size(&self) -> Size {
+        let mut size = Size { disk_bytes: self.spill.bytes(), ..Size::default() };
+        for (_, bucket) in self.windows.iter().flatten().flat_map(Window::buckets) {
+            size.keys += bucket.len() as u64;
+            size.memory_bytes += bucket.memory() as u64;
+        }
+        size
     }
 
     fn index(&self, split: usize) -> usize {
@@ -178,65 +288,15 @@ impl Dedup {
     }
 }
 
-/// The stored form of keys: a table, so that any worker finds its own in it.
-#[derive(Default)]
-struct KeyRows {
-    groups: StringBuilder,
-    buckets: Int64Builder,
-    ids: Vec<Option<u128>>,
-    texts: BinaryBuilder,
-    newest: i64,
-}
-
-impl KeyRows {
-    fn push(&mut self, group: Option<&str>, bucket: i64, key: &Key) {
-        self.newest = if self.ids.is_empty() { bucket } else { self.newest.max(bucket) };
-        self.groups.append_option(group);
-        self.buckets.append_value(bucket);
-        match key {
-            Key::Uuid(id) => {
-                self.ids.push(Some(*id));
-                self.texts.append_null();
-            }
-            Key::Bytes(bytes) => {
-                self.ids.push(None);
-                self.texts.append_value(bytes);
-            }
-        }
-    }
-
-    fn finish(mut self) -> Result<Option<RecordBatch>, ArrowError> {
-        if self.ids.is_empty() {
-            return Ok(None);
-        }
-        let mut ids = FixedSizeBinaryBuilder::with_capacity(self.ids.len(), 16);
-        for id in &self.ids {
-            match id {
-                Some(id) => ids.append_value(id.to_be_bytes())?,
-                None => ids.append_null(),
-            }
-        }
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.groups.finish()),
-            Arc::new(self.buckets.finish()),
-            Arc::new(ids.finish()),
-            Arc::new(self.texts.finish()),
-        ];
-        let schema = Schema::new(vec![
-            Field::new("group", DataType::Utf8, true),
-            Field::new("bucket", DataType::Int64, false),
-            Field::new("uuid", DataType::FixedSizeBinary(16), true),
-            Field::new("bytes", DataType::Binary, true),
-        ]);
-        RecordBatch::try_new(Arc::new(schema), columns).map(Some)
-    }
-}
+#[cfg(test)]
+mod spilling;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan::instant;
-    use arrow::array::{StringArray, TimestampNanosecondArray};
+    use arrow::array::{ArrayRef, StringArray, TimestampNanosecondArray};
+    use std::sync::Arc;
     use std::time::Duration;
 
     const SECOND: i64 = 1_000_000_000;
@@ -244,6 +304,10 @@ mod tests {
     fn spec(scope: Scope, late: LatePolicy) -> Deduplicate {
         let within = Duration::from_secs(60);
         Deduplicate { keys: vec![0], time: 1, clock: DedupClock::Log, within, late, scope, memory: usize::MAX }
+    }
+
+    fn unlimited(spec: Deduplicate) -> Dedup {
+        Dedup::new(spec, 1, std::env::temp_dir())
     }
 
     fn rows(rows: &[(&str, i64)]) -> RecordBatch {
@@ -263,7 +327,7 @@ mod tests {
 
     #[test]
     fn the_first_of_each_key_passes() {
-        let mut dedup = Dedup::new(spec(Scope::Global, LatePolicy::Keep));
+        let mut dedup = unlimited(spec(Scope::Global, LatePolicy::Keep));
         dedup.add_split(0, "t/0", SplitClock::default());
         let judged = dedup.judge(0, &rows(&[("a", 100), ("b", 100), ("a", 101)])).unwrap();
         assert_eq!(judged.copies, 1);
@@ -273,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_key_is_forgotten_when_the_slowest_split_has_passed_the_window_and_not_before() {
-        let mut dedup = Dedup::new(spec(Scope::Global, LatePolicy::Drop));
+        let mut dedup = unlimited(spec(Scope::Global, LatePolicy::Drop));
         dedup.add_split(0, "t/0", SplitClock::default());
         dedup.add_split(1, "t/1", SplitClock::default());
         dedup.judge(0, &rows(&[("a", 100)])).unwrap();
@@ -289,7 +353,7 @@ mod tests {
     fn a_row_older_than_the_window_follows_the_policy() {
         for (late, passes, dead) in [(LatePolicy::Keep, 1, 0), (LatePolicy::Drop, 0, 0), (LatePolicy::DeadLetter, 0, 1)]
         {
-            let mut dedup = Dedup::new(spec(Scope::Partition, late));
+            let mut dedup = unlimited(spec(Scope::Partition, late));
             dedup.add_split(0, "t/0", clock(1000));
             let judged = dedup.judge(0, &rows(&[("old", 10)])).unwrap();
             assert_eq!(judged.unjudged, 1);
@@ -300,36 +364,36 @@ mod tests {
 
     #[test]
     fn what_is_restored_is_what_was_known() {
-        let mut before = Dedup::new(spec(Scope::Global, LatePolicy::Keep));
+        let mut before = unlimited(spec(Scope::Global, LatePolicy::Keep));
         before.add_split(0, "t/0", SplitClock::default());
         before.judge(0, &rows(&[("a", 100), ("0a0b0c0d-0000-4000-8000-0123456789ab", 100)])).unwrap();
-        let first = before.snapshot().unwrap();
+        let first = before.snapshot().table().unwrap().unwrap();
         before.judge(0, &rows(&[("c", 110)])).unwrap();
-        let second = before.snapshot().unwrap();
-        assert_eq!(second.keys.as_ref().unwrap().num_rows(), 1, "a snapshot holds only what is new");
-        assert!(before.snapshot().unwrap().keys.is_none());
+        let second = before.snapshot().table().unwrap().unwrap();
+        assert_eq!(second.num_rows(), 1, "a snapshot holds only what is new");
+        assert!(before.snapshot().table().unwrap().is_none());
 
-        let mut after = Dedup::new(spec(Scope::Global, LatePolicy::Keep));
+        let mut after = unlimited(spec(Scope::Global, LatePolicy::Keep));
         after.add_split(0, "t/0", clock(110));
         for part in [first, second] {
-            after.restore(&part.keys.unwrap(), |_| true).unwrap();
+            after.restore(&part, |_| true).unwrap();
         }
         let again = rows(&[("a", 111), ("0a0b0c0d-0000-4000-8000-0123456789ab", 111), ("c", 111), ("d", 111)]);
         assert_eq!(ids(after.judge(0, &again).unwrap().passed), ["d"]);
-        assert!(after.snapshot().unwrap().keys.unwrap().num_rows() == 1, "what was restored is not new");
+        assert!(after.snapshot().table().unwrap().unwrap().num_rows() == 1, "what was restored is not new");
     }
 
     #[test]
     fn scopes_by_partition_keep_their_keys_apart() {
-        let mut dedup = Dedup::new(spec(Scope::Partition, LatePolicy::Keep));
+        let mut dedup = unlimited(spec(Scope::Partition, LatePolicy::Keep));
         dedup.add_split(0, "t/0", SplitClock::default());
         dedup.add_split(1, "t/1", SplitClock::default());
         assert_eq!(ids(dedup.judge(0, &rows(&[("a", 100)])).unwrap().passed), ["a"]);
         assert_eq!(ids(dedup.judge(1, &rows(&[("a", 100)])).unwrap().passed), ["a"]);
-        let parts = dedup.snapshot().unwrap().keys.unwrap();
-        let mut only_one = Dedup::new(spec(Scope::Partition, LatePolicy::Keep));
+        let parts = dedup.snapshot().table().unwrap().unwrap();
+        let mut only_one = unlimited(spec(Scope::Partition, LatePolicy::Keep));
         only_one.add_split(7, "t/1", SplitClock::default());
         only_one.restore(&parts, |_| true).unwrap();
-        assert_eq!(only_one.size().0, 1);
+        assert_eq!(only_one.size().keys, 1);
     }
 }

@@ -1,50 +1,37 @@
 //! A set of keys that forgets by time: keys lie in buckets of the log's clock, and whole buckets fall.
 
-use std::collections::BTreeMap;
-
-use hashbrown::HashSet;
-
+use super::bucket::Bucket;
+use super::spill::SpillError;
+use super::stored::NewKeys;
+use super::table::Hasher;
 use crate::clock::UNHEARD;
 use crate::key::Key;
 
 /// Buckets in one window: more waste less memory past the window, and cost a look-up each.
 const BUCKETS_PER_WINDOW: i64 = 3;
 
-/// What a window says of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    First,
-    Copy,
-    /// Older than the window: nobody can say.
-    TooOld,
-}
-
 pub struct Window {
     within: i64,
     width: i64,
     /// Rows before this cannot be judged. Moves with the clock only, never by memory or the wall clock.
     horizon: i64,
-    buckets: BTreeMap<i64, Bucket>,
-}
-
-#[derive(Default)]
-struct Bucket {
-    ids: HashSet<u128>,
-    texts: HashSet<Box<[u8]>>,
-    text_bytes: u64,
-    /// Not in a snapshot yet.
-    new: Vec<Key>,
+    /// In the order of their numbers.
+    buckets: Vec<(i64, Bucket)>,
 }
 
 impl Window {
     pub fn new(within: i64) -> Self {
         let width = (within / BUCKETS_PER_WINDOW).max(1);
-        Window { within, width, horizon: UNHEARD, buckets: BTreeMap::new() }
+        Window { within, width, horizon: UNHEARD, buckets: vec![] }
     }
 
     /// The oldest time that can be judged.
     pub fn oldest(&self) -> i64 {
         self.horizon.max(0)
+    }
+
+    pub fn is_too_old(&self, time: i64) -> bool {
+        time < self.horizon
     }
 
     /// Moves the horizon behind the clock and drops the buckets that lie wholly before it.
@@ -54,9 +41,7 @@ impl Window {
         }
         self.horizon = self.horizon.max(now.saturating_sub(self.within));
         let floor = self.floor();
-        while self.buckets.first_key_value().is_some_and(|(bucket, _)| *bucket < floor) {
-            self.buckets.pop_first();
-        }
+        self.buckets.drain(..self.buckets.partition_point(|(number, _)| *number < floor));
     }
 
     /// The oldest bucket that is still needed.
@@ -64,63 +49,42 @@ impl Window {
         if self.horizon == UNHEARD { i64::MIN } else { self.horizon.div_euclid(self.width) }
     }
 
-    pub fn judge(&mut self, key: Key, time: i64) -> Verdict {
-        if time < self.horizon {
-            return Verdict::TooOld;
+    /// The bucket of a time.
+    pub fn number(&self, time: i64) -> i64 {
+        time.div_euclid(self.width)
+    }
+
+    /// Whether a key is known. What is in memory is asked first.
+    pub fn contains(&self, hash: u64, key: &Key<'_>, space: &mut Vec<u8>) -> Result<bool, SpillError> {
+        if self.buckets.iter().any(|(_, bucket)| bucket.in_memory(hash, key)) {
+            return Ok(true);
         }
-        if self.buckets.values().any(|bucket| bucket.contains(&key)) {
-            return Verdict::Copy;
-        }
-        let bucket = self.buckets.entry(time.div_euclid(self.width)).or_default();
-        bucket.insert(key.clone());
-        bucket.new.push(key);
-        Verdict::First
-    }
-
-    /// Takes in a key of an earlier snapshot.
-    pub fn remember(&mut self, key: Key, bucket: i64) {
-        if bucket >= self.floor() {
-            self.buckets.entry(bucket).or_default().insert(key);
-        }
-    }
-
-    /// The keys that no snapshot holds yet, with their buckets.
-    pub fn take_new(&mut self) -> impl Iterator<Item = (i64, Key)> {
-        self.buckets.iter_mut().flat_map(|(number, bucket)| {
-            let number = *number;
-            std::mem::take(&mut bucket.new).into_iter().map(move |key| (number, key))
-        })
-    }
-
-    pub fn len(&self) -> u64 {
-        self.buckets.values().map(|b| (b.ids.len() + b.texts.len()) as u64).sum()
-    }
-
-    pub fn bytes(&self) -> u64 {
-        self.buckets
-            .values()
-            .map(|b| b.ids.capacity() as u64 * 17 + b.texts.capacity() as u64 * 17 + b.text_bytes)
-            .sum()
-    }
-}
-
-impl Bucket {
-    fn contains(&self, key: &Key) -> bool {
-        match key {
-            Key::Uuid(id) => self.ids.contains(id),
-            Key::Bytes(bytes) => self.texts.contains(bytes),
-        }
-    }
-
-    fn insert(&mut self, key: Key) {
-        match key {
-            Key::Uuid(id) => {
-                self.ids.insert(id);
-            }
-            Key::Bytes(bytes) => {
-                self.text_bytes += bytes.len() as u64;
-                self.texts.insert(bytes);
+        for (_, bucket) in &self.buckets {
+            if bucket.on_disk(hash, key, space)? {
+                return Ok(true);
             }
         }
+        Ok(false)
+    }
+
+    pub fn bucket(&mut self, number: i64) -> &mut Bucket {
+        let at = self.buckets.partition_point(|(n, _)| *n < number);
+        if self.buckets.get(at).is_none_or(|(n, _)| *n != number) {
+            self.buckets.insert(at, (number, Bucket::default()));
+        }
+        &mut self.buckets[at].1
+    }
+
+    pub fn buckets(&self) -> impl Iterator<Item = (i64, &Bucket)> {
+        self.buckets.iter().map(|(number, bucket)| (*number, bucket))
+    }
+
+    /// The keys that no snapshot holds yet, by bucket.
+    pub fn take_new(&mut self) -> impl Iterator<Item = (i64, NewKeys)> {
+        self.buckets.iter_mut().map(|(number, bucket)| (*number, bucket.take_new())).filter(|(_, new)| !new.is_empty())
+    }
+
+    pub fn insert(&mut self, number: i64, hash: u64, key: &Key<'_>, new: bool, hasher: &Hasher) {
+        self.bucket(number).insert(hash, key, new, hasher);
     }
 }
