@@ -128,3 +128,32 @@ impl Bucket {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dedup::spill::Spill;
+    use crate::dedup::table::hash;
+
+    #[test]
+    fn a_bucket_that_went_to_disk_while_it_was_small_knows_its_keys_when_it_is_large() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Spill::new(folder.path().to_path_buf()).file(0).unwrap();
+        let hasher = Hasher::default();
+        let mut bucket = Bucket::default();
+        let known = |bucket: &Bucket, id| {
+            let (key, hash) = (Key::Uuid(id), hash(&hasher, &Key::Uuid(id)));
+            bucket.in_memory(hash, &key) || bucket.on_disk(hash, &key, &mut vec![]).unwrap()
+        };
+        for id in 0..10_000 {
+            bucket.insert(hash(&hasher, &Key::Uuid(id)), &Key::Uuid(id), true, &hasher);
+            if id == 2000 {
+                bucket.spill(0, &file, &hasher).unwrap();
+            }
+        }
+        assert_eq!(bucket.shards.len(), SHARDS);
+        assert_eq!(bucket.len(), 10_000);
+        assert!((0..10_000).all(|id| known(&bucket, id)));
+        assert!((10_000..20_000).all(|id| !known(&bucket, id)));
+    }
+}

@@ -5,6 +5,6 @@ CREATE TABLE events (
   WATERMARK FOR createdat AS createdAt - INTERVAL '5 seconds'
 ) WITH (connector = 'log', topic = 'streaming',
   'deduplicate.key' = 'eventId', 'deduplicate.within' = '1h', 'deduplicate.scope' = 'partition',
-  'deduplicate.time' = 'event', 'deduplicate.late' = 'drop');
+  'deduplicate.time' = 'event', 'deduplicate.late' = 'drop', 'deduplicate.memory' = '64 MiB');
 CREATE TABLE serving WITH (connector = 'store', path = 'out');
 INSERT INTO serving SELECT deviceId FROM events;
