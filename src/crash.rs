@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use engine::environment::{Bell, Environment, Progress, System};
+use futures::future::BoxFuture;
 
 /// `MILLRACE_CRASH=<place>:<n>` kills the process at the n-th time it comes to the place. For tests.
 pub struct Crashing {
@@ -29,6 +30,9 @@ impl Environment for Crashing {
     }
     fn elapsed(&self) -> Duration {
         self.system.elapsed()
+    }
+    fn sleep(&self, pause: Duration) -> BoxFuture<'static, ()> {
+        self.system.sleep(pause)
     }
     fn writer_id(&self) -> String {
         self.system.writer_id()

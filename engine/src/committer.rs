@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::environment::{Environment, backoff};
 use crate::job_log::entry::{RejectedRows, Shown};
@@ -28,23 +28,24 @@ pub enum CommitEvent {
 }
 
 impl Committer {
+    /// `ending` turns true when the job ends: then nothing waits for its time.
     pub async fn run(
         self,
         mut published: mpsc::UnboundedReceiver<Committable>,
+        mut ending: watch::Receiver<bool>,
         events: mpsc::UnboundedSender<CommitEvent>,
     ) {
-        let mut last = tokio::time::Instant::now() - self.commit_interval;
+        let mut due = self.environment.elapsed();
         while let Some(first) = published.recv().await {
             let mut entries = vec![first];
-            // Entries that come before it is time wait and are shown together. A closed queue means: the job ends, show now.
-            let due = last + self.commit_interval;
-            while let Ok(Some(next)) = tokio::time::timeout_at(due, published.recv()).await {
+            // Entries that come before it is time wait and are shown together.
+            while let Some(next) = self.before(due, &mut published, &mut ending).await {
                 entries.push(next);
             }
             while let Ok(next) = published.try_recv() {
                 entries.push(next);
             }
-            last = tokio::time::Instant::now();
+            due = self.environment.elapsed() + self.commit_interval;
             match self.show(entries).await {
                 Ok(shown) => {
                     let _ = self.publisher.send(Request::Shown(shown.clone()));
@@ -58,6 +59,22 @@ impl Committer {
         }
     }
 
+    /// The next entry, if it comes before it is time.
+    async fn before(
+        &self,
+        due: Duration,
+        published: &mut mpsc::UnboundedReceiver<Committable>,
+        ending: &mut watch::Receiver<bool>,
+    ) -> Option<Committable> {
+        let left = due.checked_sub(self.environment.elapsed())?;
+        tokio::select! {
+            biased;
+            next = published.recv() => next,
+            _ = ending.wait_for(|ending| *ending) => None,
+            () = self.environment.sleep(left) => None,
+        }
+    }
+
     /// Asks until the sink has shown all of them.
     pub async fn show(&self, mut entries: Vec<Committable>) -> Result<Vec<Shown>, SinkError> {
         let begun = self.environment.elapsed();
@@ -66,12 +83,12 @@ impl Committer {
             self.environment.crash_point("before-commit");
             match self.sink.commit(&self.context, &entries).await {
                 Ok(Committed::Done) => break,
-                Ok(Committed::Rejected { entry, rows }) => self.leave_out(&mut entries, entry, rows).await?,
+                Ok(Committed::Rejected { entry, rows }) => self.leave_out(&mut entries, entry, rows).await,
                 Err(SinkError::Retry { place, what }) => {
                     tracing::warn!(sink = %self.context.sink, %place, %what, "not committed yet; trying again");
                     self.metrics.retries.add(1);
                     *self.metrics.trouble.write() = Some(format!("{place}: {what}"));
-                    tokio::time::sleep(backoff(&*self.environment, tries)).await;
+                    self.environment.sleep(backoff(&*self.environment, tries)).await;
                     tries += 1;
                 }
                 Err(error) => return Err(error),
@@ -86,20 +103,20 @@ impl Committer {
     }
 
     /// Records which rows every try leaves out, before one does.
-    async fn leave_out(
-        &self,
-        entries: &mut [Committable],
-        entry: u64,
-        rows: Vec<crate::sink::RejectedRow>,
-    ) -> Result<(), SinkError> {
+    async fn leave_out(&self, entries: &mut [Committable], entry: u64, rows: Vec<crate::sink::RejectedRow>) {
         self.metrics.rejected.add(rows.len() as u64);
         if let Some(committable) = entries.iter_mut().find(|e| e.entry == entry) {
             committable.excluded.extend(rows.iter().cloned());
         }
         let (done, recorded) = oneshot::channel();
         let rejected = RejectedRows { entry, sink: self.context.sink.clone(), rows };
-        let gone = |_| SinkError::failed(&self.context.sink, "the job ended while rows were being rejected");
-        self.publisher.send(Request::Rejected(rejected, done)).map_err(|e| gone(e.to_string()))?;
-        recorded.await.map_err(|e| gone(e.to_string()))
+        let recorded = match self.publisher.send(Request::Rejected(rejected, done)) {
+            Ok(()) => recorded.await.is_ok(),
+            Err(_) => false,
+        };
+        if !recorded {
+            // The publisher has ended, and what it says of it ends the job.
+            std::future::pending::<()>().await;
+        }
     }
 }

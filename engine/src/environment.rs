@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 /// Time, randomness and threads.
@@ -13,6 +14,8 @@ pub trait Environment: Send + Sync {
     fn now(&self) -> i64;
     /// Time since some fixed moment, counting suspension of the machine: a frozen process must notice on waking.
     fn elapsed(&self) -> Duration;
+    /// Ends when this much time has passed. The engine waits for time in no other way.
+    fn sleep(&self, pause: Duration) -> BoxFuture<'static, ()>;
     /// An id that no other process start has.
     fn writer_id(&self) -> String;
     /// Between 0 and 1, for the jitter of retries.
@@ -82,6 +85,10 @@ impl Environment for System {
     fn elapsed(&self) -> Duration {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+
+    fn sleep(&self, pause: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(pause))
     }
 
     fn writer_id(&self) -> String {

@@ -38,6 +38,8 @@ pub enum Letter {
     Barrier {
         epoch: u64,
     },
+    /// The job ends: read no more, and work off what is on its way.
+    LastRead,
     /// A new split to read.
     Split(Box<Assigned>),
     /// A split that was found while running: its clock counts from now on, whoever reads it. `mine`: the worker that

@@ -10,7 +10,6 @@ use futures::future::join_all;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
 
 use crate::clock::SplitClock;
 use crate::committer::{CommitEvent, Committer};
@@ -128,7 +127,8 @@ impl Job {
     pub async fn run(mut self) -> Result<Outcome, JobError> {
         let (store, root) = (self.store.clone(), self.root.clone());
         let log = JobLog::open(store, root, self.environment.clone(), self.settings.log.clone()).await?;
-        let begun = self.decide(&log)?;
+        let patience = self.settings.no_takeover.then_some(self.settings.checkpoint_interval * 3);
+        let begun = self.decide(&log, patience)?;
         let sender = self.begun.take();
         let running = self.start(log).await?;
         if let Some(sender) = sender {
@@ -137,14 +137,13 @@ impl Job {
         running.run().await
     }
 
-    fn decide(&self, log: &JobLog) -> Result<Begun, JobError> {
+    fn decide(&self, log: &JobLog, patience: Option<Duration>) -> Result<Begun, JobError> {
         let stateful = |n: &&crate::plan::OperatorNode| matches!(n.operator, Operator::Deduplicate(_));
         let shape = Shape {
             layout: Layout::in_memory(),
             operators: self.plan.operators.iter().filter(stateful).map(|n| n.id.clone()).collect(),
             sinks: self.plan.sinks.iter().map(|s| s.table.clone()).collect(),
         };
-        let patience = self.settings.no_takeover.then_some(self.settings.checkpoint_interval * 3);
         match decide(log.state(), &shape, self.environment.now() / 1_000_000, patience) {
             Decision::Fresh => Ok(Begun::New),
             Decision::Resume { entry } | Decision::CommitThenResume { entry } => Ok(Begun::Resumed { entry }),
@@ -155,11 +154,14 @@ impl Job {
     /// Claim, finish what the predecessor published, restore, open: in this order.
     async fn start(self, mut log: JobLog) -> Result<Running, JobError> {
         let names = Names::of(log.writer());
-        let starts = self.starts(log.state()).await?;
+        let mut starts = self.starts(log.state()).await?;
         let claim = self.claim(&log, starts.iter().map(|s| (s.group.clone(), s.start.clone())).collect());
         let log_id = claim.log_id.clone();
         self.environment.crash_point("before-claim");
         log.append(Kind::Claim(claim)).await?;
+        // Others may have gone on until the claim stood: what the log says now holds, not what it said before.
+        self.decide(&log, None)?;
+        starts.iter_mut().for_each(|start| start.take_from(log.state()));
         self.environment.crash_point("after-claim");
         let contexts = self.contexts(&log, &log_id, &names);
         join_all(self.plan.sinks.iter().zip(&contexts).map(|(node, context)| node.sink.open(context, false)))
@@ -179,7 +181,7 @@ impl Job {
                 publisher: requests.clone(),
             })
             .collect();
-        let (answers, published) = mpsc::unbounded_channel();
+        let (answers, mut published) = mpsc::unbounded_channel();
         let (shared, workers, worker_events) = self.restore(&log, contexts, &starts).await?;
         let mut publisher = Publisher {
             plan: self.plan.clone(),
@@ -197,21 +199,27 @@ impl Job {
         let state = publisher.log.state().cloned();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(publisher.run(inbox, answers));
-        self.finish_predecessor(&committers, state.as_ref()).await?;
+        tokio::select! {
+            biased;
+            Some(Published::Failed(error)) = published.recv() => return Err(error.into()),
+            finished = self.finish_predecessor(&committers, state.as_ref()) => finished?,
+        }
         flush(&requests).await;
         let (commit_answers, commit_events) = mpsc::unbounded_channel();
+        let (ending, ends) = watch::channel(false);
         let mut committing = vec![];
         for committer in committers {
             let (queue, entries) = mpsc::unbounded_channel();
-            committing.push(Some(queue));
-            tasks.spawn(committer.run(entries, commit_answers.clone()));
+            committing.push(queue);
+            tasks.spawn(committer.run(entries, ends.clone(), commit_answers.clone()));
         }
         let mut running = Running {
             epoch: 0,
             cut: None,
-            cut_begun: Instant::now(),
+            cut_begun: self.environment.elapsed(),
             cut_stall_reported: false,
             waiting_cuts: 0,
+            settled: false,
             uncommitted: BTreeMap::new(),
             live: BTreeSet::new(),
             split_count: 0,
@@ -225,6 +233,7 @@ impl Job {
             published,
             commit_events,
             committing,
+            ending,
             worker_events,
         };
         running.open_splits(starts).await?;
@@ -349,6 +358,15 @@ struct SplitStart {
     finished: bool,
 }
 
+impl SplitStart {
+    /// Begins where the log says that the split stands.
+    fn take_from(&mut self, state: Option<&LogState>) {
+        if let Some(group) = state.and_then(|s| s.groups.get(&self.group)) {
+            (self.start, self.clock, self.finished) = (group.start.clone(), group.clock, group.finished);
+        }
+    }
+}
+
 /// A job whose workers are running. One task owns it; everything else reaches it as a message.
 struct Running {
     job: Job,
@@ -356,15 +374,20 @@ struct Running {
     requests: mpsc::UnboundedSender<Request>,
     published: mpsc::UnboundedReceiver<Published>,
     commit_events: mpsc::UnboundedReceiver<CommitEvent>,
-    committing: Vec<Option<mpsc::UnboundedSender<Committable>>>,
+    committing: Vec<mpsc::UnboundedSender<Committable>>,
+    /// Tells the committers to wait for nothing.
+    ending: watch::Sender<bool>,
     worker_events: mpsc::UnboundedReceiver<WorkerEvent>,
     epoch: u64,
     /// The parts of the open cut that have come; `None` while no barrier is under way.
     cut: Option<Vec<WorkerCut>>,
-    cut_begun: Instant,
+    /// On the environment's steady clock.
+    cut_begun: Duration,
     cut_stall_reported: bool,
     /// Cuts that are complete and not published.
     waiting_cuts: usize,
+    /// Nothing had happened since the cut before the last one.
+    settled: bool,
     /// How many sinks each published entry still waits for.
     uncommitted: BTreeMap<u64, usize>,
     /// Splits that can still bring something.
@@ -387,27 +410,20 @@ impl Drop for Running {
 
 impl Running {
     async fn run(mut self) -> Result<Outcome, JobError> {
-        let mut barriers = tokio::time::interval(self.job.settings.checkpoint_interval);
-        barriers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        barriers.tick().await;
+        let environment = self.job.environment.clone();
         let discovery = self.shared.plan.sources.iter().filter_map(|s| s.source.discovery_interval()).min();
-        let mut discover = tokio::time::interval(discovery.unwrap_or(Duration::from_secs(3600)));
-        discover.tick().await;
+        let mut barriers = Rhythm::new(&*environment, self.job.settings.checkpoint_interval);
+        let mut discoveries = Rhythm::new(&*environment, discovery.unwrap_or(NEVER));
         loop {
             if self.live.is_empty() && discovery.is_none() {
                 self.finish().await?;
                 return Ok(Outcome::Completed);
             }
             tokio::select! {
-                _ = stopped(&mut self.job.stop) => {
-                    let within = self.job.settings.stop_within;
-                    let entry = self.entry;
-                    let finished = tokio::time::timeout(within, self.finish()).await;
-                    finished.map_err(|_| JobError::StopTooSlow(within, entry))??;
-                    return Ok(Outcome::Stopped);
-                }
-                _ = barriers.tick() => self.set_barrier(),
-                _ = discover.tick(), if discovery.is_some() => self.discover().await?,
+                biased;
+                _ = stopped(&mut self.job.stop) => return self.stop(&*environment).await,
+                () = barriers.beat(&*environment) => self.set_barrier(),
+                () = discoveries.beat(&*environment), if discovery.is_some() => self.discover().await?,
                 Some(event) = self.worker_events.recv() => self.on_worker(event)?,
                 Some(published) = self.published.recv() => self.on_published(published)?,
                 Some(event) = self.commit_events.recv() => self.on_commit(event)?,
@@ -415,23 +431,36 @@ impl Running {
         }
     }
 
-    /// The last cut, published and shown; then the job is released.
+    async fn stop(&mut self, environment: &dyn Environment) -> Result<Outcome, JobError> {
+        let (within, entry) = (self.job.settings.stop_within, self.entry);
+        tokio::select! {
+            biased;
+            finished = self.finish() => finished.map(|()| Outcome::Stopped),
+            () = environment.sleep(within) => Err(JobError::StopTooSlow(within, entry)),
+        }
+    }
+
+    /// Reads no more; then cuts, published and shown, until one finds that nothing happened since the one before: the
+    /// commit of the last rows may reject some, and the dead letter has to get them. Then the job is released.
     async fn finish(&mut self) -> Result<(), JobError> {
+        self.shared.inboxes.iter().for_each(|inbox| inbox.send(Letter::LastRead));
+        let _ = self.ending.send(true);
         while self.cut.is_some() {
             self.next_event().await?;
         }
-        self.begin_epoch();
-        while self.cut.is_some() || self.waiting_cuts > 0 {
-            self.next_event().await?;
-        }
-        // A closed queue tells a committer not to wait for more.
-        self.committing.iter_mut().for_each(|queue| *queue = None);
-        while !self.uncommitted.is_empty() {
-            self.next_event().await?;
+        loop {
+            self.begin_epoch();
+            while self.cut.is_some() || self.waiting_cuts > 0 || !self.uncommitted.is_empty() {
+                self.next_event().await?;
+            }
+            if self.settled {
+                break;
+            }
         }
         let (done, released) = oneshot::channel();
         let _ = self.requests.send(Request::Release(done));
         tokio::select! {
+            biased;
             _ = released => Ok(()),
             Some(Published::Failed(error)) = self.published.recv() => Err(error.into()),
         }
@@ -439,6 +468,7 @@ impl Running {
 
     async fn next_event(&mut self) -> Result<(), JobError> {
         tokio::select! {
+            biased;
             Some(event) = self.worker_events.recv() => self.on_worker(event),
             Some(published) = self.published.recv() => self.on_published(published),
             Some(event) = self.commit_events.recv() => self.on_commit(event),
@@ -465,15 +495,19 @@ impl Running {
     fn begin_epoch(&mut self) {
         self.epoch += 1;
         self.cut = Some(vec![]);
-        self.cut_begun = Instant::now();
+        self.cut_begun = self.job.environment.elapsed();
         self.cut_stall_reported = false;
         for inbox in &self.shared.inboxes {
             inbox.send(Letter::Barrier { epoch: self.epoch });
         }
     }
 
+    fn cut_age(&self) -> Duration {
+        self.job.environment.elapsed().saturating_sub(self.cut_begun)
+    }
+
     fn report_stall(&mut self) {
-        let age = self.cut_begun.elapsed();
+        let age = self.cut_age();
         if age >= self.job.settings.stall_report && !self.cut_stall_reported {
             self.cut_stall_reported = true;
             let (come, of) = (self.cut.as_ref().map_or(0, Vec::len), self.shared.inboxes.len());
@@ -502,7 +536,7 @@ impl Running {
             self.cut = Some(parts);
             return;
         }
-        let begun = self.job.environment.now() - self.cut_begun.elapsed().as_nanos() as i64;
+        let begun = self.job.environment.now() - self.cut_age().as_nanos() as i64;
         self.waiting_cuts += 1;
         self.job.metrics.checkpoints.waiting.set(self.waiting_cuts as u64);
         let _ = self.requests.send(Request::Cut { epoch: self.epoch, parts, begun });
@@ -513,6 +547,7 @@ impl Running {
             Published::Failed(error) => Err(error.into()),
             Published::Checkpoint { entry, state, .. } => {
                 self.waiting_cuts -= 1;
+                self.settled = entry.is_none();
                 self.job.metrics.checkpoints.waiting.set(self.waiting_cuts as u64);
                 if let Some(entry) = entry {
                     self.entry = entry;
@@ -527,7 +562,7 @@ impl Running {
     fn commit(&mut self, entry: u64, state: &LogState) {
         for (sink, node) in self.shared.plan.sinks.iter().enumerate() {
             let committable = state.to_commit(&node.table).into_iter().find(|c| c.entry == entry);
-            if let (Some(committable), Some(Some(queue))) = (committable, self.committing.get(sink)) {
+            if let (Some(committable), Some(queue)) = (committable, self.committing.get(sink)) {
                 let _ = queue.send(committable);
                 *self.uncommitted.entry(entry).or_default() += 1;
                 self.job.metrics.sink(&node.table).uncommitted.add(1);
@@ -646,6 +681,28 @@ impl Running {
         let bell = self.shared.inboxes[index].bell.clone();
         let step = Box::new(move || worker.step());
         self.job.environment.spawn_worker(format!("worker-{index}"), bell, step);
+    }
+}
+
+/// Longer than any job runs.
+const NEVER: Duration = Duration::from_secs(1 << 32);
+
+/// Beats that come a period apart; one that comes late delays those after it.
+struct Rhythm {
+    period: Duration,
+    next: Duration,
+}
+
+impl Rhythm {
+    fn new(environment: &dyn Environment, period: Duration) -> Self {
+        Rhythm { period, next: environment.elapsed() + period }
+    }
+
+    /// Waits for the next beat. Given up, it loses none.
+    async fn beat(&mut self, environment: &dyn Environment) {
+        environment.sleep(self.next.saturating_sub(environment.elapsed())).await;
+        let now = environment.elapsed();
+        self.next = if now > self.next + self.period { now } else { self.next } + self.period;
     }
 }
 

@@ -342,7 +342,7 @@ async fn put_until_there(store: &dyn ObjectStore, root: &Path, environment: &dyn
             Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => return,
             Err(error) => {
                 tracing::warn!(part = name, %error, "a state part was not written; trying again");
-                tokio::time::sleep(backoff(environment, tries)).await;
+                environment.sleep(backoff(environment, tries)).await;
                 tries += 1;
             }
         }

@@ -121,6 +121,8 @@ pub struct Worker {
     cut: Option<WorkerCut>,
     epoch_rows: usize,
     telling: Telling,
+    /// Until the job ends.
+    reading: bool,
     stopped: bool,
 }
 
@@ -173,6 +175,7 @@ impl Worker {
             cut: None,
             epoch_rows: 0,
             telling: Telling::default(),
+            reading: true,
             stopped: false,
             shared,
         }
@@ -261,6 +264,7 @@ impl Worker {
                 self.begin_cut(epoch);
                 self.cut_stage(0)?;
             }
+            Letter::LastRead => self.reading = false,
             Letter::Split(assigned) => self.assign(*assigned),
             Letter::Known { source, split, group, clock, mine } => self.know(source, split, &group, clock, mine),
             Letter::Stop => self.stopped = true,
@@ -281,7 +285,7 @@ impl Worker {
         let room = self.shared.inboxes.iter().all(|i| i.rows() < limits.exchange_rows);
         let buffered: usize = self.writers.values().map(|w| w.buffered()).sum();
         let epoch_open = self.epoch_rows < limits.epoch_rows && buffered < limits.epoch_bytes;
-        room && epoch_open && self.writers.values().all(|w| w.ready())
+        self.reading && room && epoch_open && self.writers.values().all(|w| w.ready())
     }
 
     /// Reads the next split that has something. Returns whether one had.

@@ -7,6 +7,7 @@
 pub mod entry;
 pub mod state;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub struct JobLog {
     settings: LogSettings,
     writer: String,
     attempts: u64,
+    /// The key groups that this process claimed.
+    claimed: BTreeSet<String>,
     state: Option<LogState>,
     /// When the tip was last read or written, on the clock that counts suspension.
     tip_seen: Duration,
@@ -74,8 +77,18 @@ impl JobLog {
     ) -> Result<Self, JobLogError> {
         let writer = environment.writer_id();
         let tip_seen = environment.elapsed();
-        let mut log =
-            JobLog { store, root, environment, settings, writer, attempts: 0, state: None, tip_seen, since_fold: 0 };
+        let mut log = JobLog {
+            store,
+            root,
+            environment,
+            settings,
+            writer,
+            attempts: 0,
+            claimed: BTreeSet::new(),
+            state: None,
+            tip_seen,
+            since_fold: 0,
+        };
         log.read_all().await?;
         if log.state.is_none() {
             log.probe().await?;
@@ -112,6 +125,9 @@ impl JobLog {
                 Race::Won => {
                     self.prove_not_folded(entry.number).await?;
                     self.take_in(&entry)?;
+                    if let Kind::Claim(claim) = &entry.kind {
+                        self.claimed.extend(claim.groups.keys().cloned());
+                    }
                     return Ok(entry.number);
                 }
                 Race::Lost(other) => self.take_in(&other)?,
@@ -175,9 +191,14 @@ impl JobLog {
     fn may_append(&self, entry: &Entry) -> Result<(), JobLogError> {
         let Some(state) = &self.state else { return Ok(()) };
         let groups: Vec<&String> = match &entry.kind {
-            Kind::Checkpoint(checkpoint) => checkpoint.groups.keys().collect(),
-            Kind::Release { groups } => groups.iter().collect(),
-            Kind::Claim(_) | Kind::Committed { .. } | Kind::Rejected(_) => vec![],
+            // With the exchange in memory, all key groups that a process claimed are one unit: whatever it publishes, it
+            // publishes for all of them, also when the entry names none because every split is finished.
+            // Its first claim needs nothing; a later one, for splits that it found, must not come from a process that was
+            // replaced meanwhile.
+            Kind::Claim(_) | Kind::Checkpoint(_) | Kind::Release { .. } | Kind::Rejected(_) => {
+                self.claimed.iter().collect()
+            }
+            Kind::Committed { .. } => vec![],
         };
         if state.owns_all(&self.writer, groups.iter().copied()) {
             return Ok(());
@@ -202,7 +223,7 @@ impl JobLog {
                 Ok(Some(other)) => return Ok(Race::Lost(Box::new(other))),
                 Ok(None) | Err(JobLogError::Store(_)) => {
                     tracing::warn!(entry = entry.number, %error, "the job log did not answer an append; asking again");
-                    tokio::time::sleep(backoff(&*self.environment, *tries)).await;
+                    self.environment.sleep(backoff(&*self.environment, *tries)).await;
                     *tries += 1;
                 }
                 Err(other) => return Err(other),
@@ -224,7 +245,7 @@ impl JobLog {
                 Ok(newest) => break newest,
                 Err(error) => {
                     tracing::warn!(%error, "the job log's snapshots cannot be listed; asking again");
-                    tokio::time::sleep(backoff(&*self.environment, tries)).await;
+                    self.environment.sleep(backoff(&*self.environment, tries)).await;
                     tries += 1;
                 }
             }

@@ -1,0 +1,92 @@
+//! The job: deduplication, then one table with every event, and one behind a filter and an expression that fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Operator as Op;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{binary, col, lit};
+use engine::connector::Origin;
+use engine::plan::*;
+use engine::sink::Sink;
+use engine::source::{Source, SourceColumn};
+
+pub const TABLES: [&str; 3] = ["first", "second", "dead-letter"];
+
+pub fn source_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Utf8, false),
+        Field::new("n", DataType::Int64, false),
+        Field::new(LOG_TIME_COLUMN, instant(), false),
+    ]))
+}
+
+/// Whether the table `second` has the event.
+pub fn passes(id: u64) -> bool {
+    id % 3 != 0
+}
+
+/// Whether the expression before the table `second` fails on the event.
+pub fn fails(id: u64) -> bool {
+    id % 10 == 7
+}
+
+pub fn plan(source: Arc<dyn Source>, sinks: [Arc<dyn Sink>; 3], scope: Scope, commit_interval: Duration) -> Plan {
+    let read = source_schema();
+    let columns = read.fields().iter().map(|field| {
+        let time = field.name() == LOG_TIME_COLUMN;
+        let origin = if time { Origin::Metadata("timestamp".into()) } else { Origin::Value };
+        SourceColumn { field: field.clone(), origin }
+    });
+    let node = SourceNode { table: "events".into(), source, columns: columns.collect(), now: true, watermark: None };
+    let schema = node.schema();
+    let exchange = (scope == Scope::Global).then(|| vec![0]);
+    let deduplicate = Deduplicate {
+        keys: vec![0],
+        time: 2,
+        clock: DedupClock::Log,
+        within: Duration::from_secs(3600),
+        late: LatePolicy::Keep,
+        scope,
+        memory: usize::MAX,
+    };
+    let quotients =
+        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false), Field::new("q", DataType::Int64, true)]));
+    let operators = vec![
+        OperatorNode {
+            id: "deduplicate events by id".into(),
+            inputs: vec![Edge { from: From::Source(0), exchange }],
+            operator: Operator::Deduplicate(deduplicate),
+            schema: schema.clone(),
+        },
+        OperatorNode {
+            id: "transform".into(),
+            inputs: vec![Edge::forward(From::Operator(0))],
+            operator: Operator::Transform(Transform { steps: steps(&schema, &quotients) }),
+            schema: quotients.clone(),
+        },
+    ];
+    let schemas = [schema, quotients, dead_letter_schema()];
+    let inputs = [vec![Edge::forward(From::Operator(0))], vec![Edge::forward(From::Operator(1))], vec![]];
+    let sinks = TABLES.iter().zip(sinks).zip(schemas).zip(inputs).map(|(((table, sink), schema), inputs)| SinkNode {
+        table: table.to_string(),
+        inputs,
+        sink,
+        schema,
+        commit_interval: if *table == "second" { commit_interval } else { Duration::ZERO },
+    });
+    Plan { name: "simulated".into(), sources: vec![node], operators, sinks: sinks.collect(), dead_letter: 2 }
+}
+
+/// `SELECT n, 100 / (n % 10 - 7) AS q WHERE n % 3 <> 0`.
+fn steps(input: &SchemaRef, output: &SchemaRef) -> Vec<Step> {
+    let n = || col("n", input).unwrap();
+    let number = |value: i64| lit(ScalarValue::Int64(Some(value)));
+    let calculate = |left: Arc<dyn PhysicalExpr>, op, right: i64| binary(left, op, number(right), input).unwrap();
+    let passes = calculate(calculate(n(), Op::Modulo, 3), Op::NotEq, 0);
+    let divisor = calculate(calculate(n(), Op::Modulo, 10), Op::Minus, 7);
+    let quotient = binary(number(100), Op::Divide, divisor, input).unwrap();
+    vec![Step::Filter(passes), Step::Project { expressions: vec![n(), quotient], schema: output.clone() }]
+}
