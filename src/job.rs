@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use connectors::{JsonLinesSink, registry};
+use connectors::{FilesSink, Location, SinkFormat, registry};
 use object_store::local::LocalFileSystem;
+use parking_lot::Mutex;
 use sql::{Diagnostic, Environment, Job, SourceFile, compile};
 
 /// The dead letter's default size: then the job stops rather than lose something unnoticed.
@@ -84,7 +85,7 @@ pub fn load_texts(
     variables: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Job, Vec<Diagnostic>> {
     let dead_letter = dead_letter(&state.join("dead-letter"));
-    let connectors = registry();
+    let connectors = registry(Arc::new(Mutex::new(std::io::stdout())));
     let environment = Environment {
         connectors: &connectors,
         variables,
@@ -103,13 +104,9 @@ fn default_name(files: &[PathBuf]) -> String {
 }
 
 /// JSON lines beside the job's state. The folder is made by the first file that is put there.
-fn dead_letter(folder: &Path) -> JsonLinesSink {
+fn dead_letter(folder: &Path) -> FilesSink {
     let full = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     let root = object_store::path::Path::from_absolute_path(&full).unwrap_or_default();
-    JsonLinesSink {
-        store: Arc::new(LocalFileSystem::new()),
-        root,
-        place: folder.display().to_string(),
-        limit: Some(DEAD_LETTER_BYTES),
-    }
+    let location = Location { store: Arc::new(LocalFileSystem::new()), root, place: folder.display().to_string() };
+    FilesSink { location, format: SinkFormat::JsonLines, limit: Some(DEAD_LETTER_BYTES) }
 }

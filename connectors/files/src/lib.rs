@@ -1,7 +1,27 @@
-//! Sinks that need no server: files of JSON lines, and nothing at all.
+//! Files as sources and sinks, and the sinks that need no server.
 
+mod adapt;
 mod blackhole;
-mod json_lines;
+mod compression;
+mod fetch;
+mod file;
+mod location;
+mod metadata;
+mod options;
+mod prefetch;
+mod row_reader;
+mod single_file;
+mod sink;
+mod source;
+mod staging;
+mod stdout;
+#[cfg(test)]
+mod tests;
+mod text_reader;
 
 pub use blackhole::{Blackhole, BlackholeConnector};
-pub use json_lines::{FilesystemConnector, JsonLinesSink};
+pub use location::Location;
+pub use options::FilesystemConnector;
+pub use single_file::SingleFileConnector;
+pub use sink::{FilesSink, SinkFormat};
+pub use stdout::{Output, StdoutConnector};

@@ -94,7 +94,7 @@ macro_rules! each_primitive {
 
 impl Column {
     pub fn new(field: &FieldRef, lenient: bool) -> Result<Column, String> {
-        let json = field.metadata().get("ARROW:extension:name").is_some_and(|n| n == "arrow.json");
+        let json = is_json(field);
         let values = match field.data_type() {
             DataType::Boolean => Values::Boolean(BooleanBuilder::new()),
             DataType::Int8 => Values::Int8(PrimitiveBuilder::new()),
@@ -302,6 +302,29 @@ impl Column {
         }
     }
 
+    /// Takes a value from a format that knows only text; `None` is NULL. What is nested is written as JSON.
+    pub fn push_field(&mut self, text: Option<&str>) -> Result<(), serde_json::Error> {
+        let is_text = matches!(self.values, Values::Text(_));
+        let Some(text) = text.filter(|t| is_text || !t.is_empty()) else { return self.visit_unit() };
+        match &mut self.values {
+            Values::Boolean(b) => match text {
+                _ if text.eq_ignore_ascii_case("true") => Ok(b.append_value(true)),
+                _ if text.eq_ignore_ascii_case("false") => Ok(b.append_value(false)),
+                _ => Err(self.wrong(format_args!("the text {:?}", shorten(text)))),
+            },
+            Values::Decimal(..) => self.push_decimal(text),
+            Values::Json(_) | Values::Struct { .. } | Values::List { .. } | Values::Map { .. } => {
+                let mut deserializer = serde_json::Deserializer::from_str(text);
+                let read = (&mut *self).deserialize(&mut deserializer).and_then(|()| deserializer.end());
+                read.map_err(|e| match e.to_string() {
+                    marked if marked.contains(MARK) => e,
+                    said => bad("not-json", format_args!("{}: {said}", self.field.name())),
+                })
+            }
+            _ => self.push_text(text),
+        }
+    }
+
     fn is_number(&self) -> bool {
         is_integer(&self.values) || matches!(self.values, Values::Float32(_) | Values::Float64(_))
     }
@@ -330,6 +353,11 @@ impl Column {
             None => Err(self.out_of_range(digits)),
         }
     }
+}
+
+/// Whether a column holds JSON text that is carried along as it is written.
+pub fn is_json(field: &Field) -> bool {
+    field.metadata().get("ARROW:extension:name").is_some_and(|n| n == "arrow.json")
 }
 
 fn is_integer(values: &Values) -> bool {

@@ -42,7 +42,7 @@ pub enum UnknownFields {
 /// Why a payload was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject {
-    /// For programs: `not-json`, `wrong-type`, `out-of-range`, `missing`, `bad-timestamp`, `future-event-time`, `unknown-field`.
+    /// For programs: `not-json`, `wrong-type`, `out-of-range`, `missing`, `bad-timestamp`, `future-event-time`, `unknown-field`, `not-csv`.
     pub code: &'static str,
     pub error: String,
 }
@@ -108,6 +108,18 @@ impl Decoder {
         let before = self.filled;
         match self.append(payload, log_time) {
             Ok(()) => Ok(self.filled - before),
+            Err(reject) => {
+                self.abandon(before);
+                Err(reject)
+            }
+        }
+    }
+
+    /// Takes a record from a format that knows only text, one text a column.
+    pub(crate) fn push_texts(&mut self, texts: &[Option<&str>], log_time: Option<i64>) -> Result<usize, Reject> {
+        let before = self.filled;
+        match self.append_texts(texts, log_time) {
+            Ok(()) => Ok(1),
             Err(reject) => {
                 self.abandon(before);
                 Err(reject)
@@ -191,17 +203,7 @@ impl Decoder {
         {
             return Err(Reject { code: "unknown-field", error: format!("no column takes the field {name}") });
         }
-        if let (Some(bound), Some(log_time)) = (&self.event_time, log_time)
-            && let Some(time) = record.columns[bound.column].last_instant()
-            && time.saturating_sub(log_time) > bound.max_ahead
-        {
-            let ahead = Duration::from_nanos((time - log_time) as u64);
-            let error = format!(
-                "{} lies {ahead:?} ahead of the log's own timestamp: a wrong clock must not move the watermark",
-                record.columns[bound.column].field.name()
-            );
-            return Err(Reject { code: "future-event-time", error });
-        }
+        check_event_time(self.event_time.as_ref(), record, log_time)?;
         // A lone record, the usual case, ends with its text: the end is looked for only where more follows.
         if deserializer.end().is_ok() {
             return Ok(text.len());
@@ -209,6 +211,15 @@ impl Decoder {
         let mut records = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
         records.next();
         Ok(records.byte_offset())
+    }
+
+    fn append_texts(&mut self, texts: &[Option<&str>], log_time: Option<i64>) -> Result<(), Reject> {
+        let Body::Json(record) = &mut self.body else { return Ok(()) };
+        for (column, text) in record.columns.iter_mut().zip(texts) {
+            column.push_field(*text).map_err(explain)?;
+        }
+        self.filled += 1;
+        check_event_time(self.event_time.as_ref(), record, log_time)
     }
 
     fn abandon(&mut self, before: usize) {
@@ -228,6 +239,21 @@ impl Decoder {
             Body::Text(_) | Body::Bytes(_) => self.filled,
         }
     }
+}
+
+fn check_event_time(bound: Option<&EventTime>, record: &Record, log_time: Option<i64>) -> Result<(), Reject> {
+    if let (Some(bound), Some(log_time)) = (bound, log_time)
+        && let Some(time) = record.columns[bound.column].last_instant()
+        && time.saturating_sub(log_time) > bound.max_ahead
+    {
+        let ahead = Duration::from_nanos((time - log_time) as u64);
+        let error = format!(
+            "{} lies {ahead:?} ahead of the log's own timestamp: a wrong clock must not move the watermark",
+            record.columns[bound.column].field.name()
+        );
+        return Err(Reject { code: "future-event-time", error });
+    }
+    Ok(())
 }
 
 fn utf8(payload: &[u8]) -> Result<&str, Reject> {

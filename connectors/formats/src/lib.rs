@@ -1,10 +1,14 @@
-//! Payloads into Arrow rows. Depends on Arrow and serde only, so that its benches and fuzzers build fast.
+//! Payloads into Arrow rows, and rows into lines. Depends on Arrow and serde only, so that its benches and fuzzers build fast.
 
 mod column;
+mod csv;
 mod decoder;
 mod infer;
 mod timestamp;
+mod write;
 
+pub use csv::{CsvDecoder, CsvOptions, CsvRecord};
 pub use decoder::{Decoder, Format, JsonOptions, Reject, UnknownFields};
 pub use infer::{InferredColumn, infer};
 pub use timestamp::parse_instant;
+pub use write::json_lines;

@@ -1,0 +1,207 @@
+//! The options of `connector = 'filesystem'` and `connector = 'single_file'`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::sink::Sink;
+use engine::source::Source;
+use formats::{CsvOptions, JsonOptions, UnknownFields};
+use regex::Regex;
+
+use crate::compression::Compression;
+use crate::location::Location;
+use crate::metadata;
+use crate::sink::{FilesSink, SinkFormat};
+use crate::source::FilesSource;
+
+/// Files in a folder, read or written.
+pub struct FilesystemConnector;
+
+/// A table that is read from files.
+#[derive(Clone)]
+pub struct FileTable {
+    pub name: String,
+    pub location: Location,
+    pub format: FileFormat,
+    /// `None`: what the name of each file says.
+    pub compression: Option<Compression>,
+    /// The fields of a record, in the order in which the table declares them.
+    pub declared: Vec<String>,
+    pub json: JsonOptions,
+    /// How often to look for new files; `None`: the files found at start are all there are.
+    pub monitor: Option<Duration>,
+    /// Files whose name, relative to the path, does not match are passed over.
+    pub pattern: Option<Regex>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum FileFormat {
+    Json,
+    Csv(CsvOptions),
+    Parquet,
+}
+
+impl FileTable {
+    pub fn compression_of(&self, name: &str) -> Compression {
+        self.compression.unwrap_or_else(|| Compression::of_name(name))
+    }
+}
+
+const FORMATS: OptionKind = OptionKind::OneOf(&[&["json"], &["csv"], &["parquet"]]);
+
+impl Connector for FilesystemConnector {
+    fn name(&self) -> &'static str {
+        "filesystem"
+    }
+
+    fn options(&self) -> Vec<OptionSpec> {
+        vec![
+            OptionSpec::new("path", OptionKind::Text, "a folder or a file: local, or a file://, abfss:// or az:// URL")
+                .required(),
+            OptionSpec::new("format", FORMATS, "json (one object a line), csv or parquet"),
+            OptionSpec::new(
+                "source.monitor-interval",
+                OptionKind::Duration,
+                "look for new files so often; else read once",
+            ),
+            OptionSpec::new("source.regex-pattern", OptionKind::Text, "read only files whose relative name matches"),
+            OptionSpec::new(
+                "compression",
+                OptionKind::OneOf(&[&["auto"], &["none"], &["gzip"], &["zstd"]]),
+                "of what is read; auto: by the extension .gz or .zst",
+            )
+            .aliases(&["compression_format"]),
+            OptionSpec::new("json.lenient", OptionKind::Boolean, "numbers may stand in quotes"),
+            OptionSpec::new(
+                "json.unknown",
+                OptionKind::OneOf(&[&["ignore"], &["warn"], &["dead-letter"]]),
+                "fields that no column takes",
+            ),
+            OptionSpec::new("csv.header", OptionKind::Boolean, "the first record names the fields; true unless said"),
+            OptionSpec::new(
+                "csv.field-delimiter",
+                OptionKind::Text,
+                "one character between fields; a comma unless said",
+            )
+            .aliases(&["csv.delimiter"]),
+            OptionSpec::new("csv.null-literal", OptionKind::Text, "a field with this text is NULL"),
+        ]
+    }
+
+    fn source(&self, table: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
+        Ok(Arc::new(FilesSource::new(read_table(table)?)))
+    }
+
+    fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
+        let mut problems = vec![];
+        for name in table.options.0.keys().filter(|n| !["path", "format", "connector", "type"].contains(&n.as_str())) {
+            if self.options().iter().any(|o| o.name == name) {
+                problems.push(Problem::option(name, format!("{name} is for reading; table {} is written", table.name)));
+            }
+        }
+        let format = match table.options.get("format") {
+            Some("csv") => {
+                problems
+                    .push(Problem::option("format", "'csv' can be read and not written; write 'json' or 'parquet'"));
+                SinkFormat::JsonLines
+            }
+            Some("parquet") => SinkFormat::Parquet,
+            _ => SinkFormat::JsonLines,
+        };
+        let location = Location::of(table.options.get("path").unwrap_or_default());
+        match location {
+            Ok(location) if problems.is_empty() => Ok(Arc::new(FilesSink { location, format, limit: None })),
+            Ok(_) => Err(problems),
+            Err(error) => {
+                problems.push(Problem::option("path", error));
+                Err(problems)
+            }
+        }
+    }
+}
+
+/// Turns checked options into a table to read.
+pub fn read_table(table: &TableSpec) -> Result<FileTable, Vec<Problem>> {
+    let options = &table.options;
+    let mut problems = vec![];
+    for column in &table.columns {
+        if let Origin::Metadata(name) = &column.origin
+            && let Err(problem) = metadata::check(name, &column.field)
+        {
+            problems.push(Problem::column(column.field.name(), problem));
+        }
+    }
+    let csv = csv(options).unwrap_or_else(|problem| {
+        problems.push(problem);
+        CsvOptions::default()
+    });
+    let pattern = options.get("source.regex-pattern").map(Regex::new).transpose().unwrap_or_else(|error| {
+        problems.push(Problem::option("source.regex-pattern", error.to_string()));
+        None
+    });
+    let format = match options.get("format") {
+        Some("csv") => FileFormat::Csv(csv),
+        Some("parquet") => FileFormat::Parquet,
+        _ => FileFormat::Json,
+    };
+    let of_format = |name: &str| match name.split_once('.') {
+        Some(("csv", _)) => matches!(format, FileFormat::Csv(_)),
+        Some(("json", _)) => format == FileFormat::Json,
+        _ => true,
+    };
+    for name in options.0.keys().filter(|name| !of_format(name)) {
+        let message = format!("{name} says nothing about the format '{}'", options.get("format").unwrap_or("json"));
+        problems.push(Problem::option(name, message));
+    }
+    let location = Location::of(options.get("path").unwrap_or_default());
+    match location {
+        Ok(location) if problems.is_empty() => Ok(FileTable {
+            name: table.name.clone(),
+            location,
+            format,
+            compression: match options.get("compression") {
+                Some("none") => Some(Compression::None),
+                Some("gzip") => Some(Compression::Gzip),
+                Some("zstd") => Some(Compression::Zstd),
+                _ => None,
+            },
+            declared: fields(table),
+            json: json(options),
+            monitor: options.duration("source.monitor-interval"),
+            pattern,
+        }),
+        Ok(_) => Err(problems),
+        Err(error) => {
+            problems.push(Problem::option("path", error));
+            Err(problems)
+        }
+    }
+}
+
+fn fields(table: &TableSpec) -> Vec<String> {
+    let own = table.columns.iter().filter(|c| c.origin == Origin::Value);
+    own.map(|c| c.field.name().clone()).collect()
+}
+
+fn csv(options: &Options) -> Result<CsvOptions, Problem> {
+    let delimiter = match options.get("csv.field-delimiter").unwrap_or(",") {
+        "\\t" => b'\t',
+        text if text.len() == 1 => text.as_bytes()[0],
+        text => {
+            let message = format!("expected one ASCII character or \\t, found '{text}'");
+            return Err(Problem::option("csv.field-delimiter", message));
+        }
+    };
+    let header = options.get("csv.header") != Some("false");
+    Ok(CsvOptions { delimiter, header, null: options.get("csv.null-literal").map(String::from) })
+}
+
+fn json(options: &Options) -> JsonOptions {
+    let unknown = match options.get("json.unknown") {
+        Some("warn") => UnknownFields::Warn,
+        Some("dead-letter") => UnknownFields::DeadLetter,
+        _ => UnknownFields::Ignore,
+    };
+    JsonOptions { lenient: options.flag("json.lenient"), unknown }
+}

@@ -1,0 +1,109 @@
+//! Rows into JSON lines.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, FieldRef};
+use arrow::error::ArrowError;
+use arrow::json::writer::LineDelimited;
+use arrow::json::{Encoder, EncoderFactory, EncoderOptions, WriterBuilder};
+
+/// Appends one object a row. What is NULL is left out; a `JSON` column is a value and not text in quotes; bytes are base64.
+pub fn json_lines(batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+    let builder = WriterBuilder::new().with_encoder_factory(Arc::new(AsRead));
+    let mut writer = builder.build::<_, LineDelimited>(out);
+    writer.write(batch)?;
+    writer.finish()
+}
+
+/// Writes what arrow writes otherwise than the decoder reads it.
+#[derive(Debug)]
+struct AsRead;
+
+impl EncoderFactory for AsRead {
+    fn make_default_encoder<'a>(
+        &self,
+        field: &'a FieldRef,
+        array: &'a dyn Array,
+        _: &'a EncoderOptions,
+    ) -> Result<Option<arrow::json::writer::NullableEncoder<'a>>, ArrowError> {
+        let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
+            DataType::Utf8 if crate::column::is_json(field) => Box::new(Raw(array.as_string::<i32>())),
+            DataType::Binary => Box::new(Base64(array.as_binary::<i32>())),
+            _ => return Ok(None),
+        };
+        Ok(Some(arrow::json::writer::NullableEncoder::new(encoder, array.nulls().cloned())))
+    }
+}
+
+struct Raw<'a>(&'a StringArray);
+
+impl Encoder for Raw<'_> {
+    fn encode(&mut self, index: usize, out: &mut Vec<u8>) {
+        // Within JSON, a line's end can only stand between tokens.
+        let text = self.0.value(index).bytes();
+        out.extend(text.map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }));
+    }
+}
+
+struct Base64<'a>(&'a BinaryArray);
+
+impl Encoder for Base64<'_> {
+    fn encode(&mut self, index: usize, out: &mut Vec<u8>) {
+        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        out.push(b'"');
+        for group in self.0.value(index).chunks(3) {
+            let bytes = [group[0], group.get(1).copied().unwrap_or(0), group.get(2).copied().unwrap_or(0)];
+            let bits = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]);
+            for digit in 0..4 {
+                let six = (bits >> (18 - 6 * digit)) & 63;
+                out.push(if digit <= group.len() { DIGITS[six as usize] } else { b'=' });
+            }
+        }
+        out.push(b'"');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::datatypes::{Field, Schema};
+
+    use super::*;
+    use crate::{Decoder, Format, JsonOptions};
+
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        let json = Field::new("raw", DataType::Utf8, true)
+            .with_metadata([("ARROW:extension:name".into(), "arrow.json".into())].into());
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("n", DataType::Int64, true),
+            json,
+            Field::new("bytes", DataType::Binary, true),
+        ]));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(vec![Some(1), None, Some(3), Some(4)])),
+            Arc::new(StringArray::from(vec![Some(r#"{"k": [1, "a b"]}"#), None, Some("7"), Some("[]")])),
+            Arc::new(BinaryArray::from(vec![Some(b"\x00\xff".as_slice()), Some(b""), None, Some(b"abcd")])),
+        ];
+        let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+        let mut lines = vec![];
+        json_lines(&batch, &mut lines).unwrap();
+        let text = String::from_utf8(lines.clone()).unwrap();
+        assert_eq!(text.lines().next().unwrap(), r#"{"n":1,"raw":{"k": [1, "a b"]},"bytes":"AP8="}"#);
+        let mut decoder = Decoder::new(schema, Format::Json, JsonOptions::default(), None).unwrap();
+        decoder.push(&lines, None).unwrap();
+        assert_eq!(decoder.finish().unwrap(), batch);
+    }
+
+    #[test]
+    fn a_json_value_that_was_written_over_several_lines_stays_on_one() {
+        let field = Field::new("raw", DataType::Utf8, true)
+            .with_metadata([("ARROW:extension:name".into(), "arrow.json".into())].into());
+        let column: ArrayRef = Arc::new(StringArray::from(vec!["{\n  \"a\": 1\r\n}"]));
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![column]).unwrap();
+        let mut lines = vec![];
+        json_lines(&batch, &mut lines).unwrap();
+        assert_eq!(String::from_utf8(lines).unwrap(), "{\"raw\":{   \"a\": 1  }}\n");
+    }
+}
