@@ -1,16 +1,24 @@
 //! librdkafka clients as the engine needs them, and what they say about themselves.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 
 use crate::options::KafkaTable;
+use crate::token::FreshToken;
+
+/// What is said again within this is counted and not said.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// A running job whose login is refused for this long, with no broker left that lets it in, ends.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// What a client reports from its own threads.
 #[derive(Clone, Default)]
@@ -21,48 +29,152 @@ struct Reported {
     /// By partition: the end offset that the broker last stated.
     ends: HashMap<i32, i64>,
     topic: String,
+    token: Option<FreshToken>,
+    /// The last thing that went wrong with a connection, in the client's words; `None` once a broker is up.
+    trouble: Option<Trouble>,
+    said: HashMap<String, Said>,
+}
+
+struct Trouble {
+    reason: String,
+    /// When logins began to be refused, if they are: that does not heal by waiting.
+    refused_since: Option<Instant>,
+}
+
+/// When something was last said, and how often it was not since.
+struct Said {
+    at: Instant,
+    kept_back: u64,
 }
 
 impl Reports {
-    pub fn of(topic: &str) -> Self {
-        let reports = Reports::default();
-        reports.0.lock().topic = topic.to_string();
-        reports
+    pub fn of(topic: &str, token: Option<FreshToken>) -> Self {
+        Reports(Arc::new(Mutex::new(Reported { topic: topic.to_string(), token, ..Reported::default() })))
     }
 
     pub fn end(&self, partition: i32) -> Option<i64> {
         self.0.lock().ends.get(&partition).copied()
     }
+
+    /// Why the client cannot reach its brokers, as far as it said.
+    pub fn trouble(&self) -> Option<String> {
+        self.0.lock().trouble.as_ref().map(|t| t.reason.clone())
+    }
+
+    /// Why brokers do not let the client in.
+    pub fn refusal(&self) -> Option<String> {
+        self.refused(Duration::ZERO)
+    }
+
+    /// The same, if a running job should no longer wait for it to heal.
+    pub fn lasting_refusal(&self) -> Option<String> {
+        self.refused(REFUSED_FOR)
+    }
+
+    fn refused(&self, at_least: Duration) -> Option<String> {
+        let reported = self.0.lock();
+        let trouble = reported.trouble.as_ref()?;
+        trouble.refused_since.is_some_and(|since| since.elapsed() >= at_least).then(|| trouble.reason.clone())
+    }
+
+    /// A broker answered: whatever was wrong is over.
+    pub fn answered(&self) {
+        self.0.lock().trouble = None;
+    }
+
+    /// How often a thing was kept back since it was last said, if it may be said now.
+    fn may_say(&self, what: &str) -> Option<u64> {
+        let mut reported = self.0.lock();
+        let now = Instant::now();
+        match reported.said.get_mut(what) {
+            Some(said) if now.duration_since(said.at) < SAY_AGAIN => {
+                said.kept_back += 1;
+                None
+            }
+            Some(said) => {
+                let kept_back = std::mem::take(&mut said.kept_back);
+                said.at = now;
+                Some(kept_back)
+            }
+            None => {
+                reported.said.insert(what.to_string(), Said { at: now, kept_back: 0 });
+                Some(0)
+            }
+        }
+    }
 }
 
 impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if (level as u8) <= RDKafkaLogLevel::Warning as u8 {
-            tracing::warn!(facility, "{message}");
-        } else {
+        // A failed connection comes as an error too, with its reason.
+        if (level as u8) > RDKafkaLogLevel::Warning as u8 || matches!(facility, "FAIL" | "ERROR") {
             tracing::debug!(facility, "{message}");
+        } else if let Some(kept_back) = self.may_say(facility) {
+            tracing::warn!(facility, kept_back, "{message}");
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         // The end of a partition comes here too; it is the reader's to use and nothing to tell.
-        if matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+        let KafkaError::Global(code) = error else { return };
+        if code == RDKafkaErrorCode::PartitionEOF {
             return;
         }
-        tracing::warn!(%error, reason, "kafka client; it tries again by itself");
+        // "All brokers are down" follows the failure that says why.
+        if code != RDKafkaErrorCode::AllBrokersDown {
+            let mut reported = self.0.lock();
+            let since = reported.trouble.as_ref().and_then(|t| t.refused_since);
+            let refused_since = if is_refusal(code) { since.or_else(|| Some(Instant::now())) } else { since };
+            if is_refusal(code) || since.is_none() {
+                reported.trouble = Some(Trouble { reason: without_times(reason), refused_since });
+            }
+        }
+        if let Some(kept_back) = self.may_say(&code.to_string()) {
+            tracing::warn!(%code, reason, kept_back, "kafka client; it tries again by itself");
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
         let mut reported = self.0.lock();
+        if statistics.brokers.values().any(|broker| broker.state == "UP") {
+            reported.trouble = None;
+        }
         if let Some(topic) = statistics.topics.get(&reported.topic) {
             let ends: Vec<_> =
                 topic.partitions.iter().map(|(p, s)| (*p, s.hi_offset)).filter(|(_, o)| *o >= 0).collect();
             reported.ends.extend(ends);
         }
     }
+
+    /// Hands out the token that is kept fresh elsewhere: whoever serves the callbacks does not wait for HTTP.
+    fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let kept = self.0.lock().token.clone();
+        let token = kept.ok_or("this table says nothing about where its token comes from")?.current()?;
+        let lifetime_ms = token.expires.duration_since(UNIX_EPOCH)?.as_millis() as i64;
+        Ok(OAuthToken { token: token.value, principal_name: "millrace".into(), lifetime_ms })
+    }
 }
 
 impl ConsumerContext for Reports {}
+
+/// Whether a broker, or the token service, said no: waiting does not help.
+fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::UnsupportedSASLMechanism
+            | RDKafkaErrorCode::SSL
+    )
+}
+
+/// librdkafka ends its reasons with `(after 3ms in state CONNECT, 5 identical error(s) suppressed)`.
+fn without_times(reason: &str) -> String {
+    let end = reason.find(" (after ").unwrap_or(reason.len());
+    reason[..end].to_string()
+}
 
 /// A consumer's configuration. Positions are the engine's: nothing is stored, reset or committed by the client.
 pub fn consumer(table: &KafkaTable, partitions: usize) -> ClientConfig {
@@ -89,4 +201,61 @@ pub fn consumer(table: &KafkaTable, partitions: usize) -> ClientConfig {
         // The broker's own statement that a reader stands at the end.
         .set("enable.partition.eof", "true");
     config
+}
+
+/// What librdkafka says of a configuration, without the values: any of them may be a secret.
+pub fn configuration_error(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, description, _, value) if !value.is_empty() => description.replace(value, "…"),
+        KafkaError::ClientConfig(_, description, ..) => description.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(reports: &Reports, code: RDKafkaErrorCode, reason: &str) {
+        reports.error(KafkaError::Global(code), reason);
+    }
+
+    #[test]
+    fn a_refused_login_is_remembered_until_a_broker_answers() {
+        let reports = Reports::of("events", None);
+        says(
+            &reports,
+            RDKafkaErrorCode::BrokerTransportFailure,
+            "localhost:1: Connect failed (after 0ms in state CONNECT)",
+        );
+        assert_eq!(reports.trouble().as_deref(), Some("localhost:1: Connect failed"));
+        assert_eq!(reports.refusal(), None);
+        says(&reports, RDKafkaErrorCode::Authentication, "localhost:1: Invalid username or password");
+        says(&reports, RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+        says(&reports, RDKafkaErrorCode::BrokerTransportFailure, "localhost:1: Disconnected");
+        assert_eq!(reports.refusal().as_deref(), Some("localhost:1: Invalid username or password"));
+        assert_eq!(reports.lasting_refusal(), None);
+        reports.answered();
+        assert_eq!((reports.trouble(), reports.refusal()), (None, None));
+    }
+
+    #[test]
+    fn the_same_thing_is_said_once_in_a_while() {
+        let reports = Reports::of("events", None);
+        assert_eq!(reports.may_say("FETCH"), Some(0));
+        assert_eq!(reports.may_say("FETCH"), None);
+        assert_eq!(reports.may_say("SSL"), Some(0));
+    }
+
+    #[test]
+    fn a_wrong_property_is_named_and_its_value_is_not() {
+        for (name, value) in
+            [("sasl.pasword", "topsecret"), ("sasl.mechanism\n", "topsecret"), ("socket.timeout.ms", "topsecret")]
+        {
+            let mut config = ClientConfig::new();
+            config.set(name, value);
+            let error = configuration_error(&config.create_native_config().err().unwrap());
+            assert!(!error.contains("topsecret") && error.contains(name.trim()), "{error}");
+        }
+    }
 }

@@ -3,11 +3,13 @@
 mod client;
 mod embedded;
 mod eventhubs;
+mod identity;
 mod metadata;
 mod options;
 mod producer;
 mod reader;
 mod source;
+mod token;
 mod topics;
 
 pub use embedded::EmbeddedBroker;

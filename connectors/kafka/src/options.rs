@@ -6,8 +6,12 @@ use std::time::Duration;
 use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
 use engine::source::Source;
 use formats::{Format, JsonOptions, UnknownFields};
+use rdkafka::error::KafkaError;
 
+use crate::client::{configuration_error, consumer};
+use crate::identity::{Identity, Proof};
 use crate::source::KafkaSource;
+use crate::token::Bearer;
 
 /// `connector = 'kafka'`.
 pub struct KafkaConnector;
@@ -38,8 +42,44 @@ pub struct KafkaTable {
     pub json: JsonOptions,
     /// For librdkafka, unchanged. May hold secrets: never shown.
     pub properties: Vec<(String, String)>,
+    /// Where OAuth tokens come from, if the login needs them.
+    pub bearer: Option<Bearer>,
+    pub login: Login,
+}
+
+/// How the table's client is let in: for what a person is told to check when it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    Properties,
+    ConnectionString,
+    EntraId,
+}
+
+impl Login {
     /// Header values are AMQP-encoded, as Event Hubs delivers those of AMQP senders.
-    pub amqp_headers: bool,
+    pub fn is_event_hubs(self) -> bool {
+        self != Login::Properties
+    }
+
+    /// What to do about a refusal.
+    pub fn remedy(self, refusal: &str) -> &'static str {
+        match self {
+            _ if refusal.to_ascii_lowercase().contains("certificate") || refusal.contains("SSL") => {
+                "Check properties.ssl.ca.location (the authority that signed the broker's certificate), that the \
+                 address is a name in that certificate, and, if the broker asks for one, the client's certificate"
+            }
+            Login::Properties => {
+                "Check properties.security.protocol, properties.sasl.mechanism, properties.sasl.username and \
+                 properties.sasl.password"
+            }
+            Login::ConnectionString => {
+                "Check connection_string: was its key renewed, and has its policy the right to listen?"
+            }
+            Login::EntraId => {
+                "Give the identity the role 'Azure Event Hubs Data Receiver' on the namespace or the event hub"
+            }
+        }
+    }
 }
 
 impl Connector for KafkaConnector {
@@ -59,7 +99,7 @@ impl Connector for KafkaConnector {
 
     fn source(&self, table: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
         let servers = table.options.get("bootstrap_servers").unwrap_or_default().to_string();
-        let kafka = read_table(table, vec![("bootstrap.servers".into(), servers)], false)?;
+        let kafka = read_table(table, vec![("bootstrap.servers".into(), servers)], Login::Properties)?;
         Ok(Arc::new(KafkaSource::new(kafka)))
     }
 }
@@ -111,7 +151,7 @@ pub fn common_options() -> Vec<OptionSpec> {
 pub fn read_table(
     table: &TableSpec,
     mut properties: Vec<(String, String)>,
-    amqp_headers: bool,
+    login: Login,
 ) -> Result<KafkaTable, Vec<Problem>> {
     let options = &table.options;
     let mut problems = vec![];
@@ -139,10 +179,14 @@ pub fn read_table(
     if start == StartAt::Committed && options.get("source.group_id").is_none() {
         problems.push(Problem::option("source.offset", "'committed' needs source.group_id"));
     }
+    let bearer = oidc(&mut properties).unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(KafkaTable {
+    let kafka = KafkaTable {
         name: table.name.clone(),
         topic: options.get("topic").unwrap_or_default().to_string(),
         start,
@@ -153,8 +197,44 @@ pub fn read_table(
         format: format(options),
         json: json(options),
         properties,
-        amqp_headers,
-    })
+        bearer,
+        login,
+    };
+    match consumer(&kafka, 1).create_native_config() {
+        Ok(_) => Ok(kafka),
+        Err(error) => Err(vec![wrong_property(&error)]),
+    }
+}
+
+fn wrong_property(error: &KafkaError) -> Problem {
+    let message = configuration_error(error);
+    match error {
+        KafkaError::ClientConfig(_, _, name, _) => Problem::option(format!("properties.{name}"), message),
+        _ => Problem::of(message),
+    }
+}
+
+/// librdkafka would ask an OIDC provider through libcurl, which is not built in: the client credentials are taken
+/// out, and the tokens come from here.
+fn oidc(properties: &mut Vec<(String, String)>) -> Result<Option<Bearer>, Problem> {
+    const METHOD: &str = "sasl.oauthbearer.method";
+    if !properties.iter().any(|(name, value)| name == METHOD && value.eq_ignore_ascii_case("oidc")) {
+        return Ok(None);
+    }
+    let mut take = |name: &str| {
+        let at = properties.iter().rposition(|(n, _)| n == name)?;
+        Some(properties.remove(at).1)
+    };
+    take(METHOD);
+    let scope = take("sasl.oauthbearer.scope").unwrap_or_default();
+    let mut needed = |name: &str| {
+        let name = format!("sasl.oauthbearer.{name}");
+        let missing = || Problem::option(format!("properties.{METHOD}"), format!("'oidc' needs properties.{name}"));
+        take(&name).ok_or_else(missing)
+    };
+    let (endpoint, client) = (needed("token.endpoint.url")?, needed("client.id")?);
+    let proof = Proof::Secret(needed("client.secret")?);
+    Ok(Some(Bearer { identity: Identity::Application { endpoint, client, proof }, scope }))
 }
 
 fn format(options: &Options) -> Format {

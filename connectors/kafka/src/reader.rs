@@ -18,13 +18,14 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use crate::client::Reports;
 use crate::metadata::MetadataColumn;
-use crate::options::KafkaTable;
+use crate::options::{KafkaTable, Login};
 use crate::source::Client;
 
 pub struct KafkaReader {
     queue: PartitionQueue<Reports>,
     reports: Reports,
     place: String,
+    login: Login,
     partition: i32,
     decoder: Decoder,
     metadata: Vec<MetadataColumn>,
@@ -64,7 +65,7 @@ impl KafkaReader {
                 }
                 Origin::Metadata(name) => {
                     layout.push(From::Metadata(metadata.len()));
-                    metadata.push(MetadataColumn::new(name, &column.field, table.amqp_headers)?);
+                    metadata.push(MetadataColumn::new(name, &column.field, table.login.is_event_hubs())?);
                 }
             }
         }
@@ -82,6 +83,7 @@ impl KafkaReader {
             queue,
             reports,
             place: format!("table {}, topic {}, partition {partition}", table.name, table.topic),
+            login: table.login,
             partition,
             decoder,
             metadata,
@@ -128,6 +130,17 @@ impl KafkaReader {
         })
     }
 
+    /// A login that brokers refuse, and go on refusing, does not heal by waiting.
+    fn check_login(&self) -> Result<(), SourceError> {
+        match self.reports.lasting_refusal() {
+            None => Ok(()),
+            Some(refusal) => {
+                let what = format!("the broker no longer lets us in: {refusal}. {}", self.login.remedy(&refusal));
+                Err(SourceError::failed(&self.place, what))
+            }
+        }
+    }
+
     /// Errors that heal are librdkafka's own business; the others end the job, by name.
     fn judge(&self, error: KafkaError) -> Result<(), SourceError> {
         let code = error.rdkafka_error_code();
@@ -172,6 +185,7 @@ struct Taken {
 
 impl SplitReader for KafkaReader {
     fn read(&mut self, limit: ReadLimit) -> Result<Read, SourceError> {
+        self.check_login()?;
         let (mut rejected, mut taken) = (VecDeque::new(), Taken::default());
         while !self.finished {
             if taken.records >= limit.records || taken.bytes >= limit.bytes {

@@ -2,23 +2,28 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use engine::source::{Position, ReadRequest, Source, SourceError, SplitReader, Start, Wake};
 use parking_lot::Mutex;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
+use tokio::sync::OnceCell;
 
-use crate::client::{Reports, consumer};
-use crate::options::{KafkaTable, StartAt};
+use crate::client::{Reports, configuration_error, consumer};
+use crate::options::{KafkaTable, Login, StartAt};
 use crate::reader::KafkaReader;
 
-/// How long a question to the broker may take.
+/// How long a question to the broker may take, tries and pauses included.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long the first try may take; each further one twice as long. A refused login ends the tries.
+const FIRST_TRY: Duration = Duration::from_secs(1);
+/// The pause after a try that failed at once.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Group offsets are a courtesy to lag tools: not more often than this.
 const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -26,18 +31,30 @@ pub type Client = BaseConsumer<Reports>;
 
 pub struct KafkaSource {
     table: KafkaTable,
-    client: Mutex<Option<Arc<Client>>>,
+    connection: OnceCell<Connection>,
+    last_group_commit: Mutex<Option<Instant>>,
+}
+
+/// The table's one client, and a thread that serves its callbacks: messages come by partition queues.
+#[derive(Clone)]
+struct Connection {
+    client: Arc<Client>,
     reports: Reports,
-    last_group_commit: Mutex<Option<std::time::Instant>>,
-    /// Ends the thread that serves the client's callbacks.
-    closed: Arc<AtomicBool>,
+    _serving: Arc<Serving>,
+}
+
+/// Ends the thread when the source is gone.
+struct Serving(Arc<AtomicBool>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl KafkaSource {
     pub fn new(table: KafkaTable) -> Self {
-        let reports = Reports::of(&table.topic);
-        let closed = Arc::new(AtomicBool::new(false));
-        KafkaSource { table, client: Mutex::new(None), reports, last_group_commit: Mutex::new(None), closed }
+        KafkaSource { table, connection: OnceCell::new(), last_group_commit: Mutex::new(None) }
     }
 
     fn place(&self) -> String {
@@ -48,41 +65,50 @@ impl KafkaSource {
         SourceError::failed(self.place(), what)
     }
 
-    /// The table's one client. A thread of its own serves its callbacks: messages come by partition queues.
-    fn client(&self) -> Result<Arc<Client>, SourceError> {
-        let mut slot = self.client.lock();
-        if let Some(client) = &*slot {
-            return Ok(client.clone());
-        }
+    async fn connection(&self) -> Result<&Connection, SourceError> {
+        self.connection.get_or_try_init(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Connection, SourceError> {
+        let token = match &self.table.bearer {
+            Some(bearer) => Some(bearer.token().await.map_err(|e| self.failed(e))?),
+            None => None,
+        };
+        let reports = Reports::of(&self.table.topic, token);
         let config = consumer(&self.table, 16);
-        let client: Client = config.create_with_context(self.reports.clone()).map_err(|e| self.failed(e))?;
+        let client: Client =
+            config.create_with_context(reports.clone()).map_err(|e| self.failed(configuration_error(&e)))?;
         let client = Arc::new(client);
-        *slot = Some(client.clone());
-        let (serving, closed) = (Arc::downgrade(&client), self.closed.clone());
+        let closed = Arc::new(AtomicBool::new(false));
+        let (serving, ends) = (Arc::downgrade(&client), closed.clone());
         let serve = move || {
-            while !closed.load(Ordering::Relaxed) {
+            while !ends.load(Ordering::Relaxed) {
                 let Some(client) = serving.upgrade() else { return };
                 // What comes here belongs to no partition that is read: errors of the client, told by its callback.
                 let _ = client.poll(Duration::from_millis(100));
             }
         };
         std::thread::Builder::new().name("kafka-callbacks".into()).spawn(serve).map_err(|e| self.failed(e))?;
-        Ok(client)
+        Ok(Connection { client, reports, _serving: Arc::new(Serving(closed)) })
     }
 
-    /// Asks the broker on a thread that may wait.
+    /// Asks the broker, on a thread that may wait. `question` is given how long it may take, and is asked again while
+    /// there is no answer: until one comes, the login is refused, or [`ANSWER`] is over.
     async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
+        question: impl Fn(&Client, Duration) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, SourceError> {
-        let client = self.client()?;
-        let answer = tokio::task::spawn_blocking(move || question(&client)).await;
-        answer.map_err(|e| self.failed(e))?.map_err(|e| self.failed(explain(&e)))
+        let Connection { client, reports, .. } = self.connection().await?.clone();
+        let login = self.table.login;
+        let answer = tokio::task::spawn_blocking(move || {
+            insist(&reports, |within| question(&client, within)).map_err(|error| explain(&error, &reports, login))
+        });
+        answer.await.map_err(|e| self.failed(e))?.map_err(|e| self.failed(e))
     }
 
     async fn range(&self, partition: i32) -> Result<(i64, i64), SourceError> {
         let topic = self.table.topic.clone();
-        self.ask(move |client| client.fetch_watermarks(&topic, partition, ANSWER)).await
+        self.ask(move |client, within| client.fetch_watermarks(&topic, partition, within)).await
     }
 
     fn partition(&self, split: &str) -> Result<i32, SourceError> {
@@ -104,13 +130,13 @@ impl KafkaSource {
 
     async fn committed(&self, partition: i32) -> Result<Option<i64>, SourceError> {
         let list = self.list(partition, Offset::Invalid)?;
-        let answer = self.ask(move |client| client.committed_offsets(list, ANSWER)).await?;
+        let answer = self.ask(move |client, within| client.committed_offsets(list.clone(), within)).await?;
         Ok(only_offset(&answer))
     }
 
     async fn offset_at(&self, partition: i32, millis: i64) -> Result<Option<i64>, SourceError> {
         let list = self.list(partition, Offset::Offset(millis))?;
-        let answer = self.ask(move |client| client.offsets_for_times(list, ANSWER)).await?;
+        let answer = self.ask(move |client, within| client.offsets_for_times(list.clone(), within)).await?;
         Ok(only_offset(&answer))
     }
 
@@ -127,11 +153,12 @@ impl KafkaSource {
     /// The broker's timestamp of one record, in milliseconds.
     async fn time_of(&self, partition: i32, offset: i64) -> Result<Option<i64>, SourceError> {
         let (table, list) = (self.table.clone(), self.list(partition, Offset::Offset(offset))?);
+        let reports = self.connection().await?.reports.clone();
         let probe = move || -> Result<Option<i64>, KafkaError> {
-            let client: BaseConsumer = consumer(&table, 1).create()?;
+            let client: Client = consumer(&table, 1).create_with_context(reports)?;
             client.assign(&list)?;
-            let deadline = std::time::Instant::now() + ANSWER;
-            while std::time::Instant::now() < deadline {
+            let deadline = Instant::now() + ANSWER;
+            while Instant::now() < deadline {
                 match client.poll(Duration::from_millis(200)) {
                     Some(Ok(message)) => {
                         return Ok((message.offset() == offset).then(|| message.timestamp().to_millis()).flatten());
@@ -147,12 +174,6 @@ impl KafkaSource {
     }
 }
 
-impl Drop for KafkaSource {
-    fn drop(&mut self) {
-        self.closed.store(true, Ordering::Relaxed);
-    }
-}
-
 #[async_trait]
 impl Source for KafkaSource {
     fn describe(&self) -> String {
@@ -162,7 +183,7 @@ impl Source for KafkaSource {
 
     async fn splits(&self) -> Result<Vec<String>, SourceError> {
         let topic = self.table.topic.clone();
-        let metadata = self.ask(move |client| client.fetch_metadata(Some(&topic), ANSWER)).await?;
+        let metadata = self.ask(move |client, within| client.fetch_metadata(Some(&topic), within)).await?;
         let found = metadata.topics().iter().find(|t| t.name() == self.table.topic);
         let partitions = found.map_or(&[][..], |t| t.partitions());
         if partitions.is_empty() {
@@ -233,12 +254,11 @@ impl Source for KafkaSource {
         wake: Wake,
     ) -> Result<Box<dyn SplitReader>, SourceError> {
         let partition = self.partition(split)?;
-        let client = self.client()?;
-        let reader =
-            KafkaReader::new(client.clone(), &self.table, self.reports.clone(), partition, start, request, wake)
-                .map_err(|e| self.failed(e))?;
+        let Connection { client, reports, .. } = self.connection().await?;
+        let reader = KafkaReader::new(client.clone(), &self.table, reports.clone(), partition, start, request, wake)
+            .map_err(|e| self.failed(e))?;
         let list = self.list(partition, Offset::Offset(start.from.offset))?;
-        self.ask(move |client| client.incremental_assign(&list)).await?;
+        self.ask(move |client, _| client.incremental_assign(&list)).await?;
         Ok(Box::new(reader))
     }
 
@@ -251,7 +271,7 @@ impl Source for KafkaSource {
             if last.is_some_and(|at| at.elapsed() < GROUP_COMMIT_INTERVAL) {
                 return;
             }
-            *last = Some(std::time::Instant::now());
+            *last = Some(Instant::now());
         }
         let mut list = TopicPartitionList::new();
         for (split, position) in positions {
@@ -259,7 +279,7 @@ impl Source for KafkaSource {
                 let _ = list.add_partition_offset(&self.table.topic, partition, Offset::Offset(position.offset));
             }
         }
-        if let Ok(client) = self.client()
+        if let Some(Connection { client, .. }) = self.connection.get()
             && let Err(error) = client.commit(&list, rdkafka::consumer::CommitMode::Async)
         {
             tracing::debug!(%error, "the group's offsets were not committed; only lag tools notice");
@@ -274,15 +294,67 @@ fn only_offset(list: &TopicPartitionList) -> Option<i64> {
     })
 }
 
-/// Adds what to look at to errors that say little.
-fn explain(error: &KafkaError) -> String {
-    let text = error.to_string();
-    match error.rdkafka_error_code() {
-        Some(
-            rdkafka::types::RDKafkaErrorCode::BrokerTransportFailure | rdkafka::types::RDKafkaErrorCode::AllBrokersDown,
-        ) => {
-            format!("{text}; check the address, and that security.protocol fits the listener")
+/// Asks with growing patience.
+fn insist<T>(reports: &Reports, question: impl Fn(Duration) -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    let begun = Instant::now();
+    let mut patience = FIRST_TRY;
+    loop {
+        let asked = Instant::now();
+        match question(patience) {
+            Ok(answer) => {
+                reports.answered();
+                return Ok(answer);
+            }
+            Err(error) => {
+                let left = ANSWER.saturating_sub(begun.elapsed());
+                if left.is_zero() || reports.refusal().is_some() || !may_heal(&error) {
+                    return Err(error);
+                }
+                if asked.elapsed() < PAUSE {
+                    std::thread::sleep(PAUSE);
+                }
+                patience = (patience * 2).min(left);
+            }
         }
-        _ => text,
+    }
+}
+
+fn may_heal(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::*;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            BrokerTransportFailure
+                | AllBrokersDown
+                | OperationTimedOut
+                | RequestTimedOut
+                | MessageTimedOut
+                | Resolve
+                | Authentication
+                | SSL
+                | NetworkException
+                | BrokerNotAvailable
+                | LeaderNotAvailable
+                | NotLeaderForPartition
+                | CoordinatorNotAvailable
+                | CoordinatorLoadInProgress
+                | NotCoordinator
+                | WaitingForCoordinator
+                | UnknownLeaderEpoch
+                | FencedLeaderEpoch
+        )
+    )
+}
+
+/// What the client said about its brokers, and what to look at.
+fn explain(error: &KafkaError, reports: &Reports, login: Login) -> String {
+    if let Some(refusal) = reports.refusal() {
+        return format!("the broker does not let us in: {refusal}. {}", login.remedy(&refusal));
+    }
+    match reports.trouble() {
+        Some(trouble) => format!(
+            "{error}: {trouble}. Check the address, that the broker runs, and that security.protocol fits its listener"
+        ),
+        None => error.to_string(),
     }
 }
