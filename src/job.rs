@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use connectors::{FilesSink, Location, SinkFormat, registry};
+use engine::sink::Sink;
 use object_store::local::LocalFileSystem;
 use parking_lot::Mutex;
 use sql::{Diagnostic, Environment, Job, SourceFile, compile};
@@ -24,25 +25,22 @@ pub struct Files {
 }
 
 impl Files {
-    pub fn check(&self) -> ExitCode {
-        match load(&self.files, Path::new("./state"), &environment_variable) {
-            Ok(job) => {
-                let (sources, sinks) = (job.plan.sources.len(), job.plan.sinks.len() - 1);
-                eprintln!("ok: {sources} source(s), {sinks} sink(s)");
-                ExitCode::SUCCESS
-            }
-            Err(problems) => report(&problems),
-        }
-    }
-
     pub fn explain(&self) -> ExitCode {
         match load(&self.files, Path::new("./state"), &environment_variable) {
             Ok(job) => {
+                warn(&job);
                 print!("{}", sql::explain(&job));
                 ExitCode::SUCCESS
             }
             Err(problems) => report(&problems),
         }
+    }
+}
+
+/// Shows what is not wrong, but hardly meant.
+pub fn warn(job: &Job) {
+    for warning in &job.warnings {
+        eprintln!("{warning}\n");
     }
 }
 
@@ -64,18 +62,36 @@ pub fn load(
     state: &Path,
     variables: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Job, Vec<Diagnostic>> {
-    let mut texts = vec![];
-    for path in files {
-        let text =
-            std::fs::read_to_string(path).map_err(|e| vec![Diagnostic::general(format!("{}: {e}", path.display()))])?;
-        texts.push(SourceFile { name: path.display().to_string(), text });
-    }
-    let mut job = load_texts(&texts, state, variables)?;
+    let mut job = load_texts(&read(files)?, state, variables)?;
     job.plan.name = match &job.settings.name {
         Some(name) => name.clone(),
         None => default_name(files),
     };
     Ok(job)
+}
+
+/// Reads and checks job files whose rows, good and bad, all go to `sink`.
+pub fn load_for_sample(
+    files: &[PathBuf],
+    variables: &dyn Fn(&str) -> Option<String>,
+    sink: Arc<dyn Sink>,
+) -> Result<Job, Vec<Diagnostic>> {
+    let connectors = registry(Arc::new(Mutex::new(std::io::stdout())));
+    let default_dead_letter = sink.clone();
+    let environment =
+        Environment { connectors: &connectors, variables, default_dead_letter, instead_of_sinks: Some(sink) };
+    compile(&read(files)?, &environment)
+}
+
+fn read(files: &[PathBuf]) -> Result<Vec<SourceFile>, Vec<Diagnostic>> {
+    let (mut texts, mut problems) = (vec![], vec![]);
+    for path in files {
+        match std::fs::read_to_string(path) {
+            Ok(text) => texts.push(SourceFile { name: path.display().to_string(), text }),
+            Err(error) => problems.push(Diagnostic::general(format!("{}: {error}", path.display()))),
+        }
+    }
+    if problems.is_empty() { Ok(texts) } else { Err(problems) }
 }
 
 /// Checks job files that are in memory.

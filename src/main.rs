@@ -1,16 +1,20 @@
 //! The one binary. Only this folder prints: stdout is data, stderr is everything else.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod check;
 mod crash;
 mod demo;
 mod feed;
+mod infer;
 mod job;
 mod log;
 mod progress;
 mod prometheus;
 mod run;
+mod sample;
 mod serve;
 mod show;
+mod state;
 
 use std::process::ExitCode;
 
@@ -38,9 +42,24 @@ enum Command {
     )]
     Run(run::Run),
     /// Check job files; reads and writes nothing
-    Check(job::Files),
+    #[command(
+        after_help = "Examples:\n  millrace check job.sql\n  millrace check --connect job.sql      also tries each source and sink, and changes nothing\n\nExit codes: 0 all is well, 1 a source or sink failed, 2 the job files are wrong"
+    )]
+    Check(check::Check),
     /// Show the plan of job files: what is read, kept and promised
     Explain(job::Files),
+    /// Show the first rows that a job would write; writes nothing
+    #[command(
+        after_help = "Examples:\n  millrace sample job.sql\n  millrace sample job.sql --limit 5 --json | jq .\n  millrace sample job.sql --for '1 minute'\n\nIt reads the real sources from where their tables say (by default from the earliest record), and touches no sink, no\nstate and no group offset."
+    )]
+    Sample(sample::Sample),
+    /// Guess the CREATE TABLE of a topic or a file from its first messages
+    #[command(
+        after_help = "Examples:\n  millrace infer --kafka localhost:9092 --topic streaming > events.sql\n  millrace infer --kafka host:9093 --topic t --property security.protocol=sasl_ssl --property sasl.mechanism=PLAIN \\\n    --property sasl.username=u --property sasl.password=\"$PASSWORD\"\n  millrace infer events.jsonl --table events"
+    )]
+    Infer(infer::Infer),
+    /// Look at a job's state, or delete it
+    State(state::State),
     /// Run the whole thing on this machine: broker, simulator, job, table, verification
     Demo(demo::Demo),
 }
@@ -60,8 +79,11 @@ fn main() -> ExitCode {
     let code = runtime.block_on(async {
         match arguments.command {
             Command::Run(run) => run.execute().await,
-            Command::Check(files) => files.check(),
+            Command::Check(check) => check.execute().await,
             Command::Explain(files) => files.explain(),
+            Command::Sample(sample) => sample.execute().await,
+            Command::Infer(infer) => infer.execute().await,
+            Command::State(state) => state.execute().await,
             Command::Demo(demo) => demo.execute().await,
         }
     });

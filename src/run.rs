@@ -15,7 +15,7 @@ use object_store::ObjectStore;
 use tokio::sync::{oneshot, watch};
 
 use crate::crash::Crashing;
-use crate::job::{environment_variable, load, report};
+use crate::job::{environment_variable, load, report, warn};
 use crate::log::{complain, is_text, say};
 use crate::progress;
 use crate::serve::serve;
@@ -68,6 +68,7 @@ impl Run {
             Ok(job) => job,
             Err(problems) => return report(&problems),
         };
+        warn(&job);
         job.plan.name = name;
         let (store, root) = match open_state(&state) {
             Ok(opened) => opened,

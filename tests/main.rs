@@ -1,6 +1,7 @@
 //! Everything that needs more than one crate: the real binary, a real Kafka, real tables.
 
 mod broker;
+mod commands;
 mod end_to_end;
 mod feed;
 mod millrace;

@@ -9,6 +9,6 @@ mod write;
 
 pub use csv::{CsvDecoder, CsvOptions, CsvRecord};
 pub use decoder::{Decoder, Format, JsonOptions, Reject, UnknownFields};
-pub use infer::{InferredColumn, infer};
+pub use infer::{InferredColumn, infer, quoted};
 pub use timestamp::parse_instant;
 pub use write::json_lines;

@@ -51,6 +51,17 @@ pub enum JobLogError {
     Store(#[from] object_store::Error),
 }
 
+/// What a log says, for whoever only looks: nothing is written, not even to prove that the store can be trusted.
+pub async fn look(
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+    environment: Arc<dyn Environment>,
+) -> Result<Option<LogState>, JobLogError> {
+    let mut log = JobLog::unread(store, root, environment, LogSettings::default());
+    log.read_all().await?;
+    Ok(log.state)
+}
+
 /// One process's hold on a job log.
 pub struct JobLog {
     store: Arc<dyn ObjectStore>,
@@ -75,9 +86,23 @@ impl JobLog {
         environment: Arc<dyn Environment>,
         settings: LogSettings,
     ) -> Result<Self, JobLogError> {
+        let mut log = JobLog::unread(store, root, environment, settings);
+        log.read_all().await?;
+        if log.state.is_none() {
+            log.probe().await?;
+        }
+        Ok(log)
+    }
+
+    fn unread(
+        store: Arc<dyn ObjectStore>,
+        root: Path,
+        environment: Arc<dyn Environment>,
+        settings: LogSettings,
+    ) -> Self {
         let writer = environment.writer_id();
         let tip_seen = environment.elapsed();
-        let mut log = JobLog {
+        JobLog {
             store,
             root,
             environment,
@@ -88,12 +113,7 @@ impl JobLog {
             state: None,
             tip_seen,
             since_fold: 0,
-        };
-        log.read_all().await?;
-        if log.state.is_none() {
-            log.probe().await?;
         }
-        Ok(log)
     }
 
     /// What the log says; `None` before its first entry.

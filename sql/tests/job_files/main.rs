@@ -4,6 +4,8 @@
 //! anew: read the difference before you commit it.
 
 mod connectors;
+mod memory;
+mod oracle;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,181 @@
+//! A bounded table in memory with two splits, read a few rows at a time, and a sink that keeps what it is given.
+
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{Schema, TimestampNanosecondType};
+use async_trait::async_trait;
+use engine::connector::{Connector, OptionSpec, Origin, Problem, TableSpec};
+use engine::environment::System;
+use engine::job::{Job, JobSettings, Outcome};
+use engine::metrics::Metrics;
+use engine::sink::{Committable, Committed, Sink, SinkContext, SinkError, SinkWriter, Token};
+use engine::source::{
+    Position, Read, ReadLimit, ReadRequest, ReadStatus, Source, SourceError, SplitReader, Start, Wake,
+};
+use futures::future::BoxFuture;
+use object_store::memory::InMemory;
+use sql::{Environment, SourceFile, compile};
+
+/// Few enough that a table makes many batches.
+const ROWS_A_READ: usize = 3;
+const SPLITS: usize = 2;
+
+/// What a job wrote: by table, in batches as they came.
+pub type Written = Vec<(String, RecordBatch)>;
+
+/// Runs a job file over these rows to its end. Tables with `connector = 'rows'` read them, those with
+/// `connector = 'kept'` are what is returned, and so is `dead-letter`.
+pub async fn run(job: &str, rows: &RecordBatch) -> Written {
+    let kept = Arc::new(Kept::default());
+    let connectors: Vec<Arc<dyn Connector>> = vec![Arc::new(Rows(rows.clone())), Arc::new(KeptConnector(kept.clone()))];
+    let environment = Environment {
+        connectors: &connectors,
+        variables: &|_| None,
+        default_dead_letter: kept.clone(),
+        instead_of_sinks: None,
+    };
+    let file = SourceFile { name: "job.sql".into(), text: job.into() };
+    let compiled = compile(&[file], &environment);
+    let compiled = compiled.unwrap_or_else(|problems| panic!("{}", problems[0]));
+    let (_stop, stop) = tokio::sync::watch::channel(false);
+    let job = Job {
+        plan: compiled.plan,
+        settings: JobSettings { workers: 2, ..JobSettings::default() },
+        store: Arc::new(InMemory::new()),
+        root: object_store::path::Path::default(),
+        environment: Arc::new(System),
+        metrics: Arc::new(Metrics::default()),
+        stop,
+        begun: None,
+    };
+    assert_eq!(job.run().await.unwrap(), Outcome::Completed);
+    let written = kept.0.lock().unwrap();
+    written.clone()
+}
+
+struct Rows(RecordBatch);
+
+impl Connector for Rows {
+    fn name(&self) -> &'static str {
+        "rows"
+    }
+    fn options(&self) -> Vec<OptionSpec> {
+        vec![]
+    }
+    fn source(&self, _: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
+        Ok(Arc::new(Table(self.0.clone())))
+    }
+}
+
+struct Table(RecordBatch);
+
+#[async_trait]
+impl Source for Table {
+    fn describe(&self) -> String {
+        "rows in memory".into()
+    }
+    async fn splits(&self) -> Result<Vec<String>, SourceError> {
+        Ok((0..SPLITS).map(|s| s.to_string()).collect())
+    }
+    async fn resolve(&self, _: &str, _: bool) -> Result<Start, SourceError> {
+        Ok(Start { from: Position::at(0), until: None })
+    }
+    async fn verify(&self, _: &str, _: &Position) -> Result<(), SourceError> {
+        Ok(())
+    }
+    async fn open(
+        &self,
+        split: &str,
+        start: &Start,
+        request: &ReadRequest,
+        _: Wake,
+    ) -> Result<Box<dyn SplitReader>, SourceError> {
+        let split: u32 = split.parse().unwrap();
+        let own: Vec<u32> = (0..self.0.num_rows() as u32).filter(|row| row % SPLITS as u32 == split).collect();
+        let rows = take_record_batch(&self.0, &UInt32Array::from(own)).unwrap();
+        Ok(Box::new(Reader { rows, request: request.clone(), next: start.from.offset as usize }))
+    }
+}
+
+struct Reader {
+    rows: RecordBatch,
+    request: ReadRequest,
+    next: usize,
+}
+
+impl SplitReader for Reader {
+    fn read(&mut self, _: ReadLimit) -> Result<Read, SourceError> {
+        let count = ROWS_A_READ.min(self.rows.num_rows() - self.next);
+        let part = self.rows.slice(self.next, count);
+        self.next += count;
+        let log_times = part.column_by_name("enqueuedAt").unwrap();
+        let column = |c: &engine::source::SourceColumn| -> ArrayRef {
+            match &c.origin {
+                Origin::Metadata(name) if name == "timestamp" => log_times.clone(),
+                _ => part.column_by_name(c.field.name()).unwrap().clone(),
+            }
+        };
+        let columns = self.request.columns.iter().map(column).collect();
+        let fields: Vec<_> = self.request.columns.iter().map(|c| c.field.clone()).collect();
+        let status = if self.next == self.rows.num_rows() { ReadStatus::Finished } else { ReadStatus::More };
+        Ok(Read {
+            batch: (count > 0).then(|| RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()),
+            rejected: vec![],
+            records: count,
+            bytes: 0,
+            position: Position::at(self.next as i64),
+            log_time: arrow::compute::max(log_times.as_primitive::<TimestampNanosecondType>()),
+            status,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Kept(Arc<Mutex<Written>>);
+
+struct KeptConnector(Arc<Kept>);
+
+impl Connector for KeptConnector {
+    fn name(&self) -> &'static str {
+        "kept"
+    }
+    fn options(&self) -> Vec<OptionSpec> {
+        vec![]
+    }
+    fn sink(&self, _: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
+        Ok(self.0.clone())
+    }
+}
+
+struct Writer(String, Arc<Mutex<Written>>);
+
+#[async_trait]
+impl Sink for Kept {
+    fn describe(&self) -> String {
+        "kept in memory".into()
+    }
+    fn guarantee(&self) -> String {
+        "none".into()
+    }
+    async fn open(&self, _: &SinkContext, _: bool) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
+        Ok(Box::new(Writer(context.sink.clone(), self.0.clone())))
+    }
+    async fn commit(&self, _: &SinkContext, _: &[Committable]) -> Result<Committed, SinkError> {
+        Ok(Committed::Done)
+    }
+}
+
+impl SinkWriter for Writer {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
+        self.1.lock().unwrap().push((self.0.clone(), batch.clone()));
+        Ok(())
+    }
+    fn prepare(&mut self) -> BoxFuture<'static, Result<Option<Token>, SinkError>> {
+        Box::pin(async { Ok(None) })
+    }
+}
