@@ -73,8 +73,9 @@ pub struct JobLog {
     /// The key groups that this process claimed.
     claimed: BTreeSet<String>,
     state: Option<LogState>,
-    /// When the tip was last read or written, on the clock that counts suspension.
-    tip_seen: Duration,
+    /// When the snapshots were last asked for and none was found above what is known, on the clock that counts suspension.
+    /// When they were asked for, not when the answer came: a process may be frozen in between.
+    listed: Duration,
     since_fold: u64,
 }
 
@@ -101,7 +102,7 @@ impl JobLog {
         settings: LogSettings,
     ) -> Self {
         let writer = environment.writer_id();
-        let tip_seen = environment.elapsed();
+        let listed = environment.elapsed();
         JobLog {
             store,
             root,
@@ -111,7 +112,7 @@ impl JobLog {
             attempts: 0,
             claimed: BTreeSet::new(),
             state: None,
-            tip_seen,
+            listed,
             since_fold: 0,
         }
     }
@@ -175,16 +176,19 @@ impl JobLog {
         state.retired = retired;
         let old_snapshots: Vec<u64> =
             state.folds.iter().map(|(n, _)| *n).filter(|n| *n < expired.max(previous)).collect();
-        let first = state.cut + 1;
-        state.cut = state.cut.max(expired);
+        let (first, last) = (state.cut + 1, state.cut.max(expired));
         state.folds.retain(|(n, _)| *n >= expired.max(1));
-        let (number, last) = (state.number, state.cut);
+        let number = state.number;
         let body = serde_json::to_vec(&state).unwrap_or_default();
         self.environment.crash_point("before-fold");
         put_new(&*self.store, &self.snapshot_path(number), body.into()).await?;
         self.environment.crash_point("after-fold");
         for n in first..=last {
             delete(&*self.store, &self.entry_path(n)).await?;
+        }
+        // In the next snapshot: a clean-up that is cut short is done again by whoever comes after.
+        if let Some(state) = self.state.as_mut() {
+            state.cut = last;
         }
         for n in old_snapshots.into_iter().filter(|n| *n != number) {
             delete(&*self.store, &self.snapshot_path(n)).await?;
@@ -252,11 +256,13 @@ impl JobLog {
     }
 
     /// A number that was folded and deleted can be created again by a process that slept through it. The snapshots tell.
+    ///
+    /// What was above the newest snapshot when they were last listed is folded later, and stays for the retention after
+    /// that: so they need not be listed again for a while. That an entry can still be read proves nothing of the next
+    /// one, since the entry may be left over from a clean-up that was cut short, or from a process that was too late.
     async fn prove_not_folded(&mut self, number: u64) -> Result<(), JobLogError> {
-        let now = self.environment.elapsed();
-        let asleep = now.saturating_sub(self.tip_seen);
-        self.tip_seen = now;
-        if number == 1 || asleep < self.settings.retention / 2 {
+        let mut asked = self.environment.elapsed();
+        if asked.saturating_sub(self.listed) < self.settings.retention / 2 {
             return Ok(());
         }
         let mut tries = 0;
@@ -267,12 +273,16 @@ impl JobLog {
                     tracing::warn!(%error, "the job log's snapshots cannot be listed; asking again");
                     self.environment.sleep(backoff(&*self.environment, tries)).await;
                     tries += 1;
+                    asked = self.environment.elapsed();
                 }
             }
         };
         match newest {
             Some(snapshot) if snapshot >= number => Err(JobLogError::Fenced { at: snapshot, by: "a successor".into() }),
-            _ => Ok(()),
+            _ => {
+                self.listed = asked;
+                Ok(())
+            }
         }
     }
 
@@ -281,7 +291,6 @@ impl JobLog {
             Some(state) => state.apply(entry)?,
             None => self.state = Some(LogState::born(entry)?),
         }
-        self.tip_seen = self.environment.elapsed();
         self.since_fold += matches!(entry.kind, Kind::Checkpoint(_)) as u64;
         Ok(())
     }
@@ -305,6 +314,7 @@ impl JobLog {
                 }
             }
             let reached = self.state.as_ref().map_or(0, |s| s.number);
+            self.listed = self.environment.elapsed();
             if self.newest_snapshot().await?.is_none_or(|newest| newest <= reached) {
                 return Ok(());
             }

@@ -32,7 +32,7 @@ pub struct LogState {
     pub retired: Vec<(u64, String)>,
     /// Past folds (entry number, time in milliseconds): entries are deleted by their age.
     pub folds: Vec<(u64, i64)>,
-    /// Entries up to here are deleted.
+    /// Entries up to here are surely deleted.
     pub cut: u64,
 }
 
