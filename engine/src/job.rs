@@ -461,7 +461,8 @@ impl Running {
         let _ = self.requests.send(Request::Release(done));
         tokio::select! {
             biased;
-            _ = released => Ok(()),
+            // A dropped answer is no release: the publisher says why it ended.
+            Ok(()) = released => Ok(()),
             Some(Published::Failed(error)) = self.published.recv() => Err(error.into()),
         }
     }
