@@ -10,6 +10,7 @@ use clap::Args;
 use engine::connector::parse_duration;
 use engine::environment::Environment;
 use engine::job::{Begun, Job, JobError, JobSettings, Outcome};
+use engine::job_log::LogSettings;
 use engine::metrics::Metrics;
 use object_store::ObjectStore;
 use tokio::sync::{oneshot, watch};
@@ -46,6 +47,12 @@ pub struct Run {
     /// Refuse to start while another process seems to run the job
     #[arg(long)]
     no_takeover: bool,
+    /// Checkpoints between two snapshots of the job log. For tests
+    #[arg(long, hide = true)]
+    fold_every: Option<u64>,
+    /// How long folded entries of the job log stay. For tests
+    #[arg(long, hide = true, value_parser = duration)]
+    log_retention: Option<Duration>,
 }
 
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -83,6 +90,9 @@ impl Run {
         let _ =
             std::fs::create_dir_all(&beside).and_then(|()| std::fs::write(beside.join("listen"), address.to_string()));
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let mut log = LogSettings::default();
+        log.fold_every = self.fold_every.unwrap_or(log.fold_every);
+        log.retention = self.log_retention.unwrap_or(log.retention);
         let job_settings = JobSettings {
             checkpoint_interval: self
                 .checkpoint_interval
@@ -91,6 +101,7 @@ impl Run {
             workers: self.parallelism.or(settings.parallelism).unwrap_or(cores),
             no_takeover: self.no_takeover,
             spill: spill_folder(&state),
+            log,
             ..JobSettings::default()
         };
         let (begun, begins) = oneshot::channel();

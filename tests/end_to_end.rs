@@ -39,10 +39,7 @@ async fn every_event_is_shown_once_and_a_restart_goes_on_where_the_log_says() {
     let sent = feed.finish();
     let copies = read_before.saturating_sub(sent.sent_count());
     assert!(copies > 0, "the feed sends copies");
-    second.wait_until("everything is read", |status| {
-        let splits = status["splits"].as_object().map(|s| s.values().cloned().collect::<Vec<_>>()).unwrap_or_default();
-        splits.len() == 4 && splits.iter().all(|s| s["lag"] == 0 && s["idle"] == true)
-    });
+    second.wait_until_idle(4);
     second.terminate();
     assert_eq!(second.wait().code(), Some(0), "{}", second.said());
 

@@ -2,6 +2,7 @@
 
 mod broker;
 mod commands;
+mod crash;
 mod end_to_end;
 mod feed;
 mod millrace;

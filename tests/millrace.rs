@@ -84,7 +84,9 @@ impl Job {
     pub fn start_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Running {
         // An earlier process' address must not be taken for this one's.
         let _ = fs::remove_file(self.state().join("listen"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        // Another build, such as a release, may be tried instead of the one beside the tests.
+        let binary = std::env::var_os("MILLRACE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_millrace").into());
+        let mut command = Command::new(binary);
         command.arg("run").arg(&self.file).arg("--state").arg(self.state()).args(&self.arguments).args(arguments);
         command.envs(self.variables.iter().map(|(n, v)| (n, v))).envs(variables.iter().copied());
         command.current_dir(self.folder()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -168,7 +170,15 @@ impl Running {
         }
     }
 
-    /// Waits until the process has read so many records, then until all of them are shown.
+    /// Waits until all splits are read to the end that the broker states.
+    pub fn wait_until_idle(&mut self, splits: usize) {
+        self.wait_until("everything is read", |status| {
+            let known = status["splits"].as_object().map_or(vec![], |s| s.values().collect());
+            known.len() == splits && known.iter().all(|s| s["lag"] == 0 && s["idle"] == true)
+        });
+    }
+
+    /// Waits until the process has read so many records.
     pub fn wait_until_read(&mut self, records: u64) {
         self.wait_until(&format!("{records} records read"), |status| records_read(status) >= records);
     }

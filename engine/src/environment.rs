@@ -1,7 +1,7 @@
 //! The only place of the engine that reads time, makes randomness and starts threads. Tests replace it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,6 +24,21 @@ pub trait Environment: Send + Sync {
     fn spawn_worker(&self, name: String, bell: Arc<Bell>, step: Box<dyn FnMut() -> Progress + Send>);
     /// A named place at which a test may kill the process.
     fn crash_point(&self, _name: &'static str) {}
+}
+
+/// What a test does at the crash points of connectors. They have no environment, and their places are the process' own.
+static AT_CONNECTORS_POINTS: OnceLock<Box<dyn Fn(&'static str) + Send + Sync>> = OnceLock::new();
+
+/// Sets what happens at the crash points of connectors. The first call counts; without one, nothing happens there.
+pub fn at_connectors_crash_points(act: impl Fn(&'static str) + Send + Sync + 'static) {
+    let _ = AT_CONNECTORS_POINTS.set(Box::new(act));
+}
+
+/// A named place in a connector at which a test may kill the process.
+pub fn crash_point(name: &'static str) {
+    if let Some(act) = AT_CONNECTORS_POINTS.get() {
+        act(name);
+    }
 }
 
 /// What a step of a worker came to.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use engine::environment::crash_point;
 use engine::sink::{Committable, SinkContext, SinkError};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -92,8 +93,10 @@ impl Log {
             }
             let files = self.files(context, &missing).await?;
             let body = lines(&commit_actions(&app, last.entry, &files, context));
+            crash_point("before-table-entry");
             match create(&self.store, &entry_path(self.version + 1), body).await {
                 Ok(()) => {
+                    crash_point("after-table-entry");
                     self.version += 1;
                     self.prove().await?;
                     self.written = Some(self.version);

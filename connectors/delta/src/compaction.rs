@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltalake::DeltaTable;
+use engine::environment::crash_point;
 use engine::sink::{Names, SinkError};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
@@ -170,8 +171,12 @@ pub async fn put_above(state: &State, joined: &Joined) -> Result<Option<bool>, o
     use object_store::Error::{AlreadyExists, Precondition};
     let body = lines(&actions(joined));
     for number in (state.version + 1..).take(NUMBERS) {
+        crash_point("before-compaction-entry");
         match create(&state.store, &entry_path(number), body.clone()).await {
-            Ok(()) => return Ok(Some(true)),
+            Ok(()) => {
+                crash_point("after-compaction-entry");
+                return Ok(Some(true));
+            }
             Err(AlreadyExists { .. } | Precondition { .. }) => {}
             Err(error) => return Err(error),
         }

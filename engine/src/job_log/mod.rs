@@ -190,6 +190,7 @@ impl JobLog {
         if let Some(state) = self.state.as_mut() {
             state.cut = last;
         }
+        self.environment.crash_point("during-clean-up");
         for n in old_snapshots.into_iter().filter(|n| *n != number) {
             delete(&*self.store, &self.snapshot_path(n)).await?;
         }

@@ -1,0 +1,239 @@
+//! The main job, killed again and again, wherever a kill could hurt. In the end every event is in the table once.
+//!
+//! `./crash 1000` is this test with a thousand kills. What makes it able to fail: each run cuts its epochs elsewhere and
+//! spreads the partitions over another number of workers; copies follow their events seconds later, so that kills fall
+//! between the two; a third of the runs are killed again while they recover; the job log is folded and cut every few
+//! checkpoints.
+#![allow(clippy::print_stderr, reason = "a campaign of half an hour shows how far it is")]
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use simulator::Report;
+
+use crate::broker::Broker;
+use crate::feed::{Feed, Feeding, Spread};
+use crate::millrace::{Job, PATIENCE, Running};
+use crate::table::verify;
+
+const PARTITIONS: u32 = 4;
+/// Kills of a place below which a big campaign proves little.
+const ENOUGH: usize = 20;
+/// Kills from which on every place must have had enough.
+const BIG: usize = 600;
+/// A run that does not come to its place within this is killed where it is.
+const LONGEST_RUN: Duration = Duration::from_secs(20);
+
+/// What a process does once at its start.
+const RECOVERY: &[(&str, &[&str])] = &[
+    ("before the claim", &["before-claim"]),
+    ("after the claim", &["after-claim"]),
+    ("recovery", &["before-restore", "after-restore", "during-recovery-commit"]),
+];
+
+/// What it does at every checkpoint.
+const CHECKPOINT: &[(&str, &[&str])] = &[
+    ("cutting", &["before-state-upload", "before-prepare"]),
+    ("between prepare and publish", &["between-prepare-and-publish", "before-append"]),
+    ("between publish and commit", &["after-append", "between-publish-and-commit", "before-commit"]),
+    ("during commit", &["before-table-entry", "after-table-entry"]),
+    ("after commit", &["after-commit"]),
+    ("folding", &["before-fold", "after-fold", "during-clean-up"]),
+    ("compaction", &["before-compaction-entry", "after-compaction-entry"]),
+];
+
+const AT_RANDOM: &str = "at a random moment";
+const STARTING: &str = "at a random moment of a start";
+
+/// Where a process died, and whether it had been started to recover from an earlier kill and was killed before it had.
+type Kills = BTreeMap<&'static str, BTreeMap<&'static str, usize>>;
+
+/// How a run shall end.
+enum Death {
+    /// At the n-th visit of a place.
+    At { group: &'static str, point: &'static str, visit: u64 },
+    /// By a signal from outside, so long after its start.
+    After { group: &'static str, time: Duration },
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_every_step_lose_and_repeat_nothing() {
+    let kills = std::env::var("MILLRACE_KILLS").ok().map_or(24, |n| n.parse().expect("MILLRACE_KILLS is a number"));
+    let seed = std::env::var("MILLRACE_SEED").ok().map_or_else(rand::random, |n| n.parse().expect("a seed"));
+    eprintln!("{kills} kills, MILLRACE_SEED={seed}");
+    let campaigns = [("global", Spread::Anywhere, kills / 2), ("partition", Spread::ByDevice, kills - kills / 2)];
+    let fought = campaigns.map(|(scope, spread, kills)| tokio::spawn(campaign(scope, spread, kills, seed)));
+    let (mut all, mut reports) = (Kills::new(), vec![]);
+    for campaign in fought {
+        let (fallen, report) = campaign.await.expect("a campaign comes to its end");
+        for (group, points) in fallen {
+            for (point, count) in points {
+                *all.entry(group).or_default().entry(point).or_default() += count;
+            }
+        }
+        reports.push(report);
+    }
+    eprintln!("{}", show(&all));
+    for report in reports {
+        assert!(report.holds(), "MILLRACE_SEED={seed}\n{report}");
+        assert!(report.copies > 0 && report.sent > 0, "{report}");
+    }
+    let seldom: Vec<_> =
+        RECOVERY.iter().chain(CHECKPOINT).map(|(g, _)| g).filter(|g| count(&all, g) < ENOUGH).collect();
+    assert!(kills < BIG || seldom.is_empty(), "fewer than {ENOUGH} kills: {seldom:?}");
+}
+
+/// One job and one long feed; kills, then a last run to the end.
+async fn campaign(scope: &'static str, spread: Spread, kills: usize, seed: u64) -> (Kills, Report) {
+    let mut random = StdRng::seed_from_u64(seed ^ spread as u64);
+    let broker = tokio::task::spawn_blocking(Broker::shared).await.expect("the broker starts");
+    let topic = broker.topic(&format!("kills-{scope}"), PARTITIONS as i32).await;
+    let feeding = Feeding {
+        rate: 200.0,
+        duplicate_every: 3,
+        copies_within: Duration::from_secs(5),
+        spread,
+        partitions: PARTITIONS,
+        seed,
+    };
+    let options = format!("'deduplicate.within' = '30 seconds', 'deduplicate.scope' = '{scope}'");
+    let changes = [
+        ("'deduplicate.within'   = '10 minutes'", options.as_str()),
+        ("connector = 'delta',", "connector = 'delta', target_file_size = '4 MB',"),
+    ];
+    let job = Job::events_to_delta_with(&broker.bootstrap_servers(), &topic, &changes);
+    let feed = Feed::start(&topic, &broker.properties(), feeding);
+    let fight = move || {
+        let mut fallen = Kills::new();
+        let begun = Instant::now();
+        let mut deaths = vec![];
+        for kill in 1..=kills {
+            let death = deaths.pop().unwrap_or_else(|| {
+                deaths = round(&mut random);
+                deaths.pop().expect("a round has deaths")
+            });
+            let (group, point) = run_until_dead(&job, &death, &mut random);
+            *fallen.entry(group).or_default().entry(point).or_default() += 1;
+            if kill % 10 == 0 {
+                eprintln!("{scope}: {kill} of {kills} kills, {} messages, {:.0?}", feed.sent(), begun.elapsed());
+            }
+        }
+        let sent = feed.finish();
+        run_to_the_end(&job);
+        (fallen, sent, job)
+    };
+    let (fallen, sent, job) = tokio::task::spawn_blocking(fight).await.expect("the kills go on to their end");
+    let report = verify(sent, &job.table()).await;
+    (fallen, report)
+}
+
+/// Every place once, in another order each time, and a second death in the recovery after a third of them. The last
+/// element dies first.
+fn round(random: &mut StdRng) -> Vec<Death> {
+    let places = |of: &'static [(&'static str, &'static [&'static str])]| {
+        of.iter().flat_map(|(group, points)| points.iter().map(|point| (*group, *point))).collect::<Vec<_>>()
+    };
+    let mut deaths = vec![];
+    let mut first = places(CHECKPOINT);
+    first.extend([(AT_RANDOM, AT_RANDOM); 4]);
+    first.shuffle(random);
+    let mut again = places(RECOVERY);
+    again.extend([(STARTING, STARTING); 2]);
+    again.shuffle(random);
+    for (group, point) in first {
+        let visit = if ["folding", "compaction"].contains(&group) { 1 } else { random.random_range(1..=5) };
+        if point == AT_RANDOM {
+            let time = Duration::from_millis(random.random_range(300..3000));
+            deaths.push(Death::After { group, time });
+        } else {
+            deaths.push(Death::At { group, point, visit });
+        }
+        // A commit in recovery needs something published and not shown.
+        let unshown = ["after-append", "between-publish-and-commit", "before-commit", "before-table-entry"];
+        let next = if unshown.contains(&point) && random.random_bool(0.5) {
+            Some(("recovery", "during-recovery-commit"))
+        } else if random.random_bool(1.0 / 3.0) {
+            again.pop().filter(|(_, point)| *point != "during-recovery-commit")
+        } else {
+            None
+        };
+        match next {
+            Some((group, STARTING)) => {
+                let time = Duration::from_millis(random.random_range(0..1000));
+                deaths.push(Death::After { group, time });
+            }
+            Some((group, point)) => deaths.push(Death::At { group, point, visit: 1 }),
+            None => {}
+        }
+    }
+    deaths.reverse();
+    deaths
+}
+
+/// Starts the job with other epochs and another number of workers, and returns where it died.
+fn run_until_dead(job: &Job, death: &Death, random: &mut StdRng) -> (&'static str, &'static str) {
+    let interval = match death {
+        // Only every so many versions of the table are looked at for small files.
+        Death::At { group: "compaction", .. } => 50,
+        _ => random.random_range(50..400),
+    };
+    let (interval, workers) = (format!("{interval}ms"), random.random_range(1..=3).to_string());
+    let arguments = ["--checkpoint-interval", &interval, "--parallelism", &workers];
+    match death {
+        Death::After { group, time } => {
+            let mut running = job_run(job, None, &arguments);
+            if let Some(status) = running.wait_at_most(*time) {
+                panic!("ended by itself with {status}:\n{}", running.said());
+            }
+            running.kill();
+            (*group, *group)
+        }
+        Death::At { group, point, visit } => {
+            let mut running = job_run(job, Some(format!("{point}:{visit}")), &arguments);
+            match running.wait_at_most(LONGEST_RUN) {
+                Some(status) if status.signal() == Some(libc::SIGKILL) => (*group, *point),
+                Some(status) => panic!("ended by itself with {status}:\n{}", running.said()),
+                None => {
+                    running.kill();
+                    (AT_RANDOM, AT_RANDOM)
+                }
+            }
+        }
+    }
+}
+
+fn job_run(job: &Job, crash: Option<String>, arguments: &[&str]) -> Running {
+    let mut all = vec!["--fold-every", "7", "--log-retention", "2s"];
+    all.extend(arguments);
+    let crash = crash.unwrap_or_default();
+    job.start_with(&[("MILLRACE_CRASH", &crash)], &all)
+}
+
+fn run_to_the_end(job: &Job) {
+    let mut last = job_run(job, None, &["--checkpoint-interval", "200ms"]);
+    last.wait_until_idle(PARTITIONS as usize);
+    last.terminate();
+    assert_eq!(last.wait().code(), Some(0), "{PATIENCE:?} were not enough, or:\n{}", last.said());
+}
+
+fn count(kills: &Kills, group: &str) -> usize {
+    kills.get(group).map_or(0, |points| points.values().sum())
+}
+
+/// Where the kills fell.
+fn show(kills: &Kills) -> String {
+    let mut table = format!("{:<32}{:>6}\n", "killed", "times");
+    let groups = RECOVERY.iter().chain(CHECKPOINT).copied();
+    for (group, points) in groups.chain([(AT_RANDOM, &[][..]), (STARTING, &[][..])]) {
+        table += &format!("{group:<32}{:>6}\n", count(kills, group));
+        for point in points {
+            let times = kills.get(group).and_then(|g| g.get(point)).copied().unwrap_or(0);
+            table += &format!("    {point:<28}{times:>6}\n");
+        }
+    }
+    table + &format!("{:<32}{:>6}\n", "in all", kills.values().flat_map(|g| g.values()).sum::<usize>())
+}
