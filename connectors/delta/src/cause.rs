@@ -7,13 +7,14 @@ use engine::sink::SinkError;
 
 /// An error of reading or looking.
 pub fn reading(place: &str, error: &object_store::Error) -> SinkError {
-    if lasting(error) { SinkError::failed(place, error) } else { SinkError::retry(place, error) }
+    let what = in_one_line(&error.to_string());
+    if lasting(error) { SinkError::failed(place, what) } else { SinkError::retry(place, what) }
 }
 
 /// An error of writing. What is not found then is the container itself: no pause makes it.
 pub fn writing(place: &str, error: &object_store::Error) -> SinkError {
     match error {
-        object_store::Error::NotFound { .. } => SinkError::failed(place, error),
+        object_store::Error::NotFound { .. } => SinkError::failed(place, in_one_line(&error.to_string())),
         _ => reading(place, error),
     }
 }
@@ -32,10 +33,25 @@ fn lasting(error: &object_store::Error) -> bool {
         | UnknownConfigurationKey { .. } => true,
         Generic { source, .. } => causes(source.as_ref()).any(|cause| {
             let of_the_disk = cause.downcast_ref::<std::io::Error>().is_some_and(|e| refused(e.kind()));
-            of_the_disk || cause.downcast_ref::<object_store::Error>().is_some_and(lasting)
+            let of_the_store = cause.downcast_ref::<object_store::Error>().is_some_and(lasting);
+            of_the_disk || of_the_store || REFUSALS.iter().any(|said| cause.to_string().contains(said))
         }),
         _ => false,
     }
+}
+
+/// What stands in an answer that a listing makes an error without a kind of.
+const REFUSALS: [&str; 3] = ["401 Unauthorized", "403 Forbidden", "<Code>ContainerNotFound</Code>"];
+
+/// An answer of Azure is a page of XML: its code says what a person wants to know.
+fn in_one_line(text: &str) -> String {
+    let Some((said, page)) = text.split_once("<?xml") else { return text.lines().next().unwrap_or_default().into() };
+    let code = page.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
+    format!(
+        "{}{}",
+        said.trim_start().trim_end_matches([' ', ':', '\u{feff}']),
+        code.map(|c| format!(" ({c})")).unwrap_or_default()
+    )
 }
 
 fn refused(kind: ErrorKind) -> bool {
@@ -65,6 +81,20 @@ mod tests {
         let busy = object_store::Error::Generic { store: "blob", source: "503 Server Busy".into() };
         assert!(lasts(reading("t", &denied)) && lasts(writing("t", &denied)));
         assert!(!lasts(reading("t", &busy)) && !lasts(writing("t", &busy)));
+    }
+
+    #[test]
+    fn an_answer_that_a_listing_got_is_judged_and_shown_by_its_code() {
+        let listing = |answer: &str| object_store::Error::Generic { store: "Azure", source: answer.into() };
+        let page = "<?xml version=\"1.0\"?>\n<Error>\n  <Code>AuthenticationFailed</Code></Error>";
+        let refused = reading("az://c/t", &listing(&format!("status code: 403 Forbidden: \u{feff}{page}")));
+        assert_eq!(
+            refused.to_string(),
+            "az://c/t: Generic Azure error: status code: 403 Forbidden (AuthenticationFailed)"
+        );
+        assert!(lasts(refused));
+        assert!(lasts(reading("t", &listing("404: <?xml?><Code>ContainerNotFound</Code>"))));
+        assert!(!lasts(reading("t", &listing("503 Server Busy: <?xml?><Code>ServerBusy</Code>"))));
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Output {
     async fn finish(self, path: String, of: &[LiveFile]) -> Result<Option<DataFile>> {
         let (Some(mut writer), Some(first)) = (self.writer, of.first()) else { return Ok(None) };
         let metadata = writer.finish().await?;
-        let stats = statistics(&self.schema, &metadata, self.rows, &self.boundless).to_string();
+        let stats = statistics(&self.schema, &metadata, self.rows, &self.boundless);
         let partition_values = first.partition_values.clone();
         Ok(Some(DataFile { path, size: writer.bytes_written() as u64, rows: self.rows, partition_values, stats }))
     }

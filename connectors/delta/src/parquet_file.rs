@@ -109,7 +109,7 @@ impl ParquetFile {
         let metadata = self.writer.finish()?;
         let stats = statistics(&self.schema, &metadata, self.rows, &self.boundless);
         // `into_inner` would finish a second time, which is an error.
-        Ok((std::mem::take(self.writer.inner_mut()).into(), stats.to_string()))
+        Ok((std::mem::take(self.writer.inner_mut()).into(), stats))
     }
 }
 

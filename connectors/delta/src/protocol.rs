@@ -46,8 +46,11 @@ pub fn refusal(protocol: &Value, schema: &Value, configuration: &Value) -> Optio
     features.retain(|f| !KEPT.contains(f));
     // The change feed of an append is made by its readers; nothing has to be written for it.
     features.retain(|f| *f != "changeDataFeed");
-    if let Some(unknown) = features.iter().find(|f| !KEPT_IF_UNUSED.contains(f)) {
-        return Some(format!("the table needs the feature {unknown}, which this millrace does not write"));
+    features.retain(|f| !KEPT_IF_UNUSED.contains(f));
+    if !features.is_empty() {
+        features.sort_unstable();
+        let (word, names) = (if features.len() == 1 { "feature" } else { "features" }, features.join(", "));
+        return Some(format!("the table needs the {word} {names}, which this millrace does not write"));
     }
     if let Some(name) =
         column_with(schema, "delta.invariants").or_else(|| column_with(schema, "delta.generationExpression"))

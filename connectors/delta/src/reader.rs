@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use engine::sink::SinkError;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
@@ -11,7 +12,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use crate::parquet_file::decode_path;
-use crate::store::{log_versions, read_entry};
+use crate::store::{log_versions, read_entry, table_at};
 
 /// What one version of the table added.
 #[derive(Debug, Clone)]
@@ -25,7 +26,7 @@ pub struct Commit {
     pub rows: u64,
 }
 
-/// A local table, opened for reading. It reads the log's JSON entries and no checkpoint: enough for a table that is
+/// A table, opened for reading. It reads the log's JSON entries and no checkpoint: enough for a table that is
 /// younger than its log's retention.
 pub struct TableReader {
     store: Arc<dyn ObjectStore>,
@@ -36,6 +37,12 @@ impl TableReader {
     pub fn local(folder: &std::path::Path) -> Result<Self, object_store::Error> {
         let store = object_store::local::LocalFileSystem::new_with_prefix(folder)?;
         Ok(TableReader { store: Arc::new(store) })
+    }
+
+    /// The table at a path or URL, with options of its object store, as a job names them.
+    pub fn at(path: &str, storage: &[(String, String)]) -> Result<Self, SinkError> {
+        let table = table_at(path, storage)?;
+        Ok(TableReader { store: table.log_store().object_store(None) })
     }
 
     /// The commits that added rows, from the first one on, as far as the log still holds them. Compactions add none.

@@ -1,13 +1,14 @@
 //! What Delta keeps of a file: its rows, and per column the NULLs and the bounds, by which readers pass files over.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
 use chrono::Datelike;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 /// Columns that Delta keeps statistics of, by default.
 const INDEXED_COLUMNS: usize = 32;
@@ -40,9 +41,23 @@ fn has_nan(column: &dyn Array) -> bool {
     }
 }
 
-/// `numRecords`, and per top-level column `nullCount` and, where they are exact, `minValues` and `maxValues`.
-pub fn statistics(schema: &SchemaRef, metadata: &ParquetMetaData, rows: u64, boundless: &Boundless) -> Value {
-    let (mut min, mut max, mut nulls) = (Map::new(), Map::new(), Map::new());
+/// What the log keeps of a file's columns, as Delta names it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OfFile<'a> {
+    num_records: u64,
+    min_values: BTreeMap<&'a str, Bound>,
+    max_values: BTreeMap<&'a str, Bound>,
+    null_count: BTreeMap<&'a str, u64>,
+}
+
+/// A bound as JSON text: a decimal has more digits than a double, which is what JSON libraries make of numbers.
+type Bound = Box<RawValue>;
+type Bounds = Option<(Bound, Bound)>;
+
+/// `numRecords`, and per top-level column `nullCount` and, where there are any, `minValues` and `maxValues`; as JSON.
+pub fn statistics(schema: &SchemaRef, metadata: &ParquetMetaData, rows: u64, boundless: &Boundless) -> String {
+    let (mut min, mut max, mut nulls) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (index, field) in schema.fields().iter().enumerate().take(INDEXED_COLUMNS) {
         let chunks: Option<Vec<&Statistics>> = metadata
             .row_groups()
@@ -56,47 +71,50 @@ pub fn statistics(schema: &SchemaRef, metadata: &ParquetMetaData, rows: u64, bou
             .collect();
         let Some(chunks) = chunks.filter(|c| !c.is_empty()) else { continue };
         if let Some(count) = chunks.iter().map(|s| s.null_count_opt()).sum::<Option<u64>>() {
-            nulls.insert(field.name().clone(), json!(count));
+            nulls.insert(field.name().as_str(), count);
         }
         if boundless.0.contains(&index) {
             continue;
         }
         if let Some((lowest, highest)) = bounds(&chunks, field.data_type()) {
-            min.insert(field.name().clone(), lowest);
-            max.insert(field.name().clone(), highest);
+            min.insert(field.name().as_str(), lowest);
+            max.insert(field.name().as_str(), highest);
         }
     }
-    json!({"numRecords": rows, "minValues": min, "maxValues": max, "nullCount": nulls})
+    let of_file = OfFile { num_records: rows, min_values: min, max_values: max, null_count: nulls };
+    serde_json::to_string(&of_file).unwrap_or_default()
 }
-
-type Bounds = Option<(Value, Value)>;
 
 fn bounds(chunks: &[&Statistics], data_type: &DataType) -> Bounds {
     match data_type {
-        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
-            integers(chunks).map(|(low, high)| (json!(low), json!(high)))
-        }
+        // No reader needs these, but one takes a bound that is absent in a file and present in others for NULL.
+        DataType::Boolean => json_of(booleans(chunks)?),
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => json_of(integers(chunks)?),
         DataType::Date32 => {
             let (low, high) = integers(chunks)?;
-            Some((json!(date(low)?), json!(date(high)?)))
+            json_of((date(low)?, date(high)?))
         }
         DataType::Timestamp(_, zone) => {
             // Milliseconds: the lower bound is rounded down, the upper one up.
             let (low, high) = integers(chunks)?;
             let text = |millis| iso_millis(millis, if zone.is_some() { "Z" } else { "" });
-            Some((json!(text(low.div_euclid(1000))?), json!(text(high.div_euclid(1000) + 1)?)))
+            json_of((text(low.div_euclid(1000))?, text(high.div_euclid(1000) + 1)?))
         }
         DataType::Float32 | DataType::Float64 => {
-            let (low, high) = floats(chunks)?;
-            (low.is_finite() && high.is_finite()).then(|| (json!(low), json!(high)))
+            let found = floats(chunks)?;
+            (found.0.is_finite() && found.1.is_finite()).then(|| json_of(found)).flatten()
         }
         DataType::Decimal128(_, scale) => {
             let (low, high) = unscaled(chunks)?;
             Some((decimal(low, *scale)?, decimal(high, *scale)?))
         }
-        DataType::Utf8 => texts(chunks),
+        DataType::Utf8 => json_of(texts(chunks)?),
         _ => None,
     }
+}
+
+fn json_of<T: Serialize>((low, high): (T, T)) -> Bounds {
+    Some((to_raw_value(&low).ok()?, to_raw_value(&high).ok()?))
 }
 
 /// The bounds over all chunks, if each has them.
@@ -117,6 +135,14 @@ fn integers(chunks: &[&Statistics]) -> Option<(i64, i64)> {
         _ => None,
     };
     over(chunks, of, i64::min, i64::max)
+}
+
+fn booleans(chunks: &[&Statistics]) -> Option<(bool, bool)> {
+    let of = |s: &Statistics| match s {
+        Statistics::Boolean(v) => Some((*v.min_opt()?, *v.max_opt()?)),
+        _ => None,
+    };
+    over(chunks, of, |a, b| a && b, |a, b| a || b)
 }
 
 fn floats(chunks: &[&Statistics]) -> Option<(f64, f64)> {
@@ -147,18 +173,16 @@ fn big_endian(bytes: &[u8]) -> Option<i128> {
     Some(i128::from_be_bytes(whole))
 }
 
-/// A decimal as a JSON number: only with as many digits as a double keeps, because so are these numbers written.
-fn decimal(unscaled: i128, scale: i8) -> Option<Value> {
-    if unscaled.unsigned_abs() >= 10u128.pow(15) {
-        return None;
-    }
-    if scale == 0 {
-        return Some(json!(i64::try_from(unscaled).ok()?));
-    }
-    format!("{unscaled}e-{scale}").parse::<f64>().ok().map(|number| json!(number))
+/// A decimal as a JSON number, with all its digits.
+fn decimal(unscaled: i128, scale: i8) -> Option<Bound> {
+    let digits = usize::try_from(scale).ok()?;
+    let (sign, whole) = (if unscaled < 0 { "-" } else { "" }, format!("{:0>1$}", unscaled.unsigned_abs(), digits + 1));
+    let (whole, fraction) = whole.split_at(whole.len() - digits);
+    let point = if digits == 0 { "" } else { "." };
+    RawValue::from_string(format!("{sign}{whole}{point}{fraction}")).ok()
 }
 
-fn texts(chunks: &[&Statistics]) -> Bounds {
+fn texts(chunks: &[&Statistics]) -> Option<(String, String)> {
     let of = |s: &&Statistics| match s {
         Statistics::ByteArray(v) => {
             let text = |b: &parquet::data_type::ByteArray| b.as_utf8().ok().map(String::from);
@@ -169,7 +193,7 @@ fn texts(chunks: &[&Statistics]) -> Bounds {
     let all = chunks.iter().map(of).collect::<Option<Vec<_>>>()?;
     let low = all.iter().map(|b| b.0.clone()).min()?;
     let high = all.iter().map(|b| b.1.clone()).max()?;
-    (low.len() <= LONGEST_TEXT && high.len() <= LONGEST_TEXT).then(|| (json!(low), json!(high)))
+    (low.len() <= LONGEST_TEXT && high.len() <= LONGEST_TEXT).then_some((low, high))
 }
 
 fn date(days: i64) -> Option<String> {
@@ -192,17 +216,22 @@ mod tests {
     };
     use arrow::datatypes::{Field, Schema};
     use parquet::basic::Compression;
+    use serde_json::{Value, json};
     use std::sync::Arc;
 
     /// The statistics of a file with one column, written in two batches.
     fn of(first: ArrayRef, second: ArrayRef) -> Value {
+        serde_json::from_str(&text_of(first, second)).unwrap()
+    }
+
+    fn text_of(first: ArrayRef, second: ArrayRef) -> String {
         let schema = Arc::new(Schema::new(vec![Field::new("c", first.data_type().clone(), true)]));
         let rows = |column| RecordBatch::try_new(schema.clone(), vec![column]).unwrap();
         let (first, second) = (rows(first), rows(second));
         let mut file = ParquetFile::new(schema.clone(), Compression::SNAPPY, &first).unwrap();
         file.write(&first).unwrap();
         file.write(&second).unwrap();
-        serde_json::from_str(&file.close().unwrap().1).unwrap()
+        file.close().unwrap().1
     }
 
     fn bounds_of(first: ArrayRef, second: ArrayRef) -> (Value, Value) {
@@ -256,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_are_bounded_in_every_width_while_a_double_keeps_them() {
+    fn decimals_are_bounded_in_every_width_with_all_their_digits() {
         let decimals = |precision, values: &[i128]| -> ArrayRef {
             let values = Decimal128Array::from(values.to_vec());
             Arc::new(values.with_precision_and_scale(precision, 2).unwrap())
@@ -265,7 +294,11 @@ mod tests {
             let bounds = bounds_of(decimals(precision, &[12_345, -1]), decimals(precision, &[7]));
             assert_eq!(bounds, (json!(-0.01), json!(123.45)), "{precision}");
         }
-        let long = 10i128.pow(20);
-        assert_eq!(bounds_of(decimals(38, &[long]), decimals(38, &[1])), (Value::Null, Value::Null));
+        let text = text_of(decimals(38, &[-5, 10i128.pow(37) + 1]), decimals(38, &[0]));
+        assert!(
+            text.contains(r#""minValues":{"c":-0.05},"maxValues":{"c":100000000000000000000000000000000000.01}"#),
+            "{text}"
+        );
+        assert_eq!(decimal(-7, 0).unwrap().get(), "-7");
     }
 }

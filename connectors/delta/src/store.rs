@@ -31,13 +31,18 @@ pub fn missing_folder(path: &str) -> Result<bool, SinkError> {
 
 /// Opens the place of a table, whether there is one yet or not.
 pub fn place(options: &DeltaOptions) -> Result<DeltaTable, SinkError> {
+    table_at(&options.path, &options.storage)
+}
+
+/// The same, by its path and the options of its object store.
+pub fn table_at(path: &str, storage: &[(String, String)]) -> Result<DeltaTable, SinkError> {
     deltalake::azure::register_handlers(None);
-    let url = table_url(&options.path)?;
+    let url = table_url(path)?;
     if let Ok(folder) = url.to_file_path() {
-        std::fs::create_dir_all(&folder).map_err(|e| SinkError::failed(&options.path, e))?;
+        std::fs::create_dir_all(&folder).map_err(|e| SinkError::failed(path, e))?;
     }
-    let storage: HashMap<String, String> = options.storage.iter().cloned().collect();
-    let failed = |e: DeltaTableError| SinkError::failed(&options.path, e);
+    let storage: HashMap<String, String> = storage.iter().cloned().collect();
+    let failed = |e: DeltaTableError| SinkError::failed(path, first_line(&e));
     DeltaTableBuilder::from_url(url).map_err(failed)?.with_storage_options(storage).build().map_err(failed)
 }
 

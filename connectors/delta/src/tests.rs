@@ -12,7 +12,11 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use serde_json::{Value, json};
 
+mod azure;
 mod compaction;
+mod readers;
+mod spark;
+mod types;
 mod vacuum;
 
 use crate::DeltaConnector;
@@ -74,6 +78,15 @@ impl Story {
             names: Names::of(writer),
             runtime: tokio::runtime::Handle::current(),
         }
+    }
+
+    /// The options as the sink keeps them, for what it does beside the commits.
+    fn of_upkeep(&self) -> crate::options::DeltaOptions {
+        let mut options = crate::options::DeltaOptions::of_folder(&self.table());
+        options.path = self.options["path"].clone();
+        let storage = self.options.iter().filter_map(|(k, v)| Some((k.strip_prefix("storage.")?.into(), v.clone())));
+        options.storage = storage.collect();
+        options
     }
 
     async fn start(&self, writer: &str) -> Process {
@@ -210,6 +223,17 @@ impl Process {
             }
         }
         panic!("it never gets done");
+    }
+
+    async fn prepare_rows(&self, rows: &RecordBatch) -> Token {
+        let mut writer = self.sink.writer(&self.context).unwrap();
+        writer.write(rows).unwrap();
+        writer.prepare().await.unwrap().unwrap()
+    }
+
+    async fn show_rows(&self, entry: u64, rows: &RecordBatch) {
+        let token = self.prepare_rows(rows).await;
+        self.insist(&[of(&self.context.writer, entry, token)]).await;
     }
 
     async fn show(&self, entry: u64, ids: &[&str]) {
