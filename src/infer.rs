@@ -53,7 +53,7 @@ fn property(text: &str) -> Result<(String, String), String> {
 impl Infer {
     pub async fn execute(self) -> ExitCode {
         let read = match (&self.kafka, &self.file) {
-            (Some(servers), _) => self.from_kafka(servers).await.map_err(|e| e.to_string()),
+            (Some(servers), _) => self.kafka_payloads(servers).await.map_err(|e| e.to_string()),
             (None, Some(file)) => from_file(file, self.limit),
             (None, None) => Err("name a file, or --kafka and --topic".to_string()),
         };
@@ -109,7 +109,7 @@ impl Infer {
         options
     }
 
-    async fn from_kafka(&self, servers: &str) -> Result<Vec<Vec<u8>>, SourceError> {
+    async fn kafka_payloads(&self, servers: &str) -> Result<Vec<Vec<u8>>, SourceError> {
         let mut options = BTreeMap::from([
             ("bootstrap_servers".to_string(), servers.to_string()),
             ("topic".to_string(), self.topic.clone().unwrap_or_default()),

@@ -31,7 +31,8 @@ fn splits(metrics: &Metrics, now: i64, families: &mut Vec<MetricFamily>) {
         };
         splits.iter().filter_map(|(group, m)| Some((labels(group), value(m)?))).collect()
     };
-    let counts: [(&str, &str, fn(&engine::metrics::SplitMetrics) -> u64); 4] = [
+    type Count = fn(&engine::metrics::SplitMetrics) -> u64;
+    let counts: [(&str, &str, Count); 4] = [
         ("source_records_total", "Records consumed, bad and skipped ones included.", |m| m.records.get()),
         ("source_rows_total", "Rows that records became.", |m| m.rows.get()),
         ("source_bytes_total", "Payload bytes consumed.", |m| m.bytes.get()),

@@ -114,7 +114,7 @@ impl DeltaWriter {
     fn partitions(&self, rows: &RecordBatch) -> Result<Vec<(Partition, RecordBatch)>, SinkError> {
         let columns: Vec<_> = self.partition_columns.iter().map(|i| rows.column(*i).clone()).collect();
         let failed = |e: ArrowError| self.failed(e);
-        let texts = columns.iter().map(|c| value_texts(c)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let texts = columns.iter().map(value_texts).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let mut groups: BTreeMap<Partition, Vec<u32>> = BTreeMap::new();
         // Neighbours mostly go to the same partition: what a row costs is a comparison.
         for run in partition(&columns).map_err(failed)?.ranges() {

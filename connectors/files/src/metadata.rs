@@ -104,12 +104,12 @@ impl MetadataColumn {
             "offset" => Kind::Offset,
             _ => return Err(format!("column {}: no metadata {name:?}; there are {NAMES}", field.name())),
         };
-        let fits = match (kind, field.data_type()) {
-            (Kind::Path | Kind::File, DataType::Utf8) => true,
-            (Kind::Size | Kind::Offset | Kind::Modified, DataType::Int64) => true,
-            (Kind::Modified, DataType::Timestamp(TimeUnit::Nanosecond, _)) => true,
-            _ => false,
-        };
+        let fits = matches!(
+            (kind, field.data_type()),
+            (Kind::Path | Kind::File, DataType::Utf8)
+                | (Kind::Size | Kind::Offset | Kind::Modified, DataType::Int64)
+                | (Kind::Modified, DataType::Timestamp(TimeUnit::Nanosecond, _))
+        );
         if !fits {
             let text = format!("column {}: metadata {name:?} cannot have the type {}", field.name(), field.data_type());
             return Err(text);

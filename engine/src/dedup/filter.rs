@@ -37,7 +37,7 @@ impl Filter {
     fn place(&self, hash: u64) -> (usize, u64) {
         let once = fold(hash, 0x9e37_79b9_7f4a_7c15);
         let twice = fold(once, 0xd6e8_feb8_6659_fd93);
-        ((once as u128 * self.blocks.len() as u128 >> 64) as usize, twice)
+        (((once as u128 * self.blocks.len() as u128) >> 64) as usize, twice)
     }
 }
 

@@ -25,7 +25,7 @@ pub fn source_schema() -> SchemaRef {
 
 /// Whether the table `second` has the event.
 pub fn passes(id: u64) -> bool {
-    id % 3 != 0
+    !id.is_multiple_of(3)
 }
 
 /// Whether the expression before the table `second` fails on the event.
