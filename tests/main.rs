@@ -3,6 +3,8 @@
 mod broker;
 mod commands;
 mod crash;
+mod dependency_arrows;
+mod documents;
 mod end_to_end;
 mod feed;
 mod millrace;
