@@ -4,6 +4,7 @@ mod broker;
 mod commands;
 mod crash;
 mod dependency_arrows;
+mod documentation;
 mod documents;
 mod end_to_end;
 mod feed;

@@ -20,5 +20,6 @@ mod walk;
 
 pub use diagnostic::{Diagnostic, Place, Severity, SourceFile};
 pub use explain::explain;
+pub use options::table_options;
 pub use planner::{Environment, Job, compile};
 pub use settings::Settings;

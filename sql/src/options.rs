@@ -17,7 +17,7 @@ pub struct TableOptions {
 }
 
 /// Options that belong to every table, whatever its connector.
-fn own_options() -> Vec<OptionSpec> {
+pub fn table_options() -> Vec<OptionSpec> {
     vec![
         OptionSpec::new("connector", OptionKind::Text, "which connector reads or writes the table"),
         OptionSpec::new("type", OptionKind::OneOf(&[&["source"], &["sink"], &["lookup"]]), "Arroyo's; not needed here"),
@@ -49,7 +49,7 @@ pub fn check(
     variables: &dyn Fn(&str) -> Option<String>,
 ) -> Result<TableOptions, Vec<Diagnostic>> {
     let connector = find_connector(table, connectors).map_err(|d| vec![d])?;
-    let specs: Vec<OptionSpec> = own_options().into_iter().chain(connector.options()).collect();
+    let specs: Vec<OptionSpec> = table_options().into_iter().chain(connector.options()).collect();
     let (mut values, mut places, mut problems) = (BTreeMap::new(), BTreeMap::new(), vec![]);
     let mut given = BTreeSet::new();
     for (written, text, place) in &table.options {

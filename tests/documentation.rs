@@ -1,0 +1,92 @@
+//! What the documentation of the SQL says is what the code does: its option tables are made from the connectors'
+//! own lists, and its job files compile. `UPDATE_EXPECT=1 cargo test documentation` writes the tables anew.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use engine::connector::{OptionKind, OptionSpec};
+use parking_lot::Mutex;
+use sql::{Environment, SourceFile, compile};
+
+fn registry() -> Vec<Arc<dyn engine::connector::Connector>> {
+    connectors::registry(Arc::new(Mutex::new(std::io::sink())))
+}
+
+fn kind(spec: &OptionSpec) -> String {
+    match &spec.kind {
+        OptionKind::Text => "text".into(),
+        OptionKind::Secret => "text *(secret)*".into(),
+        OptionKind::Integer => "whole number".into(),
+        OptionKind::Boolean => "`true` or `false`".into(),
+        OptionKind::Duration => "duration".into(),
+        OptionKind::Bytes => "size".into(),
+        OptionKind::OneOf(words) => {
+            let spellings = |w: &&[&str]| w.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(" = ");
+            words.iter().map(spellings).collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+fn table(specs: &[OptionSpec]) -> String {
+    if specs.is_empty() {
+        return "No options of its own.\n".into();
+    }
+    let mut out = "| option | also written | value | |\n|---|---|---|---|\n".to_string();
+    for spec in specs {
+        let name = if spec.required { format!("**`{}`**", spec.name) } else { format!("`{}`", spec.name) };
+        let aliases: Vec<_> = spec.aliases.iter().map(|a| format!("`{a}`")).collect();
+        let help = spec.help.replace('|', "\\|").replace('<', "&lt;");
+        out.push_str(&format!("| {name} | {} | {} | {help} |\n", aliases.join(", "), kind(spec)));
+    }
+    out
+}
+
+#[test]
+fn the_option_tables_are_the_connectors_own() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sql.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let connectors = registry();
+    let mut lists: Vec<(&str, Vec<OptionSpec>)> = connectors.iter().map(|c| (c.name(), c.options())).collect();
+    lists.push(("table", sql::table_options()));
+    let mut made = text.clone();
+    for (name, specs) in &lists {
+        let begin = format!("<!-- options: {name} -->\n");
+        let from = made.find(&begin).unwrap_or_else(|| panic!("docs/sql.md has no options of {name}")) + begin.len();
+        let to = from + made[from..].find("<!-- end -->").expect("an option table has an end");
+        made.replace_range(from..to, &table(specs));
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&path, &made).unwrap();
+    } else {
+        assert!(made == text, "docs/sql.md is behind; UPDATE_EXPECT=1 cargo test documentation");
+    }
+}
+
+#[test]
+fn the_job_files_of_the_documentation_compile() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(folder.join("docs/sql.md")).unwrap();
+    let blocks = text.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+    let mut jobs: Vec<(String, String)> =
+        blocks.filter(|b| b.contains("INSERT INTO")).map(|b| ("docs/sql.md".to_string(), b.to_string())).collect();
+    assert!(jobs.len() >= 3, "{} jobs were found", jobs.len());
+    for entry in std::fs::read_dir(folder.join("jobs")).unwrap() {
+        let file = entry.unwrap().path().join("job.sql");
+        if let Ok(text) = std::fs::read_to_string(&file) {
+            jobs.push((file.display().to_string(), text));
+        }
+    }
+    let connectors = registry();
+    for (name, text) in jobs {
+        let environment = Environment {
+            connectors: &connectors,
+            variables: &|_| None,
+            default_dead_letter: Arc::new(connectors::Blackhole),
+            instead_of_sinks: None,
+        };
+        match compile(&[SourceFile { name, text }], &environment) {
+            Ok(job) => assert!(job.warnings.is_empty(), "{}", job.warnings[0]),
+            Err(problems) => panic!("{}", problems[0]),
+        }
+    }
+}
