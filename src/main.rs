@@ -14,6 +14,7 @@ mod run;
 mod sample;
 mod serve;
 mod show;
+mod simulate;
 mod state;
 
 use std::process::ExitCode;
@@ -62,6 +63,8 @@ enum Command {
     State(state::State),
     /// Run the whole thing on this machine: broker, simulator, job, table, verification
     Demo(demo::Demo),
+    /// Send the events of the simulator to a topic, or write them as files
+    Simulate(simulate::Simulate),
 }
 
 fn main() -> ExitCode {
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
             Command::Infer(infer) => infer.execute().await,
             Command::State(state) => state.execute().await,
             Command::Demo(demo) => demo.execute().await,
+            Command::Simulate(simulate) => simulate.execute().await,
         }
     });
     // Whatever still waits for a broker's answer is not waited for.

@@ -8,6 +8,7 @@ mod documentation;
 mod documents;
 mod end_to_end;
 mod feed;
+mod files;
 mod millrace;
 mod process;
 mod table;

@@ -14,6 +14,7 @@ pub fn registry(output: Output) -> Vec<Arc<dyn Connector>> {
         Arc::new(delta::DeltaConnector),
         Arc::new(files::FilesystemConnector),
         Arc::new(files::SingleFileConnector),
+        Arc::new(simulator::SimulatorConnector),
         Arc::new(files::StdoutConnector { output }),
         Arc::new(files::BlackholeConnector),
     ]

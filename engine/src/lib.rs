@@ -17,6 +17,7 @@ pub mod job;
 pub mod job_log;
 pub mod key;
 pub mod metrics;
+pub mod observed;
 pub mod plan;
 pub mod publisher;
 pub mod recovery;

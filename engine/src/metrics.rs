@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::clock::{SplitClock, UNHEARD};
 use crate::dedup::Size;
 use crate::durations::Durations;
+use crate::observed::{OBSERVED_ROWS, Observed};
 
 /// A number that anyone may raise or set.
 #[derive(Debug, Default)]
@@ -42,6 +43,8 @@ pub struct Metrics {
     pub checkpoints: CheckpointMetrics,
     /// Rows and records that went to the dead letter.
     pub dead_letters: Gauge,
+    /// By table: how its columns fit the first records.
+    pub fields: RwLock<BTreeMap<String, Observed>>,
 }
 
 /// One split of a source.
@@ -144,6 +147,14 @@ pub struct CheckpointMetrics {
 }
 
 impl Metrics {
+    /// Takes in what a reader of `table` counted. Says what was found, once, when enough rows were seen.
+    pub fn observe(&self, table: &str, observed: Observed) -> Option<String> {
+        let mut fields = self.fields.write();
+        let all = fields.entry(table.to_string()).or_default();
+        let before = all.rows;
+        all.merge(observed);
+        if before < OBSERVED_ROWS && all.rows >= OBSERVED_ROWS { all.findings() } else { None }
+    }
     pub fn split(&self, group: &str) -> Arc<SplitMetrics> {
         self.splits.write().entry(group.to_string()).or_default().clone()
     }

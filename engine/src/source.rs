@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::connector::Origin;
+use crate::observed::Observed;
 
 /// A table that can be read.
 #[async_trait]
@@ -58,6 +59,11 @@ pub trait SplitReader: Send {
 
     /// How many records lie between the position and the end that the system last stated, if it is known.
     fn lag(&self) -> Option<u64> {
+        None
+    }
+
+    /// What the first records said about the table's columns, since the last call; `None` once nothing is counted.
+    fn observed(&mut self) -> Option<Observed> {
         None
     }
 }

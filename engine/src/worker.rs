@@ -131,6 +131,8 @@ struct Task {
     metrics: Arc<SplitMetrics>,
     first_log_time: i64,
     finished: bool,
+    /// Whether it read or heard anything since the last cut.
+    moved: bool,
 }
 
 enum State {
@@ -275,7 +277,7 @@ impl Worker {
     fn assign(&mut self, assigned: Assigned) {
         let metrics = self.shared.metrics.split(&assigned.group);
         let first_log_time = assigned.clock.log_time;
-        self.splits.push(Task { assigned, metrics, first_log_time, finished: false });
+        self.splits.push(Task { assigned, metrics, first_log_time, finished: false, moved: false });
     }
 
     // Reading
@@ -336,6 +338,7 @@ impl Worker {
         let idle = matches!(read.status, ReadStatus::AtEnd | ReadStatus::Finished);
         let event_time = read.batch.as_ref().and_then(|b| watermark(&self.shared.plan, source, b));
         let before = task.assigned.clock;
+        task.moved |= task.assigned.position != read.position || read.status == ReadStatus::Finished;
         task.assigned.position = read.position;
         task.assigned.clock.advance(event_time, read.log_time, idle);
         if task.first_log_time == UNHEARD {
@@ -355,8 +358,15 @@ impl Worker {
             self.send(&ways.routes.from_source[source], batch, Place { stage: 0, split })?;
         }
         if clock != before {
+            self.splits[at].moved = true;
             self.splits[at].metrics.set_clock(&clock);
             self.spread_clock(source, split, clock);
+        }
+        if let Some(observed) = self.splits[at].assigned.reader.observed() {
+            let table = &self.shared.plan.sources[source].table;
+            if let Some(findings) = self.shared.metrics.observe(table, observed) {
+                tracing::warn!(%table, "the table does not fit its first records: {findings}");
+            }
         }
         if read.status == ReadStatus::Finished {
             self.splits[at].finished = true;
@@ -508,7 +518,10 @@ impl Worker {
             clock: task.assigned.clock,
             finished: task.finished,
         };
-        let splits = self.splits.iter().map(split).collect();
+        // Ten thousand files that wait, or are read, do not stand in every entry.
+        let splits = self.splits.iter().filter(|task| task.moved).map(split).collect();
+        self.splits.retain(|task| !task.finished);
+        self.splits.iter_mut().for_each(|task| task.moved = false);
         self.cut = Some(WorkerCut { epoch, splits, state: vec![], prepared: vec![] });
         self.epoch_rows = 0;
     }

@@ -75,8 +75,8 @@ impl Connector for FilesystemConnector {
             OptionSpec::new("json.lenient", OptionKind::Boolean, "numbers may stand in quotes"),
             OptionSpec::new(
                 "json.unknown",
-                OptionKind::OneOf(&[&["ignore"], &["warn"], &["dead-letter"]]),
-                "fields that no column takes",
+                OptionKind::OneOf(&[&["warn"], &["ignore"], &["dead-letter"]]),
+                "fields that no column takes: warn of them once (unless said), ignore them, or reject the record",
             ),
             OptionSpec::new("csv.header", OptionKind::Boolean, "the first record names the fields; true unless said"),
             OptionSpec::new(
@@ -167,7 +167,7 @@ pub fn read_table(table: &TableSpec) -> Result<FileTable, Vec<Problem>> {
                 _ => None,
             },
             declared: fields(table),
-            json: json(options),
+            json: JsonOptions { declared: fields(table), ..json(options) },
             monitor: options.duration("source.monitor-interval"),
             pattern,
         }),
@@ -199,9 +199,9 @@ fn csv(options: &Options) -> Result<CsvOptions, Problem> {
 
 fn json(options: &Options) -> JsonOptions {
     let unknown = match options.get("json.unknown") {
-        Some("warn") => UnknownFields::Warn,
+        Some("ignore") => UnknownFields::Ignore,
         Some("dead-letter") => UnknownFields::DeadLetter,
-        _ => UnknownFields::Ignore,
+        _ => UnknownFields::Warn,
     };
-    JsonOptions { lenient: options.flag("json.lenient"), unknown }
+    JsonOptions { lenient: options.flag("json.lenient"), unknown, ..JsonOptions::default() }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use engine::observed::Observed;
 use engine::source::{Position, Read, ReadLimit, ReadStatus, Rejected, SourceError, SplitReader};
 use formats::{CsvDecoder, Decoder, Format, Reject};
 
@@ -32,6 +33,7 @@ pub struct TextReader {
     /// Where to go on, behind the header of a file that was begun before.
     resume_at: Option<i64>,
     finished: bool,
+    observed: Option<Observed>,
 }
 
 /// Bytes that are here and not consumed.
@@ -88,6 +90,7 @@ impl TextReader {
             until,
             resume_at,
             finished: false,
+            observed: None,
         }
     }
 
@@ -264,6 +267,7 @@ impl SplitReader for TextReader {
             let values = records.finish().map_err(|e| self.failed(e))?;
             batch = Some(self.layout.assemble(&values, &self.file, &offsets).map_err(|e| self.failed(e))?);
         }
+        self.observed = decoder.as_mut().and_then(Records::observed);
         if self.finished {
             self.arriving.close();
         } else {
@@ -283,9 +287,19 @@ impl SplitReader for TextReader {
             },
         })
     }
+
+    fn observed(&mut self) -> Option<Observed> {
+        self.observed.take()
+    }
 }
 
 impl Records {
+    fn observed(&mut self) -> Option<Observed> {
+        let Records::Json(decoder) = self else { return None };
+        let formats::Observed { rows, columns, unknown } = decoder.observed()?;
+        Some(Observed { rows, columns, unknown })
+    }
+
     fn take(&mut self, text: &mut Text, log_time: Option<i64>) -> Option<Record> {
         match self {
             Records::Csv(csv) => {

@@ -15,6 +15,7 @@ use arrow::datatypes::{
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::observed::Watch;
 use crate::timestamp::parse_instant;
 
 /// Stands between the code and the text of an error on its way through serde.
@@ -197,10 +198,18 @@ impl Column {
         }
     }
 
-    fn longest(&self) -> usize {
+    /// Rows that were at least begun: a record that was abandoned inside a nested value left parts of it behind.
+    pub fn longest(&self) -> usize {
+        use arrow::array::ArrayBuilder;
+        let begun =
+            |offsets: &[i32], items: usize| usize::from(offsets.last().is_some_and(|end| items > *end as usize));
         match &self.values {
             Values::Struct { fields, valid } => {
                 fields.columns.iter().map(Column::longest).max().unwrap_or(0).max(valid.len())
+            }
+            Values::List { item, offsets, valid } => valid.len() + begun(offsets, item.longest()),
+            Values::Map { keys, values, offsets, valid, .. } => {
+                valid.len() + begun(offsets, values.longest().max(keys.len()))
             }
             _ => self.len(),
         }
@@ -444,14 +453,14 @@ pub struct Record {
     record: u64,
     /// The field that is expected next: records of one stream have their fields in the same order.
     guess: usize,
-    /// The outermost record's first field that no column takes.
-    pub unknown: Option<String>,
+    /// Meets fields that no column takes, of the outermost record and while somebody wants to know.
+    pub watch: Option<Box<Watch>>,
 }
 
 impl Record {
     pub fn new(fields: &Fields, lenient: bool) -> Result<Record, String> {
         let columns = fields.iter().map(|f| Column::new(f, lenient)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Record { seen: vec![0; columns.len()], columns, record: 0, guess: 0, unknown: None })
+        Ok(Record { seen: vec![0; columns.len()], columns, record: 0, guess: 0, watch: None })
     }
 
     fn find(&mut self, name: &str) -> Option<usize> {
@@ -465,10 +474,10 @@ impl Record {
         self.record += 1;
         while let Some(name) = map.next_key_seed(Name)? {
             let Some(index) = self.find(&name) else {
-                if self.unknown.is_none() {
-                    self.unknown = Some(name.into_owned());
+                match &mut self.watch {
+                    None => drop(map.next_value::<IgnoredAny>()?),
+                    Some(watch) => watch.meet(&name, map.next_value::<&RawValue>()?.get()),
                 }
-                map.next_value::<IgnoredAny>()?;
                 continue;
             };
             if self.seen[index] == self.record {
@@ -476,6 +485,9 @@ impl Record {
             }
             self.seen[index] = self.record;
             map.next_value_seed(&mut self.columns[index])?;
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.record(self.seen.iter().map(|seen| *seen == self.record));
         }
         for (column, seen) in self.columns.iter_mut().zip(&self.seen) {
             if *seen != self.record {

@@ -10,6 +10,7 @@ use arrow::error::ArrowError;
 use serde::de::DeserializeSeed;
 
 use crate::column::{MARK, Record};
+use crate::observed::{OBSERVED_ROWS, Observed, Watch};
 
 /// How payloads are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +29,8 @@ pub struct JsonOptions {
     /// Numbers may stand in quotes.
     pub lenient: bool,
     pub unknown: UnknownFields,
+    /// The fields that the table declares, also those that nobody reads: they are not unknown.
+    pub declared: Vec<String>,
 }
 
 /// What happens to a record with a field that no column takes.
@@ -35,6 +38,7 @@ pub struct JsonOptions {
 pub enum UnknownFields {
     #[default]
     Ignore,
+    /// Taken, and counted over the first rows: see [`Decoder::observed`].
     Warn,
     DeadLetter,
 }
@@ -57,6 +61,8 @@ pub struct Decoder {
     filled: usize,
     /// Rows of abandoned payloads: left out when the batch is finished.
     abandoned: Vec<(usize, usize)>,
+    /// Records whose fields were counted.
+    observed: u64,
 }
 
 enum Body {
@@ -90,11 +96,20 @@ impl Decoder {
             )),
         };
         let body = match format {
-            Format::Json => Body::Json(Box::new(Record::new(schema.fields(), options.lenient)?)),
+            Format::Json => {
+                let mut record = Record::new(schema.fields(), options.lenient)?;
+                let watch = |counts| Some(Box::new(Watch::new(&options.declared, schema.fields().len(), counts)));
+                record.watch = match options.unknown {
+                    UnknownFields::Ignore => None,
+                    UnknownFields::Warn => watch(true),
+                    UnknownFields::DeadLetter => watch(false),
+                };
+                Body::Json(Box::new(record))
+            }
             Format::RawString => one_column(&DataType::Utf8).map(|()| Body::Text(StringBuilder::new()))?,
             Format::RawBytes => one_column(&DataType::Binary).map(|()| Body::Bytes(BinaryBuilder::new()))?,
         };
-        Ok(Decoder { schema, body, options, event_time, filled: 0, abandoned: vec![] })
+        Ok(Decoder { schema, body, options, event_time, filled: 0, abandoned: vec![], observed: 0 })
     }
 
     /// Rows that the batch will have.
@@ -113,6 +128,22 @@ impl Decoder {
                 Err(reject)
             }
         }
+    }
+
+    /// What was counted of the records' fields since the last call, with [`UnknownFields::Warn`] and over the first
+    /// [`OBSERVED_ROWS`] records.
+    pub fn observed(&mut self) -> Option<Observed> {
+        let Body::Json(record) = &mut self.body else { return None };
+        if self.options.unknown != UnknownFields::Warn {
+            return None;
+        }
+        let names = self.schema.fields().iter().map(|f| f.name().as_str());
+        let observed = record.watch.as_mut()?.take(names)?;
+        self.observed += observed.rows;
+        if self.observed >= OBSERVED_ROWS {
+            record.watch = None;
+        }
+        Some(observed)
     }
 
     /// Takes a record from a format that knows only text, one text a column.
@@ -198,7 +229,7 @@ impl Decoder {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         record.as_mut().deserialize(&mut deserializer).map_err(explain)?;
         self.filled += 1;
-        if let Some(name) = record.unknown.take()
+        if let Some(name) = record.watch.as_mut().and_then(|watch| watch.unknown.take())
             && self.options.unknown == UnknownFields::DeadLetter
         {
             return Err(Reject { code: "unknown-field", error: format!("no column takes the field {name}") });
@@ -235,7 +266,7 @@ impl Decoder {
 
     fn longest(&self) -> usize {
         match &self.body {
-            Body::Json(record) => record.columns.iter().map(|c| c.len()).max().unwrap_or(0),
+            Body::Json(record) => record.columns.iter().map(|c| c.longest()).max().unwrap_or(0),
             Body::Text(_) | Body::Bytes(_) => self.filled,
         }
     }
@@ -357,6 +388,23 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_breaks_inside_its_first_field_leaves_nothing_to_the_next() {
+        for broken in [r#"{"list":[7,8,"x"]}"#, r#"{"more":{"m1":7.5,"m1":8.5}}"#, r#"{"more":{"m1":7.5"#] {
+            let mut decoder = event();
+            decoder.push(broken.as_bytes(), None).unwrap_err();
+            decoder.push(br#"{"id":"next","list":[1],"more":{"m1":2.5}}"#, None).unwrap();
+            let batch = decoder.finish().unwrap();
+            assert_eq!(
+                batch.column(5).as_list::<i32>().value(0).as_primitive::<Int64Type>().values(),
+                &[1],
+                "{broken}"
+            );
+            let more = batch.column(4).as_struct().column(0).as_primitive::<Float64Type>();
+            assert_eq!(more.values(), &[2.5], "{broken}");
+        }
+    }
+
+    #[test]
     fn several_records_in_one_payload_are_taken_or_rejected_together() {
         let mut decoder = event();
         assert_eq!(decoder.push(b"\xef\xbb\xbf{\"id\":\"a\"}\n{\"id\":\"b\"}\n", None), Ok(2));
@@ -379,6 +427,46 @@ mod tests {
         let reject = decoder.push(br#"{"at":"2099-01-01T00:00:00Z"}"#, log_time).unwrap_err();
         assert_eq!(reject.code, "future-event-time");
         assert_eq!(decoder.finish().unwrap().num_rows(), 1);
+    }
+
+    #[test]
+    fn fields_that_no_column_takes_are_counted_with_a_sample_over_the_first_rows() {
+        let options = JsonOptions {
+            unknown: UnknownFields::Warn,
+            declared: vec!["id".into(), "typo".into(), "unread".into()],
+            ..JsonOptions::default()
+        };
+        let fields = vec![Field::new("id", DataType::Utf8, true), Field::new("typo", DataType::Int64, true)];
+        let mut decoder = decoder(fields, options);
+        decoder.push(br#"{"id":"a","tpyo":7,"unread":1}"#, None).unwrap();
+        decoder.push(br#"{"id":null,"unread":{"tpyo":1}}"#, None).unwrap();
+        let observed = decoder.observed().unwrap();
+        let columns: Vec<_> = observed.columns.into_iter().collect();
+        assert_eq!((observed.rows, columns), (2, vec![("id".into(), 2), ("typo".into(), 0)]));
+        let unknown: Vec<_> = observed.unknown.into_iter().collect();
+        assert_eq!(unknown, [("tpyo".to_string(), (1, "7".to_string()))]);
+        assert_eq!(decoder.observed(), None, "nothing since");
+        for _ in 0..=OBSERVED_ROWS {
+            decoder.push(br#"{"tpyo":7}"#, None).unwrap();
+        }
+        assert_eq!(decoder.observed().unwrap().rows, OBSERVED_ROWS + 1);
+        decoder.push(br#"{"tpyo":7}"#, None).unwrap();
+        assert_eq!(decoder.observed(), None, "that was enough");
+    }
+
+    #[test]
+    fn a_record_with_an_unknown_field_is_rejected_when_asked_for_and_one_that_is_only_not_read_is_taken() {
+        let options = JsonOptions {
+            unknown: UnknownFields::DeadLetter,
+            declared: vec!["id".into(), "unread".into()],
+            ..JsonOptions::default()
+        };
+        let mut decoder = decoder(vec![Field::new("id", DataType::Utf8, true)], options);
+        assert_eq!(decoder.push(br#"{"id":"a","unread":1}"#, None), Ok(1));
+        let reject = decoder.push(br#"{"id":"b","other":1}"#, None).unwrap_err();
+        assert_eq!((reject.code, reject.error.as_str()), ("unknown-field", "no column takes the field other"));
+        assert_eq!(decoder.push(br#"{"id":"c"}"#, None), Ok(1));
+        assert_eq!(decoder.finish().unwrap().num_rows(), 2);
     }
 
     #[test]

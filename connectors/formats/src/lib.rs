@@ -4,11 +4,13 @@ mod column;
 mod csv;
 mod decoder;
 mod infer;
+mod observed;
 mod timestamp;
 mod write;
 
 pub use csv::{CsvDecoder, CsvOptions, CsvRecord};
 pub use decoder::{Decoder, Format, JsonOptions, Reject, UnknownFields};
 pub use infer::{InferredColumn, infer, quoted};
+pub use observed::{OBSERVED_ROWS, Observed};
 pub use timestamp::parse_instant;
 pub use write::json_lines;

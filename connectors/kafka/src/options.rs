@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
 use engine::source::Source;
 use formats::{Format, JsonOptions, UnknownFields};
 use rdkafka::error::KafkaError;
@@ -122,8 +122,8 @@ pub fn common_options() -> Vec<OptionSpec> {
         OptionSpec::new("json.lenient", OptionKind::Boolean, "numbers may stand in quotes"),
         OptionSpec::new(
             "json.unknown",
-            OptionKind::OneOf(&[&["ignore"], &["warn"], &["dead-letter"]]),
-            "fields that no column takes",
+            OptionKind::OneOf(&[&["warn"], &["ignore"], &["dead-letter"]]),
+            "fields that no column takes: warn of them once (unless said), ignore them, or reject the record",
         ),
         OptionSpec::new("source.offset", OptionKind::OneOf(START), "where a fresh job begins")
             .aliases(&["scan.startup.mode"]),
@@ -195,7 +195,7 @@ pub fn read_table(
         discovery: options.duration("source.discovery").unwrap_or(Duration::from_secs(30)),
         prefetch: options.bytes("source.prefetch").unwrap_or(256 << 20),
         format: format(options),
-        json: json(options),
+        json: JsonOptions { declared: declared(table), ..json(options) },
         properties,
         bearer,
         login,
@@ -245,11 +245,17 @@ fn format(options: &Options) -> Format {
     }
 }
 
+/// The fields of a record that the table knows.
+fn declared(table: &TableSpec) -> Vec<String> {
+    let own = table.columns.iter().filter(|c| c.origin == Origin::Value);
+    own.map(|c| c.field.name().clone()).collect()
+}
+
 fn json(options: &Options) -> JsonOptions {
     let unknown = match options.get("json.unknown") {
-        Some("warn") => UnknownFields::Warn,
+        Some("ignore") => UnknownFields::Ignore,
         Some("dead-letter") => UnknownFields::DeadLetter,
-        _ => UnknownFields::Ignore,
+        _ => UnknownFields::Warn,
     };
-    JsonOptions { lenient: options.flag("json.lenient"), unknown }
+    JsonOptions { lenient: options.flag("json.lenient"), unknown, ..JsonOptions::default() }
 }

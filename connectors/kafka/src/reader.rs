@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use engine::connector::Origin;
+use engine::observed::Observed;
 use engine::source::{
     Position, Read, ReadLimit, ReadRequest, ReadStatus, Rejected, SourceError, SplitReader, Start, Wake,
 };
@@ -231,6 +232,11 @@ impl SplitReader for KafkaReader {
 
     fn lag(&self) -> Option<u64> {
         self.reports.end(self.partition).map(|end| (end - self.position.offset).max(0) as u64)
+    }
+
+    fn observed(&mut self) -> Option<Observed> {
+        let formats::Observed { rows, columns, unknown } = self.decoder.observed()?;
+        Some(Observed { rows, columns, unknown })
     }
 }
 

@@ -1,8 +1,10 @@
-//! The event simulator of the solutions, seeded, and the check of what a table made of its events.
+//! The event simulator of the solutions, seeded, as a generator and as a source, and the check of what a table made of its events.
 
 mod generator;
 mod random;
+mod source;
 mod verification;
 
 pub use generator::{Event, Generator, Settings};
+pub use source::SimulatorConnector;
 pub use verification::{Latency, Report, Throughput, Verification};

@@ -1,0 +1,92 @@
+//! Folders and the simulator as sources, one file as the sink: the real binary, killed on the way.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::millrace::Job;
+
+const OUTPUT: &str = "
+    CREATE TABLE out (eventId STRING NOT NULL, deviceId STRING, n BIGINT) WITH (connector = 'single_file', path = '${OUT}');
+    INSERT INTO out SELECT eventId, deviceId, deviceSequenceNumber FROM events;
+";
+
+/// A job that reads events as `with` says, and shows each once.
+fn job(with: &str) -> Job {
+    let columns = "eventId STRING NOT NULL, deviceId STRING, deviceSequenceNumber BIGINT";
+    let once = "'deduplicate.key' = 'eventId', 'deduplicate.within' = '1 hour'";
+    let job = Job::new(&format!("CREATE TABLE events ({columns}) WITH ({with}, {once});{OUTPUT}"));
+    let out = job.folder().join("out.json").display().to_string();
+    let input = job.folder().join("events").display().to_string();
+    job.variable("OUT", &out).variable("EVENTS", &input).argument("--checkpoint-interval").argument("100ms")
+}
+
+/// Writes the simulator's events as files, and returns how many messages they hold.
+fn simulate(folder: &Path, arguments: &[&str]) -> usize {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    command.args(["simulate", "--to", "files", "--rate", "0", "--duplicate-every", "10", "--path"]).arg(folder);
+    let done = command.args(arguments).stderr(Stdio::piped()).output().expect("the binary runs");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let files = fs::read_dir(folder).expect("the folder is there").map(|f| f.expect("a file").path());
+    files.map(|f| fs::read_to_string(f).expect("text").lines().count()).sum()
+}
+
+fn ids(job: &Job) -> Vec<String> {
+    let text = fs::read_to_string(job.folder().join("out.json")).unwrap_or_default();
+    let id = |line: &str| {
+        serde_json::from_str::<serde_json::Value>(line).expect("a whole line")["eventId"].as_str().map(String::from)
+    };
+    text.lines().filter_map(id).collect()
+}
+
+#[test]
+fn the_events_of_many_files_are_each_shown_once_though_the_job_is_killed() {
+    let job = job("connector = 'filesystem', path = '${EVENTS}'");
+    let messages =
+        simulate(&job.folder().join("events"), &["--count", "20000", "--file-messages", "500", "--seed", "1"]);
+    assert!(messages > 21_000, "one in ten is sent again: {messages}");
+    for _ in 0..2 {
+        let mut run = job.start();
+        run.wait_until_read(2000);
+        run.kill();
+    }
+    let mut last = job.start();
+    assert_eq!(last.wait().code(), Some(0), "{}", last.said());
+    assert!(last.said().contains("done: everything is read and shown"), "{}", last.said());
+    let shown = ids(&job);
+    assert_eq!((shown.len(), shown.iter().collect::<BTreeSet<_>>().len()), (20_000, 20_000));
+}
+
+#[test]
+fn a_watched_folder_is_read_on_as_files_come_and_over_a_restart() {
+    let job = job("connector = 'filesystem', path = '${EVENTS}', 'source.monitor-interval' = '100 ms'");
+    let events = job.folder().join("events");
+    simulate(&events, &["--count", "500", "--file-messages", "200", "--seed", "1"]);
+    let rows = |n: u64| move |status: &serde_json::Value| status["sinks"]["out"]["rows"] == n;
+    let mut first = job.start();
+    first.wait_until("the files that were there are read", rows(500));
+    simulate(&events, &["--count", "300", "--seed", "2"]);
+    first.wait_until("the file that came is read", rows(800));
+    first.terminate();
+    assert_eq!(first.wait().code(), Some(0), "{}", first.said());
+    simulate(&events, &["--count", "100", "--seed", "3"]);
+    let mut second = job.start();
+    second.wait_until("what came in between is read, and nothing again", rows(100));
+    second.terminate();
+    assert_eq!(second.wait().code(), Some(0), "{}", second.said());
+    let shown = ids(&job);
+    assert_eq!((shown.len(), shown.iter().collect::<BTreeSet<_>>().len()), (900, 900));
+}
+
+#[test]
+fn simulated_events_are_each_shown_once_though_the_job_is_killed() {
+    let job = job("connector = 'simulator', count = 20000, pace = 'none', duplicate_every = 10, partitions = 3");
+    let mut run = job.start();
+    run.wait_until_read(2000);
+    run.kill();
+    let mut last = job.start();
+    assert_eq!(last.wait().code(), Some(0), "{}", last.said());
+    let shown = ids(&job);
+    assert_eq!((shown.len(), shown.iter().collect::<BTreeSet<_>>().len()), (20_000, 20_000));
+}
