@@ -317,6 +317,7 @@ impl Job {
                 worker.know(start.source, split, &start.group, clock, index == owner);
             }
         }
+        workers.iter_mut().for_each(Worker::all_known);
         self.environment.crash_point("before-restore");
         let parts = log.state().map(|s| s.parts.clone()).unwrap_or_default();
         for (operator, node) in self.plan.operators.iter().enumerate() {

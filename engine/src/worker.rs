@@ -213,6 +213,15 @@ impl Worker {
         }
     }
 
+    /// All splits that the job begins with are known, and none is read yet.
+    pub fn all_known(&mut self) {
+        for state in &mut self.operators {
+            if let State::Dedup(dedup, _) = state {
+                dedup.all_known();
+            }
+        }
+    }
+
     /// Does a little work. Called by one thread, again and again.
     pub fn step(&mut self) -> Progress {
         if self.stopped {

@@ -107,7 +107,8 @@ impl Dedup {
         self.spec.scope
     }
 
-    /// Makes a split known: it holds the window's clock back until it is heard of.
+    /// Makes a split known: it holds the window's clock back until it is heard of. A window that all splits share does
+    /// not move yet: one that is known later may be behind.
     pub fn add_split(&mut self, split: usize, group: &str, clock: SplitClock) {
         self.clocks.add(split, clock);
         if self.groups.len() <= split {
@@ -116,7 +117,16 @@ impl Dedup {
         self.groups[split] = Some(group.to_string());
         let of_split = self.index(split);
         self.window(of_split);
-        self.move_clock(split);
+        if self.spec.scope == Scope::Partition {
+            self.move_clock(split);
+        }
+    }
+
+    /// All splits that the job begins with are known: their clocks count from here on.
+    pub fn all_known(&mut self) {
+        if self.spec.scope == Scope::Global {
+            self.move_clock(0);
+        }
     }
 
     pub fn set_clock(&mut self, split: usize, clock: SplitClock) {
@@ -359,6 +369,22 @@ mod tests {
             assert_eq!(judged.unjudged, 1);
             assert_eq!(ids(judged.passed).len(), passes);
             assert_eq!(ids(judged.late).len(), dead);
+        }
+    }
+
+    #[test]
+    fn a_split_that_is_behind_holds_the_window_back_from_the_start_whichever_comes_first() {
+        for clocks in [[1000, 100], [100, 1000]] {
+            let mut dedup = unlimited(spec(Scope::Global, LatePolicy::Keep));
+            for (split, time) in clocks.into_iter().enumerate() {
+                dedup.add_split(split, &format!("t/{split}"), clock(time));
+            }
+            dedup.all_known();
+            let behind = clocks.iter().position(|time| *time == 100).unwrap();
+            let judged = dedup.judge(behind, &rows(&[("a", 110), ("a", 120)])).unwrap();
+            assert_eq!((judged.copies, judged.unjudged), (1, 0));
+            let older_than_all = dedup.judge(behind, &rows(&[("b", 10)])).unwrap();
+            assert_eq!(older_than_all.unjudged, 1);
         }
     }
 

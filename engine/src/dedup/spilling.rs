@@ -52,6 +52,7 @@ impl Lived {
         for (split, clock) in self.splits.iter().enumerate() {
             self.dedup.add_split(split, &format!("t/{split}"), *clock);
         }
+        self.dedup.all_known();
     }
 
     fn hear(&mut self, split: usize, time: i64) {
