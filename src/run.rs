@@ -87,8 +87,6 @@ impl Run {
             Ok(address) => address,
             Err(error) => return fail(&error),
         };
-        let _ =
-            std::fs::create_dir_all(&beside).and_then(|()| std::fs::write(beside.join("listen"), address.to_string()));
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let mut log = LogSettings::default();
         log.fold_every = self.fold_every.unwrap_or(log.fold_every);
@@ -106,7 +104,13 @@ impl Run {
         };
         let (begun, begins) = oneshot::channel();
         tokio::spawn(async move {
-            match begins.await {
+            let begun = begins.await;
+            // Not before: a process that is refused must not hide the address of the one that runs the job.
+            if begun.is_ok() {
+                let _ = std::fs::create_dir_all(&beside)
+                    .and_then(|()| std::fs::write(beside.join("listen"), address.to_string()));
+            }
+            match begun {
                 Ok(Begun::New) => say(&format!("new job, status at http://{address}/status")),
                 Ok(Begun::Resumed { entry }) => {
                     say(&format!("resumes at entry {entry}, status at http://{address}/status"))

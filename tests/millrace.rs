@@ -82,28 +82,25 @@ impl Job {
 
     /// The same, with further variables and arguments for this process only.
     pub fn start_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Running {
-        // An earlier process' address must not be taken for this one's.
-        let _ = fs::remove_file(self.state().join("listen"));
         // Another build, such as a release, may be tried instead of the one beside the tests.
         let binary = std::env::var_os("MILLRACE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_millrace").into());
         let mut command = Command::new(binary);
         command.arg("run").arg(&self.file).arg("--state").arg(self.state()).args(&self.arguments).args(arguments);
         command.envs(self.variables.iter().map(|(n, v)| (n, v))).envs(variables.iter().copied());
         command.current_dir(self.folder()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        Running::of(process::start(command), self.state())
+        Running::of(process::start(command))
     }
 }
 
 /// A process that runs a job. It is killed with this value.
 pub struct Running {
     child: Child,
-    state: PathBuf,
     said: Arc<Mutex<String>>,
     listener: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Running {
-    fn of(mut child: Child, state: PathBuf) -> Running {
+    fn of(mut child: Child) -> Running {
         let said = Arc::new(Mutex::new(String::new()));
         let (stderr, heard) = (child.stderr.take().expect("stderr is piped"), said.clone());
         let listen = move || {
@@ -113,7 +110,7 @@ impl Running {
                 heard.push('\n');
             }
         };
-        Running { child, state, said, listener: Some(std::thread::spawn(listen)) }
+        Running { child, said, listener: Some(std::thread::spawn(listen)) }
     }
 
     /// All that the process has written to stderr.
@@ -143,8 +140,9 @@ impl Running {
 
     /// The body of an answer.
     pub fn get(&self, path: &str) -> Option<String> {
-        let address = fs::read_to_string(self.state.join("listen")).ok()?;
-        let mut connection = TcpStream::connect(address).ok()?;
+        let said = self.said();
+        let (_, after) = said.split_once("status at http://")?;
+        let mut connection = TcpStream::connect(after.split_once("/status")?.0).ok()?;
         connection.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         write!(connection, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
         let mut answer = String::new();
