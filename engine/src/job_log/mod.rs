@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use crate::environment::{Environment, backoff};
 use entry::{Entry, Kind, VERSION};
-use state::{LogError, LogState};
+use state::{LogError, LogState, Waste};
 
 /// How the log is kept.
 #[derive(Debug, Clone)]
@@ -61,6 +61,9 @@ pub async fn look(
     log.read_all().await?;
     Ok(log.state)
 }
+
+/// A clean-up keeps the next checkpoint waiting: it asks for several deletions at once.
+const DELETES_AT_ONCE: usize = 16;
 
 /// One process's hold on a job log.
 pub struct JobLog {
@@ -162,42 +165,40 @@ impl JobLog {
     }
 
     /// Writes a snapshot and deletes what it makes superfluous: old entries by age, dropped parts by number. Never
-    /// needed for safety, so the first failure ends it until the next time.
+    /// needed for safety, so the first failure ends it until the next time. What was to be deleted is forgotten only in
+    /// the snapshot after: a clean-up that is cut short is done again by whoever comes after.
     pub async fn fold(&mut self) -> Result<(), object_store::Error> {
-        let Some(state) = self.state.as_mut() else { return Ok(()) };
+        let Some(state) = &self.state else { return Ok(()) };
         self.since_fold = 0;
-        let now = self.environment.now() / 1_000_000;
-        let previous = state.folds.last().map_or(0, |(number, _)| *number);
-        state.folds.push((state.number, now));
-        let oldest_kept = now - self.settings.retention.as_millis() as i64;
-        let expired = state.folds.iter().rev().find(|(_, time)| *time <= oldest_kept).map_or(0, |(number, _)| *number);
-        let (deletable, retired): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut state.retired).into_iter().partition(|(entry, _)| *entry <= previous);
-        state.retired = retired;
-        let old_snapshots: Vec<u64> =
-            state.folds.iter().map(|(n, _)| *n).filter(|n| *n < expired.max(previous)).collect();
-        let (first, last) = (state.cut + 1, state.cut.max(expired));
-        state.folds.retain(|(n, _)| *n >= expired.max(1));
-        let number = state.number;
-        let body = serde_json::to_vec(&state).unwrap_or_default();
+        let mut folded = state.clone();
+        let waste = folded.fold(self.environment.now() / 1_000_000, self.settings.retention);
+        let body = serde_json::to_vec(&folded).unwrap_or_default();
         self.environment.crash_point("before-fold");
-        put_new(&*self.store, &self.snapshot_path(number), body.into()).await?;
+        match put_new(&*self.store, &self.snapshot_path(folded.number), body.into()).await {
+            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error),
+        }
         self.environment.crash_point("after-fold");
-        for n in first..=last {
-            delete(&*self.store, &self.entry_path(n)).await?;
-        }
-        // In the next snapshot: a clean-up that is cut short is done again by whoever comes after.
-        if let Some(state) = self.state.as_mut() {
-            state.cut = last;
-        }
-        self.environment.crash_point("during-clean-up");
-        for n in old_snapshots.into_iter().filter(|n| *n != number) {
-            delete(&*self.store, &self.snapshot_path(n)).await?;
-        }
-        for (_, name) in deletable {
-            delete(&*self.store, &beside(&self.root, &name)).await?;
-        }
+        self.delete(&waste).await?;
+        folded.forget(&waste);
+        self.state = Some(folded);
         Ok(())
+    }
+
+    async fn delete(&self, waste: &Waste) -> Result<(), object_store::Error> {
+        self.delete_all(waste.entries.clone().map(|n| self.entry_path(n)).collect()).await?;
+        self.environment.crash_point("during-clean-up");
+        let snapshots = waste.snapshots.iter().map(|n| self.snapshot_path(*n));
+        let named = waste.names.iter().map(|name| beside(&self.root, name));
+        self.delete_all(snapshots.chain(named).collect()).await
+    }
+
+    async fn delete_all(&self, paths: Vec<Path>) -> Result<(), object_store::Error> {
+        let deleting = paths.into_iter().map(|path| {
+            let store = self.store.clone();
+            async move { delete(&*store, &path).await }
+        });
+        futures::stream::iter(deleting).buffer_unordered(DELETES_AT_ONCE).try_collect().await
     }
 
     /// The folder of a kind of file beside the log.

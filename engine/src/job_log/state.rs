@@ -1,6 +1,8 @@
 //! What a job log says: the fold of its entries. Pure; the stored form of a snapshot.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +36,19 @@ pub struct LogState {
     pub folds: Vec<(u64, i64)>,
     /// Entries up to here are surely deleted.
     pub cut: u64,
+    /// Snapshots before this one are surely deleted.
+    #[serde(default)]
+    pub snapshots_cut: u64,
+}
+
+/// What is superfluous once a snapshot can be seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Waste {
+    pub entries: RangeInclusive<u64>,
+    pub snapshots: Vec<u64>,
+    /// Names of parts that entries dropped, the last of them up to `folded`.
+    pub names: Vec<String>,
+    folded: u64,
 }
 
 /// One key group: a source's split.
@@ -89,6 +104,7 @@ impl LogState {
             retired: vec![],
             folds: vec![],
             cut: 0,
+            snapshots_cut: 0,
         };
         state.apply(entry)?;
         Ok(state)
@@ -130,6 +146,30 @@ impl LogState {
     /// Where `group` goes on.
     pub fn position(&self, group: &str) -> Option<&Position> {
         self.groups.get(group).map(|g| &g.start.from)
+    }
+
+    /// Notes that everything up to here is folded, and says what nobody needs any more. Entries stay for the retention
+    /// after their fold, for those who slept; parts and snapshots for one more fold, for those who are just reading.
+    pub fn fold(&mut self, now: i64, retention: Duration) -> Waste {
+        let previous = self.folds.last().map_or(0, |(number, _)| *number);
+        self.folds.push((self.number, now));
+        let oldest_kept = now - retention.as_millis() as i64;
+        let expired = self.folds.iter().rev().find(|(_, time)| *time <= oldest_kept).map_or(0, |(number, _)| *number);
+        let snapshots = self.folds.iter().map(|(number, _)| *number);
+        Waste {
+            entries: self.cut + 1..=expired.max(self.cut),
+            snapshots: snapshots.filter(|n| (self.snapshots_cut..previous).contains(n)).collect(),
+            names: self.retired.iter().filter(|(entry, _)| *entry <= previous).map(|(_, name)| name.clone()).collect(),
+            folded: previous,
+        }
+    }
+
+    /// Forgets what is deleted.
+    pub fn forget(&mut self, waste: &Waste) {
+        self.cut = *waste.entries.end();
+        self.snapshots_cut = waste.folded;
+        self.retired.retain(|(entry, _)| *entry > waste.folded);
+        self.folds.retain(|(number, _)| *number >= self.cut.max(1));
     }
 
     fn claim(&mut self, entry: &Entry, claim: &Claim) {
