@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::FileReader;
@@ -224,32 +225,57 @@ impl Publisher {
         }
     }
 
+    /// Writes what is new in the state, one part an operator, and names the parts that are not needed any more.
     async fn upload(
         &mut self,
         drafts: BTreeMap<usize, Draft>,
         checkpoint: &mut Checkpoint,
     ) -> Result<u64, PublishError> {
         let mut total = 0;
-        let (store, environment) = (self.log.store().clone(), self.environment.clone());
-        let root = self.log.root().clone();
         for (operator, draft) in drafts {
-            let id = &self.plan.operators[operator].id;
-            let live = self.log.state().and_then(|s| s.parts.get(id)).map_or(&[][..], |p| p);
-            let dropped = live.iter().filter(|p| p.bucket < draft.floor).map(|p| p.name.clone()).collect();
-            let mut change = PartChange { added: vec![], dropped };
-            for (newest, keys) in &draft.batches {
-                let body = encode(keys)?;
-                let name = format!("state/{}.arrow", self.names.next());
-                let (rows, bytes) = (keys.num_rows() as u64, body.len() as u64);
-                total += bytes;
-                put_until_there(&*store, &root, &*environment, &name, body).await;
-                change.added.push(Part { name, bucket: *newest, rows, bytes });
+            let id = self.plan.operators[operator].id.clone();
+            let live = self.log.state().and_then(|s| s.parts.get(&id)).cloned().unwrap_or_default();
+            let (fallen, live): (Vec<_>, Vec<_>) = live.into_iter().partition(|part| part.bucket < draft.floor);
+            let mut change = PartChange { added: vec![], dropped: fallen.into_iter().map(|part| part.name).collect() };
+            if let Some(keys) = draft.keys()? {
+                change.added.push(self.put_part(draft.newest, &keys).await?);
+                self.merge(to_merge(&live), &mut change).await?;
             }
+            total += change.added.iter().map(|part| part.bytes).sum::<u64>();
             if change != PartChange::default() {
-                checkpoint.parts.insert(id.clone(), change);
+                checkpoint.parts.insert(id, change);
             }
         }
         Ok(total)
+    }
+
+    async fn put_part(&mut self, bucket: i64, keys: &RecordBatch) -> Result<Part, ArrowError> {
+        let body = encode(keys)?;
+        let name = format!("state/{}.arrow", self.names.next());
+        let (rows, bytes) = (keys.num_rows() as u64, body.len() as u64);
+        put_until_there(&**self.log.store(), self.log.root(), &*self.environment, &name, body).await;
+        Ok(Part { name, bucket, rows, bytes })
+    }
+
+    /// Puts one part in the place of many. Never needed for safety: parts that cannot be read just now stay as they are.
+    async fn merge(&mut self, parts: Vec<Part>, change: &mut PartChange) -> Result<(), PublishError> {
+        let Some(bucket) = parts.first().map(|part| part.bucket) else { return Ok(()) };
+        let mut batches = vec![];
+        let mut reading = Box::pin(read_parts(self.log.store().clone(), self.log.root().clone(), parts.clone()));
+        while let Some(read) = reading.next().await {
+            match read {
+                Ok(read) => batches.extend(read),
+                Err(error) => {
+                    tracing::warn!(%error, "state parts were not merged; the next checkpoints will try again");
+                    return Ok(());
+                }
+            }
+        }
+        if let Some(keys) = concat(&batches)? {
+            change.added.push(self.put_part(bucket, &keys).await?);
+            change.dropped.extend(parts.into_iter().map(|part| part.name));
+        }
+        Ok(())
     }
 
     /// The dead letter's `prepare` comes last: it also holds what the others rejected meanwhile.
@@ -282,24 +308,53 @@ impl Publisher {
     }
 }
 
+/// So many parts of one bucket and of about one size become one. A checkpoint a second makes a part a second; this keeps
+/// their number, what a checkpoint carries and what a recovery opens near the logarithm of it, and writes a key again
+/// once a size.
+const MERGE: usize = 16;
+/// Parts of more rows stay as they are: they are few, and a checkpoint waits for a merge.
+const MERGE_BELOW: u64 = 1 << 18;
+
+/// The parts that are merged now, if any are: the smallest first.
+fn to_merge(live: &[Part]) -> Vec<Part> {
+    let mut alike: BTreeMap<(u32, i64), Vec<&Part>> = BTreeMap::new();
+    for part in live.iter().filter(|part| part.rows < MERGE_BELOW) {
+        alike.entry((part.rows.max(1).ilog(MERGE as u64), part.bucket)).or_default().push(part);
+    }
+    let many = alike.into_values().find(|parts| parts.len() >= MERGE);
+    many.unwrap_or_default().into_iter().take(MERGE).cloned().collect()
+}
+
 /// One operator's changes from all workers.
 struct Draft {
     floor: i64,
-    batches: Vec<(i64, RecordBatch)>,
+    newest: i64,
+    batches: Vec<RecordBatch>,
 }
 
 impl Default for Draft {
     fn default() -> Self {
-        Draft { floor: i64::MAX, batches: vec![] }
+        Draft { floor: i64::MAX, newest: i64::MIN, batches: vec![] }
     }
 }
 
 impl Draft {
     fn add(&mut self, snapshot: &DedupSnapshot) -> Result<(), ArrowError> {
         self.floor = self.floor.min(snapshot.floor);
-        self.batches.extend(snapshot.table()?.map(|keys| (snapshot.newest(), keys)));
+        if let Some(keys) = snapshot.table()? {
+            self.newest = self.newest.max(snapshot.newest());
+            self.batches.push(keys);
+        }
         Ok(())
     }
+
+    fn keys(&self) -> Result<Option<RecordBatch>, ArrowError> {
+        concat(&self.batches)
+    }
+}
+
+fn concat(batches: &[RecordBatch]) -> Result<Option<RecordBatch>, ArrowError> {
+    batches.first().map(|first| concat_batches(&first.schema(), batches)).transpose()
 }
 
 fn encode(batch: &RecordBatch) -> Result<Bytes, ArrowError> {
@@ -346,5 +401,50 @@ async fn put_until_there(store: &dyn ObjectStore, root: &Path, environment: &dyn
                 tries += 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(number: usize, bucket: i64, rows: u64) -> Part {
+        Part { name: number.to_string(), bucket, rows, bytes: rows * 16 }
+    }
+
+    /// The live parts after so many checkpoints of so many rows, each bucket lasting for 200 of them.
+    fn after(checkpoints: usize, rows: u64) -> (Vec<Part>, u64) {
+        let (mut live, mut rewritten) = (vec![], 0);
+        for number in 0..checkpoints {
+            let bucket = (number / 200) as i64;
+            live.retain(|part: &Part| part.bucket > bucket - 4);
+            let merged = to_merge(&live);
+            live.push(part(number, bucket, rows));
+            if !merged.is_empty() {
+                let all: u64 = merged.iter().map(|part| part.rows).sum();
+                rewritten += all;
+                live.retain(|part| !merged.contains(part));
+                live.push(part(checkpoints + number, merged[0].bucket, all));
+            }
+        }
+        (live, rewritten)
+    }
+
+    #[test]
+    fn a_window_of_small_checkpoints_is_few_parts_and_none_is_lost() {
+        for rows in [1, 15, 16, 5000, 100_000] {
+            let (live, rewritten) = after(3600, rows);
+            assert!(live.len() <= 4 * 2 * MERGE, "{} parts at {rows} rows a checkpoint", live.len());
+            assert_eq!(live.iter().map(|part| part.rows).sum::<u64>(), 800 * rows);
+            assert!(rewritten <= 3 * 3600 * rows, "{rewritten} rows were written again, of {}", 3600 * rows);
+        }
+    }
+
+    #[test]
+    fn large_parts_and_parts_of_other_buckets_are_left_alone() {
+        let large: Vec<Part> = (0..100).map(|number| part(number, 1, MERGE_BELOW)).collect();
+        assert!(to_merge(&large).is_empty());
+        let apart: Vec<Part> = (0..100).map(|number| part(number, number as i64, 10)).collect();
+        assert!(to_merge(&apart).is_empty());
     }
 }
