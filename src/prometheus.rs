@@ -11,6 +11,7 @@ use prometheus::{Encoder, TextEncoder};
 /// The page that `/metrics` answers with. `now`: nanoseconds since 1970, from which ages are told.
 pub fn page(metrics: &Metrics, now: i64) -> Result<String, prometheus::Error> {
     let mut families = vec![];
+    sources(metrics, &mut families);
     splits(metrics, now, &mut families);
     deduplications(metrics, &mut families);
     sinks(metrics, &mut families);
@@ -20,6 +21,23 @@ pub fn page(metrics: &Metrics, now: i64) -> Result<String, prometheus::Error> {
     families.retain(|family: &MetricFamily| !family.get_metric().is_empty());
     TextEncoder::new().encode(&families, &mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn sources(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
+    let sources = metrics.sources.read();
+    let each = |value: &dyn Fn(&engine::metrics::SourceMetrics) -> f64| -> Vec<Labelled> {
+        sources.iter().map(|(table, m)| (vec![label("table", table)], value(m))).collect()
+    };
+    families.extend([
+        counter("source_skipped_total", "Records without a payload.", each(&|m| m.skipped.get() as f64)),
+        counter("source_retries_total", "What went wrong and was tried again.", each(&|m| m.retries.get() as f64)),
+        gauge("source_throttle_seconds", "How long the system holds its answers back.", {
+            each(&|m| m.throttle_millis.get() as f64 / 1e3)
+        }),
+        gauge("source_in_trouble", "1 while the system cannot be reached.", {
+            each(&|m| m.trouble.read().is_some() as u8 as f64)
+        }),
+    ]);
 }
 
 fn splits(metrics: &Metrics, now: i64, families: &mut Vec<MetricFamily>) {

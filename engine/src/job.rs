@@ -19,7 +19,7 @@ use crate::job_log::entry::{Claim, Kind, Layout};
 use crate::job_log::state::LogState;
 use crate::job_log::{JobLog, JobLogError, LogSettings};
 use crate::metrics::Metrics;
-use crate::plan::{Operator, Plan};
+use crate::plan::{Operator, Plan, SourceNode};
 use crate::publisher::{PublishError, Published, Publisher, Request, read_parts};
 use crate::recovery::{Shape, Start as Decision, decide};
 use crate::routing::Routes;
@@ -226,6 +226,7 @@ impl Job {
             groups: BTreeSet::new(),
             entry: state.map_or(0, |s| s.number),
             log_id,
+            looking: tokio::task::JoinSet::new(),
             _tasks: tasks,
             job: self,
             shared,
@@ -247,6 +248,7 @@ impl Job {
     async fn starts(&self, state: Option<&LogState>) -> Result<Vec<SplitStart>, JobError> {
         let mut starts = vec![];
         for (source, node) in self.plan.sources.iter().enumerate() {
+            node.source.watch(self.metrics.source(&node.table));
             let prefix = format!("{}/", node.table);
             let known_table = state.is_some_and(|s| s.groups.keys().any(|g| g.starts_with(&prefix)));
             let mut splits = node.source.splits().await?;
@@ -397,6 +399,8 @@ struct Running {
     groups: BTreeSet<String>,
     entry: u64,
     log_id: String,
+    /// New splits that are being looked for; at most one task.
+    looking: tokio::task::JoinSet<Vec<SplitStart>>,
     /// Ends with this struct: a job that is given up leaves no task behind that could still write.
     _tasks: tokio::task::JoinSet<()>,
 }
@@ -424,7 +428,8 @@ impl Running {
                 biased;
                 _ = stopped(&mut self.job.stop) => return self.stop(&*environment).await,
                 () = barriers.beat(&*environment) => self.set_barrier(),
-                () = discoveries.beat(&*environment), if discovery.is_some() => self.discover().await?,
+                () = discoveries.beat(&*environment), if discovery.is_some() && self.looking.is_empty() => self.look(),
+                Some(found) = self.looking.join_next() => self.take_in(found.unwrap_or_default()).await?,
                 Some(event) = self.worker_events.recv() => self.on_worker(event)?,
                 Some(published) = self.published.recv() => self.on_published(published)?,
                 Some(event) = self.commit_events.recv() => self.on_commit(event)?,
@@ -604,29 +609,24 @@ impl Running {
         }
     }
 
-    /// Looks for new splits. They are claimed before they are read, from their earliest record.
-    async fn discover(&mut self) -> Result<(), JobError> {
-        let mut found = vec![];
-        for (source, node) in self.shared.plan.sources.iter().enumerate() {
-            if node.source.discovery_interval().is_none() {
-                continue;
-            }
-            let splits = match node.source.splits().await {
-                Ok(splits) => splits,
-                Err(error) => {
+    /// Looks for new splits, beside everything else: a system that does not answer holds nothing up.
+    fn look(&mut self) {
+        let (shared, groups) = (self.shared.clone(), self.groups.clone());
+        self.looking.spawn(async move {
+            let mut found = vec![];
+            for (source, node) in shared.plan.sources.iter().enumerate() {
+                if node.source.discovery_interval().is_some()
+                    && let Err(error) = new_splits(source, node, &groups, &mut found).await
+                {
                     tracing::warn!(table = %node.table, %error, "new splits cannot be looked for; trying again later");
-                    continue;
-                }
-            };
-            for split in splits {
-                let group = format!("{}/{split}", node.table);
-                if !self.groups.contains(&group) {
-                    let start = node.source.resolve(&split, true).await?;
-                    let clock = SplitClock::default();
-                    found.push(SplitStart { source, split, group, start, clock, finished: false });
                 }
             }
-        }
+            found
+        });
+    }
+
+    /// Claims splits that were found; then they are read, from their earliest record.
+    async fn take_in(&mut self, found: Vec<SplitStart>) -> Result<(), JobError> {
         if found.is_empty() {
             return Ok(());
         }
@@ -706,6 +706,24 @@ impl Rhythm {
         let now = environment.elapsed();
         self.next = if now > self.next + self.period { now } else { self.next } + self.period;
     }
+}
+
+/// The splits of a source that the job does not know, and where each begins.
+async fn new_splits(
+    source: usize,
+    node: &SourceNode,
+    groups: &BTreeSet<String>,
+    found: &mut Vec<SplitStart>,
+) -> Result<(), SourceError> {
+    for split in node.source.splits().await? {
+        let group = format!("{}/{split}", node.table);
+        if !groups.contains(&group) {
+            let start = node.source.resolve(&split, true).await?;
+            let clock = SplitClock::default();
+            found.push(SplitStart { source, split, group, start, clock, finished: false });
+        }
+    }
+    Ok(())
 }
 
 /// Waits until the requests before this one are done.

@@ -37,6 +37,7 @@ impl Serialize for Gauge {
 /// The numbers of one job.
 #[derive(Debug, Default, Serialize)]
 pub struct Metrics {
+    pub sources: RwLock<BTreeMap<String, Arc<SourceMetrics>>>,
     pub splits: RwLock<BTreeMap<String, Arc<SplitMetrics>>>,
     pub sinks: RwLock<BTreeMap<String, Arc<SinkMetrics>>>,
     pub dedup: RwLock<BTreeMap<String, Arc<DedupMetrics>>>,
@@ -45,6 +46,19 @@ pub struct Metrics {
     pub dead_letters: Gauge,
     /// By table: how its columns fit the first records.
     pub fields: RwLock<BTreeMap<String, Observed>>,
+}
+
+/// One source, as its connector tells.
+#[derive(Debug, Default, Serialize)]
+pub struct SourceMetrics {
+    /// Records without a payload: nothing to decode and nothing to reject.
+    pub skipped: Gauge,
+    /// What went wrong and was tried again by the connector itself.
+    pub retries: Gauge,
+    /// How long the system holds its answers back, in milliseconds; 0 where it does not throttle.
+    pub throttle_millis: Gauge,
+    /// Why nothing comes just now.
+    pub trouble: RwLock<Option<String>>,
 }
 
 /// One split of a source.
@@ -154,6 +168,9 @@ impl Metrics {
         let before = all.rows;
         all.merge(observed);
         if before < OBSERVED_ROWS && all.rows >= OBSERVED_ROWS { all.findings() } else { None }
+    }
+    pub fn source(&self, table: &str) -> Arc<SourceMetrics> {
+        self.sources.write().entry(table.to_string()).or_default().clone()
     }
     pub fn split(&self, group: &str) -> Arc<SplitMetrics> {
         self.splits.write().entry(group.to_string()).or_default().clone()

@@ -14,12 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::connector::Origin;
 use crate::observed::Observed;
+use crate::metrics::SourceMetrics;
 
 /// A table that can be read.
 #[async_trait]
 pub trait Source: Send + Sync {
     /// One line for `explain`: the system, the place, the format. Never a secret.
     fn describe(&self) -> String;
+
+    /// Where to count what the engine cannot see. Called once, before anything is asked.
+    fn watch(&self, _metrics: Arc<SourceMetrics>) {}
 
     /// The splits that exist now, from the system's metadata and not from what was read. Called at start, and again
     /// every [`Source::discovery_interval`].

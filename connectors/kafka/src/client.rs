@@ -5,20 +5,26 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use engine::metrics::SourceMetrics;
 use parking_lot::Mutex;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 
+use crate::incarnation::untaken;
 use crate::options::KafkaTable;
 use crate::token::FreshToken;
 
 /// What is said again within this is counted and not said.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// How often the thread looks whether something was told.
+const TURN: Duration = Duration::from_millis(20);
 /// A running job whose login is refused for this long, with no broker left that lets it in, ends.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
+
+pub type Client = BaseConsumer<Reports>;
 
 /// What a client reports from its own threads.
 #[derive(Clone, Default)]
@@ -29,10 +35,37 @@ struct Reported {
     /// By partition: the end offset that the broker last stated.
     ends: HashMap<i32, i64>,
     topic: String,
+    /// The id of the topic that is fetched from now on, as the client last said.
+    incarnation: Option<String>,
     token: Option<FreshToken>,
+    metrics: Arc<SourceMetrics>,
     /// The last thing that went wrong with a connection, in the client's words; `None` once a broker is up.
     trouble: Option<Trouble>,
     said: HashMap<String, Said>,
+}
+
+impl Reported {
+    fn suffer(&mut self, code: RDKafkaErrorCode, reason: &str) {
+        self.metrics.retries.add(1);
+        // "All brokers are down" follows the failure that says why; alone, it is all that is known of a hang.
+        if code == RDKafkaErrorCode::AllBrokersDown && self.trouble.is_some() {
+            return;
+        }
+        let since = self.trouble.as_ref().and_then(|t| t.refused_since);
+        let refused_since = if is_refusal(code) { since.or_else(|| Some(Instant::now())) } else { since };
+        // A refusal is not forgotten for what follows from it.
+        if is_refusal(code) || since.is_none() {
+            let reason = without_times(reason);
+            *self.metrics.trouble.write() = Some(reason.clone());
+            self.trouble = Some(Trouble { reason, refused_since });
+        }
+    }
+
+    fn heal(&mut self) {
+        if self.trouble.take().is_some() {
+            *self.metrics.trouble.write() = None;
+        }
+    }
 }
 
 struct Trouble {
@@ -48,12 +81,28 @@ struct Said {
 }
 
 impl Reports {
-    pub fn of(topic: &str, token: Option<FreshToken>) -> Self {
-        Reports(Arc::new(Mutex::new(Reported { topic: topic.to_string(), token, ..Reported::default() })))
+    pub fn of(topic: &str, token: Option<FreshToken>, metrics: Arc<SourceMetrics>) -> Self {
+        Reports(Arc::new(Mutex::new(Reported { topic: topic.to_string(), token, metrics, ..Reported::default() })))
+    }
+
+    /// Messages without a payload were passed over.
+    pub fn skipped(&self, messages: u64) {
+        self.0.lock().metrics.skipped.add(messages);
     }
 
     pub fn end(&self, partition: i32) -> Option<i64> {
         self.0.lock().ends.get(&partition).copied()
+    }
+
+    /// The id of the topic that is fetched from now on: the one that the brokers had under this name when the client
+    /// last looked. `None` before it did, and where brokers give no ids.
+    pub fn incarnation(&self) -> Option<String> {
+        self.0.lock().incarnation.clone()
+    }
+
+    /// Whether the topic that is fetched from now on is known to be another one than this.
+    pub fn is_another_than(&self, incarnation: &str) -> bool {
+        self.0.lock().incarnation.as_ref().is_some_and(|now| now != incarnation)
     }
 
     /// Why the client cannot reach its brokers, as far as it said.
@@ -79,7 +128,7 @@ impl Reports {
 
     /// A broker answered: whatever was wrong is over.
     pub fn answered(&self) {
-        self.0.lock().trouble = None;
+        self.0.lock().heal();
     }
 
     /// How often a thing was kept back since it was last said, if it may be said now.
@@ -108,6 +157,13 @@ impl ClientContext for Reports {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if matches!(level, RDKafkaLogLevel::Debug) {
+            let mut reported = self.0.lock();
+            if let Some(id) = new_topic_id(message, &reported.topic) {
+                reported.incarnation = Some(id.to_string());
+            }
+            return;
+        }
         // A failed connection comes as an error too, with its reason.
         if (level as u8) > RDKafkaLogLevel::Warning as u8 || matches!(facility, "FAIL" | "ERROR") {
             tracing::debug!(facility, "{message}");
@@ -122,16 +178,10 @@ impl ClientContext for Reports {
         if code == RDKafkaErrorCode::PartitionEOF {
             return;
         }
-        // "All brokers are down" follows the failure that says why.
-        if code != RDKafkaErrorCode::AllBrokersDown {
-            let mut reported = self.0.lock();
-            let since = reported.trouble.as_ref().and_then(|t| t.refused_since);
-            let refused_since = if is_refusal(code) { since.or_else(|| Some(Instant::now())) } else { since };
-            if is_refusal(code) || since.is_none() {
-                reported.trouble = Some(Trouble { reason: without_times(reason), refused_since });
-            }
-        }
-        if let Some(kept_back) = self.may_say(&code.to_string()) {
+        self.0.lock().suffer(code, reason);
+        if code == RDKafkaErrorCode::AllBrokersDown {
+            tracing::debug!(%code, reason, "kafka client; it tries again by itself");
+        } else if let Some(kept_back) = self.may_say(&code.to_string()) {
             tracing::warn!(%code, reason, kept_back, "kafka client; it tries again by itself");
         }
     }
@@ -139,8 +189,10 @@ impl ClientContext for Reports {
     fn stats(&self, statistics: Statistics) {
         let mut reported = self.0.lock();
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
-            reported.trouble = None;
+            reported.heal();
         }
+        let throttles = statistics.brokers.values().filter_map(|broker| broker.throttle.as_ref());
+        reported.metrics.throttle_millis.set(throttles.map(|window| window.max.max(0) as u64).max().unwrap_or(0));
         if let Some(topic) = statistics.topics.get(&reported.topic) {
             let ends: Vec<_> =
                 topic.partitions.iter().map(|(p, s)| (*p, s.hi_offset)).filter(|(_, o)| *o >= 0).collect();
@@ -158,6 +210,14 @@ impl ClientContext for Reports {
 }
 
 impl ConsumerContext for Reports {}
+
+/// The id in `Topic <name> changed id from <old> to <new>`: librdkafka says it before the first fetch with the new id, and
+/// tells it in no other way. Without it a fetcher goes on in the new topic as if nothing had happened.
+fn new_topic_id<'a>(message: &'a str, topic: &str) -> Option<&'a str> {
+    let (_, change) = message.split_once("Topic ")?;
+    let (_, new) = change.strip_prefix(topic)?.strip_prefix(" changed id from ")?.split_once(" to ")?;
+    Some(new.trim())
+}
 
 /// Whether a broker, or the token service, said no: waiting does not help.
 fn is_refusal(code: RDKafkaErrorCode) -> bool {
@@ -192,6 +252,9 @@ pub fn consumer(table: &KafkaTable, partitions: usize) -> ClientConfig {
     for (name, value) in &table.properties {
         config.set(name, value);
     }
+    // See `new_topic_id`.
+    let debug = config.get("debug").map_or_else(|| "topic".to_string(), |debug| format!("{debug},topic"));
+    config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
     config
         .set("group.id", table.group.as_deref().unwrap_or("millrace"))
         .set("enable.auto.commit", "false")
@@ -201,6 +264,44 @@ pub fn consumer(table: &KafkaTable, partitions: usize) -> ClientConfig {
         // The broker's own statement that a reader stands at the end.
         .set("enable.partition.eof", "true");
     config
+}
+
+/// A table's client, and whoever handles what it tells.
+pub struct Served {
+    client: Arc<Client>,
+    turn: Mutex<()>,
+}
+
+impl Served {
+    /// Starts a thread that handles what is told, until this is dropped.
+    pub fn start(client: Client) -> std::io::Result<Arc<Self>> {
+        let served = Arc::new(Served { client: Arc::new(client), turn: Mutex::new(()) });
+        let serving = Arc::downgrade(&served);
+        let serve = move || {
+            while let Some(served) = serving.upgrade() {
+                served.handle();
+                drop(served);
+                std::thread::sleep(TURN);
+            }
+        };
+        std::thread::Builder::new().name("kafka-callbacks".into()).spawn(serve)?;
+        Ok(served)
+    }
+
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Handles all that was told up to now. One at a time: when this returns, nothing that was told before is still on
+    /// its way through another thread. A reader that calls this after it took messages knows of a change of the
+    /// topic that came before them.
+    pub fn handle(&self) {
+        let _turn = self.turn.lock();
+        while untaken(&self.client) > 0 {
+            // What comes here belongs to no partition that is read: errors of the client, told by its callback.
+            let _ = self.client.poll(Duration::ZERO);
+        }
+    }
 }
 
 /// What librdkafka says of a configuration, without the values: any of them may be a secret.
@@ -222,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_refused_login_is_remembered_until_a_broker_answers() {
-        let reports = Reports::of("events", None);
+        let reports = Reports::of("events", None, Arc::default());
         says(
             &reports,
             RDKafkaErrorCode::BrokerTransportFailure,
@@ -240,8 +341,21 @@ mod tests {
     }
 
     #[test]
+    fn the_topics_id_is_heard_when_the_client_learns_it() {
+        let reports = Reports::of("events", None, Arc::default());
+        let says = |text: &str| reports.log(RDKafkaLogLevel::Debug, "METADATA", text);
+        says("[thrd:main]: Topic events [0] Leader 1 Epoch 0");
+        says("[thrd:main]: Topic events.2 changed id from AAAAAAAAAAAAAAAAAAAAAA to x0");
+        assert_eq!(reports.incarnation(), None);
+        says("[thrd:main]: Topic events changed id from AAAAAAAAAAAAAAAAAAAAAA to x1");
+        assert!(!reports.is_another_than("x1"));
+        says("[thrd:main]: Topic events changed id from x1 to x2");
+        assert!(reports.is_another_than("x1"));
+    }
+
+    #[test]
     fn the_same_thing_is_said_once_in_a_while() {
-        let reports = Reports::of("events", None);
+        let reports = Reports::of("events", None, Arc::default());
         assert_eq!(reports.may_say("FETCH"), Some(0));
         assert_eq!(reports.may_say("FETCH"), None);
         assert_eq!(reports.may_say("SSL"), Some(0));

@@ -4,6 +4,7 @@ mod client;
 mod embedded;
 mod eventhubs;
 mod identity;
+mod incarnation;
 mod metadata;
 mod options;
 mod producer;

@@ -17,13 +17,14 @@ use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
-use crate::client::Reports;
+use crate::client::{Reports, Served};
 use crate::metadata::MetadataColumn;
 use crate::options::{KafkaTable, Login};
-use crate::source::Client;
+use crate::source::MADE_AGAIN;
 
 pub struct KafkaReader {
     queue: PartitionQueue<Reports>,
+    served: Arc<Served>,
     reports: Reports,
     place: String,
     login: Login,
@@ -38,8 +39,6 @@ pub struct KafkaReader {
     /// The broker said that the position is the end, and nothing has come since.
     at_end: bool,
     finished: bool,
-    /// Payloads that were null: nothing to decode, nothing to reject.
-    pub skipped: u64,
 }
 
 enum From {
@@ -49,7 +48,7 @@ enum From {
 
 impl KafkaReader {
     pub fn new(
-        client: Arc<Client>,
+        served: Arc<Served>,
         table: &KafkaTable,
         reports: Reports,
         partition: i32,
@@ -76,12 +75,14 @@ impl KafkaReader {
         });
         let decoder = Decoder::new(Arc::new(Schema::new(values)), table.format, table.json.clone(), event_time)?;
         let schema = Schema::new(request.columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>());
-        let mut queue = client
+        let mut queue = served
+            .client()
             .split_partition_queue(&table.topic, partition)
             .ok_or_else(|| format!("partition {partition} has no queue of its own"))?;
         queue.set_nonempty_callback(move || wake.ring());
         Ok(KafkaReader {
             queue,
+            served,
             reports,
             place: format!("table {}, topic {}, partition {partition}", table.name, table.topic),
             login: table.login,
@@ -94,7 +95,6 @@ impl KafkaReader {
             until: start.until,
             at_end: false,
             finished: start.until.is_some_and(|until| start.from.offset >= until),
-            skipped: 0,
         })
     }
 
@@ -139,6 +139,22 @@ impl KafkaReader {
                 let what = format!("the broker no longer lets us in: {refusal}. {}", self.login.remedy(&refusal));
                 Err(SourceError::failed(&self.place, what))
             }
+        }
+    }
+
+    /// Confirms that what was taken came from the topic that was read so far. A fetch names the topic by its id, so
+    /// another topic's messages come only after the client said that it goes over to that one.
+    fn check_incarnation(&self, taken: bool) -> Result<(), SourceError> {
+        if taken {
+            self.served.handle();
+        }
+        match &self.position.incarnation {
+            Some(read) if self.reports.is_another_than(read) => {
+                let now = self.reports.incarnation().unwrap_or_default();
+                let what = format!("the job read the topic with the id {read}, and now there is one with the id {now}");
+                Err(SourceError::Gone { place: self.place.clone(), what, remedy: MADE_AGAIN.into() })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -206,10 +222,10 @@ impl SplitReader for KafkaReader {
                     taken.bytes += message.payload_len();
                     taken.log_time = taken.log_time.max(time);
                     self.at_end = false;
-                    self.position =
-                        Position { offset: offset + 1, incarnation: None, last_time: message.timestamp().to_millis() };
+                    self.position.offset = offset + 1;
+                    self.position.last_time = message.timestamp().to_millis();
                     match message.payload().map(|payload| self.decoder.push(payload, time)) {
-                        None => self.skipped += 1,
+                        None => self.reports.skipped(1),
                         Some(Ok(rows)) => self.metadata.iter_mut().for_each(|m| m.push(&message, rows)),
                         Some(Err(reject)) => rejected.push_back(reject_of(&message, reject, time)),
                     }
@@ -222,10 +238,15 @@ impl SplitReader for KafkaReader {
                     break;
                 }
                 Some(Err(error)) => {
+                    self.check_incarnation(true)?;
                     self.judge(error)?;
                     break;
                 }
             }
+        }
+        self.check_incarnation(taken.records > 0)?;
+        if self.position.incarnation.is_none() {
+            self.position.incarnation = self.reports.incarnation();
         }
         self.finish(rejected, taken)
     }

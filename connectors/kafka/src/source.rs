@@ -1,20 +1,21 @@
 //! A topic as a source: its partitions are the splits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use engine::metrics::SourceMetrics;
 use engine::source::{Position, ReadRequest, Source, SourceError, SplitReader, Start, Wake};
 use parking_lot::Mutex;
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::OnceCell;
 
-use crate::client::{Reports, configuration_error, consumer};
+use crate::client::{Client, Reports, Served, configuration_error, consumer};
+use crate::incarnation::topic_id;
 use crate::options::{KafkaTable, Login, StartAt};
 use crate::reader::KafkaReader;
 
@@ -27,34 +28,31 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Group offsets are a courtesy to lag tools: not more often than this.
 const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
-pub type Client = BaseConsumer<Reports>;
+/// What to do when a topic is not the one that was read.
+pub const MADE_AGAIN: &str = "The topic was made again under the same name. Begin anew under another --name";
 
 pub struct KafkaSource {
     table: KafkaTable,
     connection: OnceCell<Connection>,
+    metrics: Mutex<Arc<SourceMetrics>>,
     last_group_commit: Mutex<Option<Instant>>,
 }
 
-/// The table's one client, and a thread that serves its callbacks: messages come by partition queues.
+/// The table's one client and what it says. Messages come by partition queues.
 #[derive(Clone)]
 struct Connection {
-    client: Arc<Client>,
+    served: Arc<Served>,
     reports: Reports,
-    _serving: Arc<Serving>,
-}
-
-/// Ends the thread when the source is gone.
-struct Serving(Arc<AtomicBool>);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 impl KafkaSource {
     pub fn new(table: KafkaTable) -> Self {
-        KafkaSource { table, connection: OnceCell::new(), last_group_commit: Mutex::new(None) }
+        KafkaSource {
+            table,
+            connection: OnceCell::new(),
+            metrics: Mutex::default(),
+            last_group_commit: Mutex::new(None),
+        }
     }
 
     fn place(&self) -> String {
@@ -74,22 +72,12 @@ impl KafkaSource {
             Some(bearer) => Some(bearer.token().await.map_err(|e| self.failed(e))?),
             None => None,
         };
-        let reports = Reports::of(&self.table.topic, token);
+        let reports = Reports::of(&self.table.topic, token, self.metrics.lock().clone());
         let config = consumer(&self.table, 16);
         let client: Client =
             config.create_with_context(reports.clone()).map_err(|e| self.failed(configuration_error(&e)))?;
-        let client = Arc::new(client);
-        let closed = Arc::new(AtomicBool::new(false));
-        let (serving, ends) = (Arc::downgrade(&client), closed.clone());
-        let serve = move || {
-            while !ends.load(Ordering::Relaxed) {
-                let Some(client) = serving.upgrade() else { return };
-                // What comes here belongs to no partition that is read: errors of the client, told by its callback.
-                let _ = client.poll(Duration::from_millis(100));
-            }
-        };
-        std::thread::Builder::new().name("kafka-callbacks".into()).spawn(serve).map_err(|e| self.failed(e))?;
-        Ok(Connection { client, reports, _serving: Arc::new(Serving(closed)) })
+        let served = Served::start(client).map_err(|e| self.failed(e))?;
+        Ok(Connection { served, reports })
     }
 
     /// Asks the broker, on a thread that may wait. `question` is given how long it may take, and is asked again while
@@ -98,12 +86,19 @@ impl KafkaSource {
         &self,
         question: impl Fn(&Client, Duration) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, SourceError> {
-        let Connection { client, reports, .. } = self.connection().await?.clone();
+        let Connection { served, reports } = self.connection().await?.clone();
         let login = self.table.login;
         let answer = tokio::task::spawn_blocking(move || {
-            insist(&reports, |within| question(&client, within)).map_err(|error| explain(&error, &reports, login))
+            insist(&reports, |within| question(served.client(), within))
+                .map_err(|error| explain(&error, &reports, login))
         });
         answer.await.map_err(|e| self.failed(e))?.map_err(|e| self.failed(e))
+    }
+
+    /// The id that tells this topic from one that was made again under its name.
+    async fn incarnation(&self) -> Result<Option<String>, SourceError> {
+        let topic = self.table.topic.clone();
+        self.ask(move |client, within| topic_id(client, &topic, within)).await
     }
 
     async fn range(&self, partition: i32) -> Result<(i64, i64), SourceError> {
@@ -130,13 +125,13 @@ impl KafkaSource {
 
     async fn committed(&self, partition: i32) -> Result<Option<i64>, SourceError> {
         let list = self.list(partition, Offset::Invalid)?;
-        let answer = self.ask(move |client, within| client.committed_offsets(list.clone(), within)).await?;
+        let answer = self.ask(move |client, within| answered(client.committed_offsets(list.clone(), within)?)).await?;
         Ok(only_offset(&answer))
     }
 
     async fn offset_at(&self, partition: i32, millis: i64) -> Result<Option<i64>, SourceError> {
         let list = self.list(partition, Offset::Offset(millis))?;
-        let answer = self.ask(move |client, within| client.offsets_for_times(list.clone(), within)).await?;
+        let answer = self.ask(move |client, within| answered(client.offsets_for_times(list.clone(), within)?)).await?;
         Ok(only_offset(&answer))
     }
 
@@ -181,6 +176,10 @@ impl Source for KafkaSource {
         format!("kafka topic '{}', {:?}{bound}, from {:?}", self.table.topic, self.table.format, self.table.start)
     }
 
+    fn watch(&self, metrics: Arc<SourceMetrics>) {
+        *self.metrics.lock() = metrics;
+    }
+
     async fn splits(&self) -> Result<Vec<String>, SourceError> {
         let topic = self.table.topic.clone();
         let metadata = self.ask(move |client, within| client.fetch_metadata(Some(&topic), within)).await?;
@@ -198,9 +197,11 @@ impl Source for KafkaSource {
 
     async fn resolve(&self, split: &str, found_later: bool) -> Result<Start, SourceError> {
         let partition = self.partition(split)?;
+        // Asked before the offsets: if the topic is made again in between, the reader finds out.
+        let incarnation = self.incarnation().await?;
         let until = if self.table.bounded { Some(self.range(partition).await?.1) } else { None };
-        let from = Position::at(self.first_offset(partition, found_later).await?);
-        Ok(Start { from, until })
+        let offset = self.first_offset(partition, found_later).await?;
+        Ok(Start { from: Position { offset, incarnation, last_time: None }, until })
     }
 
     async fn verify(&self, split: &str, at: &Position) -> Result<(), SourceError> {
@@ -212,6 +213,14 @@ impl Source for KafkaSource {
                 what,
                 "Was the topic made again with fewer partitions? Begin anew under another --name",
             ));
+        }
+        let found = self.incarnation().await?;
+        let known_by_id = at.incarnation.is_some() && found.is_some();
+        if let (Some(recorded), Some(found)) = (&at.incarnation, found)
+            && *recorded != found
+        {
+            let what = format!("the job read the topic with the id {recorded}, and this one has the id {found}");
+            return Err(self.gone(partition, what, MADE_AGAIN));
         }
         let (low, high) = self.range(partition).await?;
         if at.offset > high {
@@ -227,8 +236,9 @@ impl Source for KafkaSource {
                 "The events between are lost to this job. Begin anew under another --name, and lengthen the topic's retention",
             ));
         }
-        // The record before the position tells whether this is still the topic that was read.
-        if let Some(expected) = at.last_time
+        // Where no id tells, the record before the position may: it has the timestamp that it had.
+        if !known_by_id
+            && let Some(expected) = at.last_time
             && at.offset > low
             && let Some(found) = self.time_of(partition, at.offset - 1).await?
             && found != expected
@@ -237,11 +247,7 @@ impl Source for KafkaSource {
                 "the record at offset {} has the timestamp {found}, but the one that was read there had {expected}",
                 at.offset - 1
             );
-            return Err(self.gone(
-                partition,
-                what,
-                "The topic was made again under the same name. Begin anew under another --name",
-            ));
+            return Err(self.gone(partition, what, MADE_AGAIN));
         }
         Ok(())
     }
@@ -254,8 +260,8 @@ impl Source for KafkaSource {
         wake: Wake,
     ) -> Result<Box<dyn SplitReader>, SourceError> {
         let partition = self.partition(split)?;
-        let Connection { client, reports, .. } = self.connection().await?;
-        let reader = KafkaReader::new(client.clone(), &self.table, reports.clone(), partition, start, request, wake)
+        let Connection { served, reports } = self.connection().await?;
+        let reader = KafkaReader::new(served.clone(), &self.table, reports.clone(), partition, start, request, wake)
             .map_err(|e| self.failed(e))?;
         let list = self.list(partition, Offset::Offset(start.from.offset))?;
         self.ask(move |client, _| client.incremental_assign(&list)).await?;
@@ -279,12 +285,18 @@ impl Source for KafkaSource {
                 let _ = list.add_partition_offset(&self.table.topic, partition, Offset::Offset(position.offset));
             }
         }
-        if let Some(Connection { client, .. }) = self.connection.get()
-            && let Err(error) = client.commit(&list, rdkafka::consumer::CommitMode::Async)
+        if let Some(Connection { served, .. }) = self.connection.get()
+            && let Err(error) = served.client().commit(&list, rdkafka::consumer::CommitMode::Async)
         {
             tracing::debug!(%error, "the group's offsets were not committed; only lag tools notice");
         }
     }
+}
+
+/// A partition that was not answered for still has in it what was asked.
+fn answered(list: TopicPartitionList) -> Result<TopicPartitionList, KafkaError> {
+    list.elements().iter().try_for_each(|element| element.error())?;
+    Ok(list)
 }
 
 fn only_offset(list: &TopicPartitionList) -> Option<i64> {
