@@ -1,6 +1,7 @@
 //! The one binary. Only this folder prints: stdout is data, stderr is everything else.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod check;
 mod crash;
 mod demo;
@@ -65,6 +66,8 @@ enum Command {
     Demo(demo::Demo),
     /// Send the events of the simulator to a topic, or write them as files
     Simulate(simulate::Simulate),
+    /// Measure this machine: events a second through the job, and where the time goes
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
             Command::State(state) => state.execute().await,
             Command::Demo(demo) => demo.execute().await,
             Command::Simulate(simulate) => simulate.execute().await,
+            Command::Bench(bench) => bench.execute().await,
         }
     });
     // Whatever still waits for a broker's answer is not waited for.

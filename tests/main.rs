@@ -1,5 +1,6 @@
 //! Everything that needs more than one crate: the real binary, a real Kafka, real tables.
 
+mod bench;
 mod broker;
 mod commands;
 mod crash;

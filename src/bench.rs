@@ -1,0 +1,381 @@
+//! `millrace bench`: how fast the job of the README is on this machine, and where the time goes.
+//!
+//! The stages are measured by running more and more of the job over the same events in the same process, a moment after
+//! each other: their differences are the stages. All is CPU time of the whole process, so that what runs beside the
+//! workers (compression, commits, the job log) counts too.
+
+mod buffer;
+mod ids;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use arrow::record_batch::RecordBatch;
+use clap::Args;
+use connectors::{Blackhole, registry};
+use engine::connector::Connector;
+use engine::environment::System;
+use engine::job::{Job, JobSettings, Outcome};
+use engine::metrics::Metrics;
+use engine::plan::Plan;
+use engine::sink::Sink;
+use engine::source::{ReadRequest, ReadStatus, SplitReader, Wake};
+use serde::Serialize;
+use simulator::Settings;
+use sql::{Environment, SourceFile, compile};
+use tokio::sync::watch;
+
+use crate::job::report;
+use crate::run::open_state;
+use buffer::{Buffer, BufferConnector};
+
+const JOB: &str = include_str!("../jobs/eventhubs-databricks-delta/job.sql");
+/// What the job file says about copies, and something harmless in its place: for a run without deduplication.
+const DEDUPLICATE: &str = "'deduplicate.key'      = 'eventId',\n  'deduplicate.within'   = '10 minutes'";
+const NOTHING: &str = "'watermark.max-ahead' = '1 hour'";
+/// The deduplication that is shown with less memory than ids: 64 MiB for 6 million.
+const IDS: usize = 6_000_000;
+const MEMORY: usize = 64 << 20;
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  millrace bench\n  millrace bench --events 1000000 --parallelism 1 --json\n\nBuild with --release first: other builds are slower by a factor of ten and more."
+)]
+pub struct Bench {
+    /// Events to run through the job, kept in memory (about 900 bytes each) [default: 400000, without --release 20000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    events: Option<u32>,
+    /// Ids that deduplication alone is measured with [default: 6000000, without --release 60000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(10_000..))]
+    ids: Option<u32>,
+    /// Worker threads [default: the cores]
+    #[arg(long)]
+    parallelism: Option<usize>,
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    partitions: u16,
+    /// Where the table and what does not fit in memory are written, and deleted again [default: the system's temporary folder]
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// One line of the result.
+#[derive(Serialize, Clone)]
+struct Row {
+    what: String,
+    events: usize,
+    seconds: f64,
+    cpu_seconds: f64,
+    events_per_second: f64,
+    events_per_cpu_second: f64,
+    /// Events per CPU second, as a multiple of the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of_reference: Option<f64>,
+    /// CPU time of what this line does more than the one before, as a part of the whole job's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Machine {
+    cores: usize,
+    model: String,
+    build: &'static str,
+}
+
+#[derive(Clone, Copy)]
+struct Cost {
+    elapsed: Duration,
+    cpu: Duration,
+}
+
+impl Bench {
+    pub async fn execute(self) -> ExitCode {
+        match self.run().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn run(self) -> Result<(), String> {
+        let folder = match &self.folder {
+            Some(folder) => tempfile::tempdir_in(folder),
+            None => tempfile::tempdir(),
+        };
+        let folder = folder.map_err(|e| format!("no folder can be made to write to: {e}"))?;
+        let machine = Machine::this();
+        let workers = self.parallelism.unwrap_or(machine.cores).max(1);
+        let events = self.events.map_or(if machine.is_optimised() { 400_000 } else { 20_000 }, |n| n as usize);
+        let buffer = Arc::new(Buffer::fill(Settings::default(), events, usize::from(self.partitions)));
+        self.say(&format!(
+            "{} events of {} bytes, {} of them copies, in {} partitions; {workers} workers\n{} cores, {}; {} build\n",
+            buffer.messages(),
+            buffer.bytes() / buffer.messages(),
+            buffer.messages() - buffer.distinct,
+            buffer.partitions(),
+            machine.cores,
+            machine.model,
+            machine.build,
+        ));
+        let rows = stages(&buffer, workers, folder.path()).await?;
+        self.show(&rows, &machine)?;
+        let ids = self.ids.map_or(if machine.is_optimised() { IDS } else { IDS / 100 }, |n| n as usize);
+        let folder = folder.path().to_path_buf();
+        let rows = tokio::task::spawn_blocking(move || deduplication(ids, &folder));
+        self.show(&rows.await.map_err(|e| e.to_string())??, &machine)
+    }
+
+    fn say(&self, text: &str) {
+        if self.json {
+            eprintln!("{text}");
+        } else {
+            println!("{text}");
+        }
+    }
+
+    fn show(&self, rows: &[Row], machine: &Machine) -> Result<(), String> {
+        if self.json {
+            for row in rows {
+                let row = Row { what: row.what.trim_start_matches([' ', '+']).to_string(), ..row.clone() };
+                let mut object = serde_json::to_value(row).map_err(|e| e.to_string())?;
+                object["machine"] = serde_json::to_value(machine).map_err(|e| e.to_string())?;
+                println!("{object}");
+            }
+            return Ok(());
+        }
+        println!("{:<58} {:>11} {:>14} {:>10} {:>7}", "", "events/s", "events/CPU s", "reference", "share");
+        for row in rows {
+            println!(
+                "{:<58} {:>11.0} {:>14.0} {:>10} {:>7}",
+                row.what,
+                row.events_per_second,
+                row.events_per_cpu_second,
+                row.of_reference.map_or(String::new(), |r| format!("{r:.2}x")),
+                row.share.map_or(String::new(), |s| format!("{:.0} %", s * 100.0)),
+            );
+        }
+        println!();
+        Ok(())
+    }
+}
+
+/// More and more of the job, over the same events.
+async fn stages(buffer: &Arc<Buffer>, workers: usize, folder: &Path) -> Result<Vec<Row>, String> {
+    let without = JOB.replace(DEDUPLICATE, NOTHING);
+    if without == JOB {
+        return Err("the job file no longer says of copies what the benchmark leaves out".into());
+    }
+    let nothing = || Some(Arc::new(Blackhole) as Arc<dyn Sink>);
+    let table = folder.join("events");
+    let compiled = |text: &str, sink| plan(text, buffer, &table, sink);
+    let messages = buffer.messages();
+    let reference = parse(buffer.clone(), workers).await?;
+    let decode = decode(&compiled(&without, nothing())?, workers).await?;
+    let query = run(compiled(&without, nothing())?, workers, folder, messages).await?;
+    let dedup = run(compiled(JOB, nothing())?, workers, folder, buffer.distinct).await?;
+    let whole = run(compiled(JOB, None)?, workers, folder, buffer.distinct).await?;
+    let lines = [
+        ("reference: serde_json parses to values", reference, None),
+        ("decode to Arrow", decode, Some(Duration::ZERO)),
+        ("  + workers, query, checkpoints", query, Some(decode.cpu)),
+        ("  + deduplication, exchange", dedup, Some(query.cpu)),
+        ("  + Parquet, Delta commits = the whole job", whole, Some(dedup.cpu)),
+    ];
+    let row = |(what, cost, before): (&str, Cost, Option<Duration>)| {
+        let share = before.map(|before| (cost.cpu.as_secs_f64() - before.as_secs_f64()) / whole.cpu.as_secs_f64());
+        let of_reference = Some(reference.cpu.as_secs_f64() / cost.cpu.as_secs_f64());
+        Row { share, of_reference, ..cost.row(what, messages) }
+    };
+    Ok(lines.into_iter().map(row).collect())
+}
+
+/// Deduplication alone on one core: all in memory, and with less memory than ids.
+fn deduplication(ids: usize, folder: &Path) -> Result<Vec<Row>, String> {
+    let memory = (MEMORY as f64 * ids as f64 / IDS as f64) as usize;
+    let mut rows = vec![];
+    for (limit, named) in
+        [(usize::MAX, "all in memory".to_string()), (memory, format!("{} KiB of memory", memory >> 10))]
+    {
+        let seen = ids::judge(ids, limit, folder)?;
+        let (size, per_id) = (seen.size, seen.size.memory_bytes as f64 / seen.size.keys as f64);
+        let cost = Cost { elapsed: seen.took, cpu: seen.took };
+        let row = cost.row(&format!("deduplication alone, {} ids live, {named}", size.keys), seen.ids);
+        rows.push(Row { memory_bytes: Some(size.memory_bytes), disk_bytes: Some(size.disk_bytes), ..row });
+        eprintln!(
+            "{named}: {per_id:.1} bytes of memory an id, at most {} KiB, {} KiB on disk; longest cut {:.1?}; restored in {:.1?} with at most {} KiB",
+            seen.peak >> 10,
+            size.disk_bytes >> 10,
+            seen.longest_cut,
+            seen.restored_in,
+            seen.restored_peak >> 10,
+        );
+    }
+    Ok(rows)
+}
+
+/// The job of the README, reading from the buffer.
+fn plan(text: &str, buffer: &Arc<Buffer>, table: &Path, sink: Option<Arc<dyn Sink>>) -> Result<Plan, String> {
+    let mut connectors = registry(Arc::new(parking_lot::Mutex::new(std::io::sink())));
+    let buffered: Arc<dyn Connector> = Arc::new(BufferConnector(buffer.clone()));
+    connectors.retain(|c| c.name() != buffered.name());
+    connectors.push(buffered);
+    let environment = Environment {
+        connectors: &connectors,
+        variables: &|name| (name == "TABLE").then(|| table.display().to_string()),
+        default_dead_letter: Arc::new(Blackhole),
+        instead_of_sinks: sink,
+    };
+    let file = SourceFile { name: "jobs/eventhubs-databricks-delta/job.sql".into(), text: text.into() };
+    let job = compile(&[file], &environment).map_err(|problems| {
+        report(&problems);
+        "the benchmark's job file is wrong".to_string()
+    })?;
+    Ok(job.plan)
+}
+
+/// Runs a job from its first event to its last commit. A run that did not bring `rows` rows measured something else.
+async fn run(plan: Plan, workers: usize, folder: &Path, rows: usize) -> Result<Cost, String> {
+    let state = tempfile::tempdir_in(folder).map_err(|e| e.to_string())?;
+    let (store, root) = open_state(&state.path().display().to_string())?;
+    let metrics = Arc::new(Metrics::default());
+    let (_stop, stop) = watch::channel(false);
+    let sink = plan.sinks.first().map(|s| s.table.clone()).unwrap_or_default();
+    let settings = JobSettings { workers, spill: state.path().join("spill"), ..JobSettings::default() };
+    let environment = Arc::new(System);
+    let job = Job { plan, settings, store, root, environment, metrics: metrics.clone(), stop, begun: None };
+    let begun = Cost::begin();
+    let outcome = job.run().await.map_err(|e| e.to_string())?;
+    let cost = begun.end();
+    let written = metrics.sink(&sink).rows.get() as usize;
+    if outcome != Outcome::Completed || written != rows {
+        return Err(format!("the job ended as {outcome:?} with {written} rows; {rows} were expected"));
+    }
+    Ok(cost)
+}
+
+/// Reads and decodes everything, without the engine.
+async fn decode(plan: &Plan, workers: usize) -> Result<Cost, String> {
+    let node = &plan.sources[0];
+    let request = ReadRequest { columns: node.columns.clone(), event_time: node.watermark.as_ref().map(|w| w.bound()) };
+    let mut readers = vec![];
+    for split in node.source.splits().await.map_err(|e| e.to_string())? {
+        let start = node.source.resolve(&split, false).await.map_err(|e| e.to_string())?;
+        let opened = node.source.open(&split, &start, &request, Wake::new(|| {})).await;
+        readers.push(opened.map_err(|e| e.to_string())?);
+    }
+    on_threads(readers, workers, read_to_end).await
+}
+
+fn read_to_end(mut reader: Box<dyn SplitReader>) -> Result<(), String> {
+    let limit = JobSettings::default().limits.read;
+    loop {
+        let read = reader.read(limit).map_err(|e| e.to_string())?;
+        std::hint::black_box::<Option<RecordBatch>>(read.batch);
+        if read.status == ReadStatus::Finished {
+            return Ok(());
+        }
+    }
+}
+
+/// What a program costs that parses each message and does nothing with it.
+async fn parse(buffer: Arc<Buffer>, workers: usize) -> Result<Cost, String> {
+    let partitions: Vec<_> = (0..buffer.partitions()).collect();
+    on_threads(partitions, workers, move |partition| {
+        for payload in buffer.payloads(partition) {
+            let value: serde_json::Value = serde_json::from_slice(payload).map_err(|e| e.to_string())?;
+            std::hint::black_box(value);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Does the work on as many threads as the job has workers.
+async fn on_threads<T, F>(work: Vec<T>, threads: usize, step: F) -> Result<Cost, String>
+where
+    T: Send + 'static,
+    F: Fn(T) -> Result<(), String> + Send + Sync + 'static,
+{
+    let measured = move || {
+        let begun = Cost::begin();
+        let work = Mutex::new(work);
+        let one = || {
+            while let Some(item) = work.lock().ok().and_then(|mut work| work.pop()) {
+                step(item)?;
+            }
+            Ok::<(), String>(())
+        };
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+            running.into_iter().try_for_each(|t| t.join().map_err(|_| "a thread panicked".to_string())?)
+        })?;
+        Ok(begun.end())
+    };
+    tokio::task::spawn_blocking(measured).await.map_err(|e| e.to_string())?
+}
+
+impl Cost {
+    fn begin() -> Begun {
+        Begun { at: Instant::now(), cpu: cpu_time() }
+    }
+
+    fn row(&self, what: &str, events: usize) -> Row {
+        let (seconds, cpu_seconds) = (self.elapsed.as_secs_f64(), self.cpu.as_secs_f64());
+        Row {
+            what: what.to_string(),
+            events,
+            seconds,
+            cpu_seconds,
+            events_per_second: events as f64 / seconds,
+            events_per_cpu_second: events as f64 / cpu_seconds,
+            of_reference: None,
+            share: None,
+            memory_bytes: None,
+            disk_bytes: None,
+        }
+    }
+}
+
+struct Begun {
+    at: Instant,
+    cpu: Duration,
+}
+
+impl Begun {
+    fn end(self) -> Cost {
+        Cost { elapsed: self.at.elapsed(), cpu: cpu_time() - self.cpu }
+    }
+}
+
+/// Of the whole process, all threads, in user and kernel mode.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+impl Machine {
+    fn this() -> Machine {
+        let described = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = described.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(": "));
+        Machine {
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            model: model.map_or("unknown processor".into(), |(_, model)| model.to_string()),
+            build: if cfg!(debug_assertions) { "unoptimised" } else { "release" },
+        }
+    }
+
+    fn is_optimised(&self) -> bool {
+        self.build == "release"
+    }
+}

@@ -1,0 +1,29 @@
+//! `millrace bench` measures what it says it does.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+#[test]
+fn the_benchmark_runs_the_whole_job_and_says_where_the_time_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_millrace"))
+        .args(["bench", "--events", "2000", "--ids", "20000", "--partitions", "4", "--json", "--folder"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 7, "{text}");
+    assert!(rows.iter().all(|r| r["events_per_cpu_second"].as_f64() > Some(0.0)), "{text}");
+    assert!(rows.iter().all(|r| r["machine"]["cores"].as_u64() > Some(0)), "{text}");
+    let shares: f64 = rows.iter().filter_map(|r| r["share"].as_f64()).sum();
+    assert!((shares - 1.0).abs() < 1e-6, "the stages are the whole: {shares}");
+    let [in_memory, spilled] = &rows[5..] else { panic!("{text}") };
+    assert_eq!(in_memory["disk_bytes"], 0);
+    assert!(spilled["disk_bytes"].as_u64() > Some(0), "{text}");
+    assert!(spilled["memory_bytes"].as_u64() < in_memory["memory_bytes"].as_u64(), "{text}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+}
