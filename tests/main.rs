@@ -1,5 +1,6 @@
 //! Everything that needs more than one crate: the real binary, a real Kafka, real tables.
 
+mod azure;
 mod bench;
 mod broker;
 mod commands;

@@ -21,6 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Job {
     folder: TempDir,
     file: PathBuf,
+    /// The job log's URL, where it does not lie in the job's folder.
+    remote: Option<String>,
     variables: Vec<(String, String)>,
     arguments: Vec<String>,
 }
@@ -31,7 +33,7 @@ impl Job {
         let folder = tempfile::Builder::new().prefix("millrace-job-").tempdir().expect("a temporary folder");
         let file = folder.path().join("test.sql");
         fs::write(&file, sql).expect("the job's folder can be written");
-        Job { folder, file, variables: vec![], arguments: vec![] }
+        Job { folder, file, remote: None, variables: vec![], arguments: vec![] }
     }
 
     /// The main job, from a topic into the local Delta table of [`Job::table`].
@@ -52,6 +54,13 @@ impl Job {
         job.variable("KAFKA", bootstrap_servers).variable("TOPIC", topic).variable("TABLE", &table)
     }
 
+    /// The job log lies at a URL.
+    pub fn state_at(mut self, url: &str) -> Job {
+        self.remote = Some(url.into());
+        self
+    }
+
+    /// A later value counts.
     pub fn variable(mut self, name: &str, value: &str) -> Job {
         self.variables.push((name.into(), value.into()));
         self
@@ -71,8 +80,10 @@ impl Job {
         self.folder().join("table")
     }
 
+    /// The job log's folder; where that is remote, what is kept beside it here.
     pub fn state(&self) -> PathBuf {
-        self.folder().join("state")
+        let state = self.folder().join("state");
+        if self.remote.is_some() { state.join("test") } else { state }
     }
 
     /// Starts a process that runs the job.
@@ -85,7 +96,8 @@ impl Job {
         // Another build, such as a release, may be tried instead of the one beside the tests.
         let binary = std::env::var_os("MILLRACE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_millrace").into());
         let mut command = Command::new(binary);
-        command.arg("run").arg(&self.file).arg("--state").arg(self.state()).args(&self.arguments).args(arguments);
+        let state = self.remote.as_ref().map_or_else(|| self.state(), PathBuf::from);
+        command.arg("run").arg(&self.file).arg("--state").arg(state).args(&self.arguments).args(arguments);
         command.envs(self.variables.iter().map(|(n, v)| (n, v))).envs(variables.iter().copied());
         command.current_dir(self.folder()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Running::of(process::start(command))
