@@ -345,6 +345,8 @@ fn may_heal(error: &KafkaError) -> bool {
                 | Authentication
                 | SSL
                 | NetworkException
+                // While the client's own view of the topic is being made.
+                | UnknownPartition
                 | BrokerNotAvailable
                 | LeaderNotAvailable
                 | NotLeaderForPartition
