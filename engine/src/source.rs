@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::connector::Origin;
-use crate::observed::Observed;
 use crate::metrics::SourceMetrics;
+use crate::observed::Observed;
 
 /// A table that can be read.
 #[async_trait]
