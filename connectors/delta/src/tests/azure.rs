@@ -17,6 +17,7 @@ struct Azurite {
 
 impl Azurite {
     /// One for all stories, with the container `test`.
+    #[expect(clippy::zombie_processes, reason = "it ends with its input, which is this process's end")]
     fn shared() -> &'static Self {
         static SHARED: OnceLock<Azurite> = OnceLock::new();
         SHARED.get_or_init(|| {

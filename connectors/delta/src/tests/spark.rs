@@ -42,6 +42,7 @@ fn spark() -> MappedMutexGuard<'static, Spark> {
 }
 
 impl Spark {
+    #[expect(clippy::zombie_processes, reason = "it ends with its input, which is this process's end")]
     fn start() -> Self {
         let mut java = Command::new("java");
         java.args(["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
