@@ -154,15 +154,10 @@ impl Job {
     /// Claim, finish what the predecessor published, restore, open: in this order.
     async fn start(self, mut log: JobLog) -> Result<Running, JobError> {
         let names = Names::of(log.writer());
-        let mut starts = self.starts(log.state()).await?;
-        let claim = self.claim(&log, starts.iter().map(|s| (s.group.clone(), s.start.clone())).collect());
-        let log_id = claim.log_id.clone();
-        self.environment.crash_point("before-claim");
-        log.append(Kind::Claim(claim)).await?;
-        // Others may have gone on until the claim stood: what the log says now holds, not what it said before.
-        self.decide(&log, None)?;
-        starts.iter_mut().for_each(|start| start.take_from(log.state()));
+        let starts = self.claim_all(&mut log).await?;
         self.environment.crash_point("after-claim");
+        // Not the one that the claim would have given the log: another process may have begun it a moment before.
+        let log_id = log.state().map_or_else(String::new, |s| s.log_id.clone());
         let contexts = self.contexts(&log, &log_id, &names);
         join_all(self.plan.sinks.iter().zip(&contexts).map(|(node, context)| node.sink.open(context, false)))
             .await
@@ -237,11 +232,30 @@ impl Job {
             ending,
             worker_events,
         };
-        running.open_splits(starts).await?;
+        running.open_splits(starts, false).await?;
         for worker in workers {
             running.spawn(worker);
         }
         Ok(running)
+    }
+
+    /// Claims every split, and says where it begins.
+    async fn claim_all(&self, log: &mut JobLog) -> Result<Vec<SplitStart>, JobError> {
+        loop {
+            let mut starts = self.starts(log.state()).await?;
+            self.environment.crash_point("before-claim");
+            log.append(Kind::Claim(self.claim(log, &starts))).await?;
+            // Others may have gone on until the claim stood: what the log says now holds, not what it said before.
+            self.decide(log, None)?;
+            starts.iter_mut().for_each(|start| start.take_from(log.state()));
+            // They may have found splits meanwhile. They can do so no more, so a second claim has them all.
+            let claimed: BTreeSet<&str> = starts.iter().map(|s| s.group.as_str()).collect();
+            let is_read = |group: &str| self.plan.sources.iter().any(|s| split_of(&s.table, group).is_some());
+            let mut groups = log.state().into_iter().flat_map(|s| s.groups.keys());
+            if groups.all(|group| claimed.contains(group.as_str()) || !is_read(group)) {
+                return Ok(starts);
+            }
+        }
     }
 
     /// Where each split begins. What the log knows is not asked again; what it does not know is asked once.
@@ -249,15 +263,15 @@ impl Job {
         let mut starts = vec![];
         for (source, node) in self.plan.sources.iter().enumerate() {
             node.source.watch(self.metrics.source(&node.table));
-            let prefix = format!("{}/", node.table);
-            let known_table = state.is_some_and(|s| s.groups.keys().any(|g| g.starts_with(&prefix)));
+            let recorded = state.into_iter().flat_map(|s| s.groups.keys()).filter_map(|g| split_of(&node.table, g));
+            let recorded: Vec<String> = recorded.map(String::from).collect();
+            let known_table = !recorded.is_empty();
             let mut splits = node.source.splits().await?;
-            let recorded = state.into_iter().flat_map(|s| s.groups.keys()).filter_map(|g| g.strip_prefix(&prefix));
-            splits.extend(recorded.map(String::from));
+            splits.extend(recorded);
             splits.sort_by_key(|s| (s.len(), s.clone()));
             splits.dedup();
             for split in splits {
-                let group = format!("{prefix}{split}");
+                let group = format!("{}/{split}", node.table);
                 let start = match state.and_then(|s| s.groups.get(&group)) {
                     Some(group) => {
                         if !group.finished {
@@ -273,7 +287,8 @@ impl Job {
         Ok(starts)
     }
 
-    fn claim(&self, log: &JobLog, groups: BTreeMap<String, Start>) -> Claim {
+    fn claim(&self, log: &JobLog, starts: &[SplitStart]) -> Claim {
+        let groups = starts.iter().map(|s| (s.group.clone(), s.start.clone())).collect();
         let log_id = log.state().map_or_else(|| self.environment.writer_id(), |s| s.log_id.clone());
         let operators = self.plan.operators.iter().map(|n| n.id.clone()).collect();
         Claim { log_id, layout: Layout::in_memory(), operators, groups, generation: None, member: None }
@@ -579,11 +594,10 @@ impl Running {
 
     fn tell_sources(&self, state: &LogState) {
         for node in &self.shared.plan.sources {
-            let prefix = format!("{}/", node.table);
             let positions: Vec<_> = state
                 .groups
                 .iter()
-                .filter_map(|(name, g)| Some((name.strip_prefix(&prefix)?.to_string(), g.start.from.clone())))
+                .filter_map(|(name, g)| Some((split_of(&node.table, name)?.to_string(), g.start.from.clone())))
                 .collect();
             let source = node.source.clone();
             tokio::spawn(async move { source.checkpointed(&positions).await });
@@ -637,20 +651,20 @@ impl Running {
         let (done, claimed) = oneshot::channel();
         let _ = self.requests.send(Request::Claim(claim, done));
         if claimed.await.is_ok() {
-            self.open_splits(found).await?;
+            self.open_splits(found, true).await?;
         }
         Ok(())
     }
 
-    async fn open_splits(&mut self, starts: Vec<SplitStart>) -> Result<(), JobError> {
-        let fresh = self.split_count > 0;
+    /// `found`: while running, so that no worker knows them yet.
+    async fn open_splits(&mut self, starts: Vec<SplitStart>, found: bool) -> Result<(), JobError> {
         for start in starts {
             let split = self.split_count;
             self.split_count += 1;
             self.groups.insert(start.group.clone());
             let owner = split % self.shared.inboxes.len();
             let node = &self.shared.plan.sources[start.source];
-            if fresh {
+            if found {
                 for (worker, inbox) in self.shared.inboxes.iter().enumerate() {
                     let (source, group, clock) = (start.source, start.group.clone(), start.clock);
                     inbox.send(Letter::Known { source, split, group, clock, mine: worker == owner });
@@ -684,6 +698,11 @@ impl Running {
         let step = Box::new(move || worker.step());
         self.job.environment.spawn_worker(format!("worker-{index}"), bell, step);
     }
+}
+
+/// The split of a key group, if it belongs to this table.
+fn split_of<'a>(table: &str, group: &'a str) -> Option<&'a str> {
+    group.strip_prefix(table)?.strip_prefix('/')
 }
 
 /// Longer than any job runs.

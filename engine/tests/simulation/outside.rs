@@ -25,8 +25,8 @@ pub struct Outside {
 #[derive(Default)]
 struct Table {
     prepared: BTreeMap<String, Vec<String>>,
-    /// By writer: the highest entry that is shown, as Delta's `txn` or a marker row keeps it.
-    reached: BTreeMap<String, u64>,
+    /// By job log and writer: the highest entry that is shown, as Delta's `txn` or a marker row keeps it.
+    reached: BTreeMap<(String, String), u64>,
     shown: Vec<String>,
 }
 
@@ -112,7 +112,8 @@ impl SimulatedSink {
     fn show(&self, context: &SinkContext, entry: &Committable) -> Option<Committed> {
         let mut tables = self.outside.tables.lock();
         let table = tables.entry(context.sink.clone()).or_default();
-        if table.reached.get(&entry.writer).is_some_and(|reached| *reached >= entry.entry) {
+        let name = (context.log_id.clone(), entry.writer.clone());
+        if table.reached.get(&name).is_some_and(|reached| *reached >= entry.entry) {
             return None;
         }
         let mut rows = vec![];
@@ -140,7 +141,7 @@ impl SimulatedSink {
             return Some(Committed::Rejected { entry: entry.entry, rows: poisoned });
         }
         table.shown.extend(rows.into_iter().map(|(.., text)| text));
-        table.reached.insert(entry.writer.clone(), entry.entry);
+        table.reached.insert(name, entry.entry);
         None
     }
 }
