@@ -502,8 +502,7 @@ impl Running {
             self.report_stall();
             return;
         }
-        let bound = self.job.settings.max_uncommitted;
-        if self.waiting_cuts >= bound || self.uncommitted.len() >= bound {
+        if self.waiting_cuts + self.uncommitted.len() >= self.bound() {
             tracing::debug!(
                 waiting = self.waiting_cuts,
                 uncommitted = self.uncommitted.len(),
@@ -512,6 +511,14 @@ impl Running {
             return;
         }
         self.begin_epoch();
+    }
+
+    /// Cuts and entries that may wait. Those that a sink shows together have to.
+    fn bound(&self) -> usize {
+        let longest = self.shared.plan.sinks.iter().map(|node| node.commit_interval).max().unwrap_or_default();
+        let together = longest.as_nanos() / self.job.settings.checkpoint_interval.as_nanos().max(1);
+        let needed = if together == 0 { 0 } else { together as usize + 2 };
+        self.job.settings.max_uncommitted.max(needed)
     }
 
     fn begin_epoch(&mut self) {
