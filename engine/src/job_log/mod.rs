@@ -154,7 +154,12 @@ impl JobLog {
                     }
                     return Ok(entry.number);
                 }
-                Race::Lost(other) => self.take_in(&other)?,
+                Race::Lost(other) => {
+                    if let Err(error) = self.take_in(&other) {
+                        self.look_at_snapshots(other.number).await?;
+                        return Err(error);
+                    }
+                }
             }
         }
     }
@@ -263,10 +268,15 @@ impl JobLog {
     /// that: so they need not be listed again for a while. That an entry can still be read proves nothing of the next
     /// one, since the entry may be left over from a clean-up that was cut short, or from a process that was too late.
     async fn prove_not_folded(&mut self, number: u64) -> Result<(), JobLogError> {
-        let mut asked = self.environment.elapsed();
-        if asked.saturating_sub(self.listed) < self.settings.retention / 2 {
+        if self.environment.elapsed().saturating_sub(self.listed) < self.settings.retention / 2 {
             return Ok(());
         }
+        self.look_at_snapshots(number).await
+    }
+
+    /// A snapshot at or above a number makes what stands there void: it was folded away before.
+    async fn look_at_snapshots(&mut self, number: u64) -> Result<(), JobLogError> {
+        let mut asked = self.environment.elapsed();
         let mut tries = 0;
         let newest = loop {
             match self.newest_snapshot().await {
@@ -311,7 +321,15 @@ impl JobLog {
             loop {
                 let next = self.state.as_ref().map_or(1, |s| s.number + 1);
                 match self.read_entry(next).await? {
-                    Some(entry) => self.take_in(&entry)?,
+                    Some(entry) => {
+                        if let Err(error) = self.take_in(&entry) {
+                            // A process that was too late may have left an entry at a number that was folded away.
+                            if self.newest_snapshot().await?.is_none_or(|newest| newest < next) {
+                                return Err(error);
+                            }
+                            break;
+                        }
+                    }
                     None => break,
                 }
             }
