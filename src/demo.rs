@@ -186,7 +186,9 @@ impl Demo {
         };
         let mut last = (Instant::now(), 0);
         while line.read() < progress.sent.load(Relaxed) {
-            line.show();
+            if line.terminal {
+                line.show();
+            }
             if line.read() > last.1 {
                 last = (Instant::now(), line.read());
             } else if last.0.elapsed() > STUCK {

@@ -5,6 +5,7 @@ mod bench;
 mod broker;
 mod commands;
 mod crash;
+mod demo;
 mod dependency_arrows;
 mod documentation;
 mod documents;
