@@ -71,6 +71,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    kafka::keep_tls_at_exit();
     let arguments = Arguments::parse();
     // Two TLS backends are linked in: name the one to use before anything opens a connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -10,6 +10,7 @@ mod options;
 mod producer;
 mod reader;
 mod source;
+mod tls;
 mod token;
 mod topics;
 
@@ -17,4 +18,5 @@ pub use embedded::EmbeddedBroker;
 pub use eventhubs::EventHubsConnector;
 pub use options::KafkaConnector;
 pub use producer::Producer;
+pub use tls::keep_tls_at_exit;
 pub use topics::{add_partitions, create_topic, delete_topic};
