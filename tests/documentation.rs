@@ -1,12 +1,18 @@
-//! What the documentation of the SQL says is what the code does: its option tables are made from the connectors'
-//! own lists, and its job files compile. `UPDATE_EXPECT=1 cargo test documentation` writes the tables anew.
+//! What the documents promise is so: links lead somewhere, jobs are jobs, and the option tables are made from the
+//! connectors' own lists. `UPDATE_EXPECT=1 cargo test documentation` writes the tables anew.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use engine::connector::{OptionKind, OptionSpec};
 use parking_lot::Mutex;
 use sql::{Environment, SourceFile, compile};
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
 
 fn registry() -> Vec<Arc<dyn engine::connector::Connector>> {
     connectors::registry(Arc::new(Mutex::new(std::io::sink())))
@@ -65,7 +71,7 @@ fn the_option_tables_are_the_connectors_own() {
 #[test]
 fn the_job_files_of_the_documentation_compile() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(folder.join("docs/sql.md")).unwrap();
+    let text = read("docs/sql.md");
     let blocks = text.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
     let mut jobs: Vec<(String, String)> =
         blocks.filter(|b| b.contains("INSERT INTO")).map(|b| ("docs/sql.md".to_string(), b.to_string())).collect();
@@ -87,6 +93,42 @@ fn the_job_files_of_the_documentation_compile() {
         match compile(&[SourceFile { name, text }], &environment) {
             Ok(job) => assert!(job.warnings.is_empty(), "{}", job.warnings[0]),
             Err(problems) => panic!("{}", problems[0]),
+        }
+    }
+}
+
+#[test]
+fn the_job_in_the_readme_is_a_job() {
+    let readme = read("README.md");
+    let job = readme.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the README has a job");
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("eventhub");
+    std::fs::write(&secret, "Endpoint=sb://ns.servicebus.windows.net/;SharedAccessKeyName=r;SharedAccessKey=aGk=\n")
+        .unwrap();
+    let job = job.replace("/run/secrets/eventhub", &secret.display().to_string());
+    std::fs::write(folder.path().join("job.sql"), job).unwrap();
+    let check = Command::new(env!("CARGO_BIN_EXE_millrace")).args(["check", "job.sql"]).current_dir(&folder).output();
+    let check = check.expect("the binary starts");
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+}
+
+#[test]
+fn every_link_between_the_documents_leads_somewhere() {
+    let pages = [
+        "README.md",
+        "jobs/README.md",
+        "docs/architecture.md",
+        "docs/connectors.md",
+        "docs/errors.md",
+        "docs/operations.md",
+    ];
+    for page in pages {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        let folder = folder.parent().expect("a page lies in a folder");
+        let text = read(page);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        for target in targets.filter(|t| !t.is_empty() && !t.contains("://")) {
+            assert!(folder.join(target).exists(), "{page} links to {target}, which is not there");
         }
     }
 }

@@ -36,6 +36,20 @@ pub struct Feeding {
     pub seed: u64,
 }
 
+impl Feeding {
+    /// Two hundred events a second through two partitions, with a copy of each fourth anywhere behind it.
+    pub fn slow(seed: u64) -> Feeding {
+        Feeding {
+            rate: 200.0,
+            duplicate_every: 4,
+            copies_within: Duration::from_secs(2),
+            spread: Spread::Anywhere,
+            partitions: 2,
+            seed,
+        }
+    }
+}
+
 /// A thread that sends until it is told to stop.
 pub struct Feed {
     shared: Arc<Shared>,

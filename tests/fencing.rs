@@ -4,31 +4,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::broker::Broker;
-use crate::feed::{Feed, Feeding, Spread};
+use crate::feed::{Feed, Feeding};
 use crate::millrace::{Job, PATIENCE};
-use crate::table::verify;
+use crate::table::shows_each_event_once;
 use crate::wait::wait_for;
 
 /// The exit code that tells a supervisor not to start the process again.
 const FENCED: i32 = 3;
-
-fn feeding(seed: u64) -> Feeding {
-    Feeding {
-        rate: 200.0,
-        duplicate_every: 4,
-        copies_within: Duration::from_secs(2),
-        spread: Spread::Anywhere,
-        partitions: 2,
-        seed,
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_takes_over_and_the_first_ends_with_a_code_of_its_own() {
     let broker = Broker::shared();
     let topic = broker.topic("takeover", 2).await;
     let job = Job::events_to_delta(&broker.bootstrap_servers(), &topic).argument("--checkpoint-interval=100ms");
-    let feed = Feed::start(&topic, &broker.properties(), feeding(11));
+    let feed = Feed::start(&topic, &broker.properties(), Feeding::slow(11));
     let mut first = job.start();
     first.wait_until_read(200);
 
@@ -37,12 +26,7 @@ async fn a_second_process_takes_over_and_the_first_ends_with_a_code_of_its_own()
     assert_eq!(first.wait().code(), Some(FENCED), "{}", first.said());
     assert!(first.said().contains("another process took this job over"), "{}", first.said());
 
-    let sent = feed.finish();
-    second.wait_until_idle(2);
-    second.terminate();
-    assert_eq!(second.wait().code(), Some(0), "{}", second.said());
-    let report = verify(sent, &job.table()).await;
-    assert!(report.holds() && report.copies > 0, "{report}");
+    shows_each_event_once(feed.finish(), &mut second, &job, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +35,7 @@ async fn without_takeover_a_second_process_leaves_the_first_alone() {
     let topic = broker.topic("no-takeover", 2).await;
     // The last entry must be younger than three intervals, whatever else the machine does.
     let job = Job::events_to_delta(&broker.bootstrap_servers(), &topic).argument("--checkpoint-interval=5s");
-    let feed = Feed::start(&topic, &broker.properties(), feeding(12));
+    let feed = Feed::start(&topic, &broker.properties(), Feeding::slow(12));
     let mut first = job.start();
     first.wait_until_read(200);
     let address = std::fs::read_to_string(job.state().join("listen")).unwrap();
@@ -65,12 +49,7 @@ async fn without_takeover_a_second_process_leaves_the_first_alone() {
         "the address of who runs the job"
     );
 
-    let sent = feed.finish();
-    first.wait_until_idle(2);
-    first.terminate();
-    assert_eq!(first.wait().code(), Some(0), "{}", first.said());
-    let report = verify(sent, &job.table()).await;
-    assert!(report.holds(), "{report}");
+    shows_each_event_once(feed.finish(), &mut first, &job, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +60,7 @@ async fn a_process_that_slept_through_every_retention_changes_nothing_when_it_wa
     for argument in ["--checkpoint-interval=100ms", "--fold-every=3", "--log-retention=1s"] {
         job = job.argument(argument);
     }
-    let feed = Feed::start(&topic, &broker.properties(), feeding(13));
+    let feed = Feed::start(&topic, &broker.properties(), Feeding::slow(13));
     let mut awake = job.start();
     awake.wait_until_read(100);
     for round in 0..3 {
@@ -101,12 +80,7 @@ async fn a_process_that_slept_through_every_retention_changes_nothing_when_it_wa
         assert_eq!(sleeper.wait().code(), Some(FENCED), "{}", sleeper.said());
     }
 
-    let sent = feed.finish();
-    awake.wait_until_idle(2);
-    awake.terminate();
-    assert_eq!(awake.wait().code(), Some(0), "{}", awake.said());
-    let report = verify(sent, &job.table()).await;
-    assert!(report.holds() && report.copies > 0, "{report}");
+    shows_each_event_once(feed.finish(), &mut awake, &job, 2).await;
 }
 
 fn entries(state: &Path) -> Vec<u64> {

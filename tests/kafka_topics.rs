@@ -20,12 +20,7 @@ use crate::wait::wait_for;
 fn read_and_stop(job: &Job, records: u64) {
     let mut run = job.start();
     run.wait_until_read(records);
-    stop(&mut run);
-}
-
-fn stop(run: &mut Running) {
-    run.terminate();
-    assert_eq!(run.wait().code(), Some(0), "{}", run.said());
+    run.stop();
 }
 
 /// Runs the job, which must end with an error that says all of this.
@@ -122,7 +117,7 @@ async fn partitions_that_are_added_to_a_running_job_are_read_from_their_first_re
     add_partitions(&broker.properties(), &topic, 3).await.expect("partitions can be added");
     send(&broker.properties(), &topic, 20..60, 1..3);
     run.wait_until_read(50);
-    stop(&mut run);
+    run.stop();
     assert_eq!(shown(&job), all(10..60));
 }
 
@@ -148,7 +143,7 @@ async fn a_job_begins_where_it_is_told_to() {
         (answer.elements().first()?.offset() == Offset::Offset(10)).then_some(())
     };
     wait_for("the group's offset, which lag tools watch", PATIENCE, committed);
-    stop(&mut run);
+    run.stop();
 
     let between = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_millis();
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -185,6 +180,6 @@ async fn every_compression_is_read_and_a_null_payload_is_counted() {
     let mut run = job.start();
     run.wait_until_read(501);
     run.wait_until("the null payload is counted", |status| status["sources"]["numbers"]["skipped"] == 1);
-    stop(&mut run);
+    run.stop();
     assert_eq!(shown(&job), all(0..500));
 }

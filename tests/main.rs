@@ -8,7 +8,6 @@ mod crash;
 mod demo;
 mod dependency_arrows;
 mod documentation;
-mod documents;
 mod end_to_end;
 mod feed;
 mod fencing;

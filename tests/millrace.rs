@@ -217,6 +217,12 @@ impl Running {
         let status = wait_for("the process' end", PATIENCE, || self.child.try_wait().ok().flatten());
         self.listen_to_the_end();
         status
+    /// SIGTERM, after which a job shows what it has read and ends well.
+    pub fn stop(&mut self) {
+        self.terminate();
+        assert_eq!(self.wait().code(), Some(0), "{}", self.said());
+    }
+
     }
 
     /// The end, if it comes within this time.

@@ -7,6 +7,8 @@ use delta::TableReader;
 use serde::Deserialize;
 use simulator::{Report, Verification};
 
+use crate::millrace::{Job, Running};
+
 /// Compares the rows that the table consists of now with what was sent.
 pub async fn verify(mut sent: Verification, table: &Path) -> Report {
     let reader = TableReader::local(table).expect("the table's folder is there");
@@ -15,6 +17,14 @@ pub async fn verify(mut sent: Verification, table: &Path) -> Report {
         sent.commit(0, &rows).unwrap_or_else(|e| panic!("{file}: {e}"));
     }
     sent.report()
+}
+
+/// Lets the job read all that was sent and stops it: then its table shows each event once, though copies came.
+pub async fn shows_each_event_once(sent: Verification, run: &mut Running, job: &Job, partitions: usize) {
+    run.wait_until_idle(partitions);
+    run.stop();
+    let report = verify(sent, &job.table()).await;
+    assert!(report.holds() && report.copies > 0, "{report}\n{}", run.said());
 }
 
 /// The rows that the table shows now; 0 before it exists.
