@@ -12,6 +12,9 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 /// The id that the brokers gave the topic when it was made, as librdkafka writes it. A topic that is made again under
 /// the same name has another one. `None` where brokers give no ids.
+///
+/// Every broker knows it. Left alone, librdkafka would wait for the controller, which may be away, and which the
+/// embedded broker does not have.
 pub fn topic_id<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
@@ -20,6 +23,8 @@ pub fn topic_id<C: ConsumerContext>(
     let failed = |code: RDKafkaRespErr| KafkaError::MetadataFetch(code.into());
     let name = CString::new(topic)?;
     let milliseconds = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
+    let metadata = client.fetch_metadata(Some(topic), within)?;
+    let broker = metadata.brokers().first().ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerNotAvailable))?;
     // SAFETY: the client outlives this call; everything made here is freed here, the answer after it was read; the names are
     // copied by the collection; a null answer, result or description is checked before it is looked at.
     unsafe {
@@ -28,6 +33,7 @@ pub fn topic_id<C: ConsumerContext>(
         let kind = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let options = Owned(sys::rd_kafka_AdminOptions_new(client, kind), sys::rd_kafka_AdminOptions_destroy);
         sys::rd_kafka_AdminOptions_set_request_timeout(options.0, milliseconds, ptr::null_mut(), 0);
+        sys::rd_kafka_AdminOptions_set_broker(options.0, broker.id(), ptr::null_mut(), 0);
         let mut names = [name.as_ptr()];
         let topics = Owned(
             sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),

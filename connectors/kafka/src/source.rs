@@ -1,7 +1,6 @@
 //! A topic as a source: its partitions are the splits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -22,8 +21,6 @@ use crate::reader::KafkaReader;
 
 /// How long a question to the broker may take, tries and pauses included.
 const ANSWER: Duration = Duration::from_secs(30);
-/// A question for a topic's id that is not answered for this long is not known to the broker.
-const ID_ANSWER: Duration = Duration::from_secs(2);
 /// How long the first try may take; each further one twice as long. A refused login ends the tries.
 const FIRST_TRY: Duration = Duration::from_secs(1);
 /// The pause after a try that failed at once.
@@ -39,8 +36,6 @@ pub struct KafkaSource {
     connection: OnceCell<Connection>,
     metrics: Mutex<Arc<SourceMetrics>>,
     last_group_commit: Mutex<Option<Instant>>,
-    /// The brokers give topics no ids: they are not asked again.
-    no_ids: AtomicBool,
 }
 
 /// The table's one client and what it says. Messages come by partition queues.
@@ -52,13 +47,8 @@ struct Connection {
 
 impl KafkaSource {
     pub fn new(table: KafkaTable) -> Self {
-        KafkaSource {
-            table,
-            connection: OnceCell::new(),
-            metrics: Mutex::default(),
-            last_group_commit: Mutex::new(None),
-            no_ids: AtomicBool::new(false),
-        }
+        let (metrics, last_group_commit) = (Mutex::default(), Mutex::new(None));
+        KafkaSource { table, connection: OnceCell::new(), metrics, last_group_commit }
     }
 
     fn place(&self) -> String {
@@ -103,18 +93,8 @@ impl KafkaSource {
 
     /// The id that tells this topic from one that was made again under its name.
     async fn incarnation(&self) -> Result<Option<String>, SourceError> {
-        if self.no_ids.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
         let topic = self.table.topic.clone();
-        let question = move |client: &Client, within: Duration| match topic_id(client, &topic, within) {
-            // A broker that does not know the request, as the embedded one, leaves it unanswered.
-            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)) if within >= ID_ANSWER => Ok(None),
-            answer => answer,
-        };
-        let id = self.ask(question).await?;
-        self.no_ids.store(id.is_none(), Ordering::Relaxed);
-        Ok(id)
+        self.ask(move |client, within| topic_id(client, &topic, within)).await
     }
 
     async fn range(&self, partition: i32) -> Result<(i64, i64), SourceError> {
