@@ -191,6 +191,7 @@ impl ClientContext for Reports {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
             reported.heal();
         }
+        // Each window begins where the last one ended: nothing is counted twice, and no pause is missed between two looks.
         let throttles = statistics.brokers.values().filter_map(|broker| broker.throttle.as_ref());
         reported.metrics.throttle_millis.set(throttles.map(|window| window.max.max(0) as u64).max().unwrap_or(0));
         if let Some(topic) = statistics.topics.get(&reported.topic) {
@@ -236,6 +237,20 @@ fn without_times(reason: &str) -> String {
     reason[..end].to_string()
 }
 
+/// The least that a partition may hold ahead of the job, and the most.
+const LEAST_AHEAD: u64 = 64 << 10;
+const MOST_AHEAD: u64 = 64 << 20;
+/// What librdkafka asks for in one fetch of a partition unless told otherwise.
+const FETCH: u64 = 1 << 20;
+
+/// What librdkafka may hold ahead of the job, bounded by partition: it knows no bound over all of them. One fetch may
+/// come on top, so it is no larger.
+fn bound_prefetch(config: &mut ClientConfig, prefetch: u64, partitions: usize) {
+    let ahead = (prefetch / partitions.max(1) as u64).clamp(LEAST_AHEAD, MOST_AHEAD);
+    config.set("queued.max.messages.kbytes", (ahead / 1024).to_string());
+    config.set("fetch.message.max.bytes", ahead.min(FETCH).to_string());
+}
+
 /// A consumer's configuration. Positions are the engine's: nothing is stored, reset or committed by the client.
 pub fn consumer(table: &KafkaTable, partitions: usize) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -244,12 +259,11 @@ pub fn consumer(table: &KafkaTable, partitions: usize) -> ClientConfig {
         // A consumer that is slower than the fetcher waits a whole second at the default and then starves.
         .set("fetch.queue.backoff.ms", "10")
         .set("statistics.interval.ms", "1000")
-        .set("topic.metadata.refresh.interval.ms", "10000")
-        .set(
-            "queued.max.messages.kbytes",
-            (table.prefetch / 1024 / partitions.max(1) as u64).clamp(64, 65_536).to_string(),
-        );
+        .set("topic.metadata.refresh.interval.ms", "10000");
+    bound_prefetch(&mut config, table.prefetch, partitions);
     for (name, value) in &table.properties {
+        // One setting under two names: only one of them may be there.
+        let name: &str = if name == "max.partition.fetch.bytes" { "fetch.message.max.bytes" } else { name };
         config.set(name, value);
     }
     // See `new_topic_id`.
@@ -355,6 +369,21 @@ mod tests {
 
     #[test]
     fn the_same_thing_is_said_once_in_a_while() {
+    #[test]
+    fn what_is_held_ahead_of_the_job_is_divided_among_the_partitions() {
+        let bounds = |prefetch: u64, partitions: usize| {
+            let mut config = ClientConfig::new();
+            bound_prefetch(&mut config, prefetch, partitions);
+            let number = |name: &str| config.get(name).unwrap().parse::<u64>().unwrap();
+            (number("queued.max.messages.kbytes"), number("fetch.message.max.bytes"))
+        };
+        assert_eq!(bounds(256 << 20, 16), (16 << 10, 1 << 20));
+        assert_eq!(bounds(256 << 20, 1024), (256, 256 << 10));
+        assert_eq!(bounds(256 << 20, 1), (64 << 10, 1 << 20));
+        assert_eq!(bounds(1 << 20, 1024), (64, 64 << 10), "no partition starves");
+        assert_eq!(bounds(1 << 20, 0), (1024, 1 << 20), "a topic that is not there");
+    }
+
         let reports = Reports::of("events", None, Arc::default());
         assert_eq!(reports.may_say("FETCH"), Some(0));
         assert_eq!(reports.may_say("FETCH"), None);

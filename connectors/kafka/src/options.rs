@@ -142,7 +142,12 @@ pub fn common_options() -> Vec<OptionSpec> {
             .aliases(&["properties.group.id"]),
         OptionSpec::new("source.discovery", OptionKind::Duration, "how often to look for new partitions")
             .aliases(&["scan.topic-partition-discovery.interval"]),
-        OptionSpec::new("source.prefetch", OptionKind::Bytes, "memory for messages that wait to be decoded"),
+        OptionSpec::new(
+            "source.prefetch",
+            OptionKind::Bytes,
+            "memory for messages that wait to be decoded (256 MB): divided among the partitions there are at start, 64 kB \
+             to 64 MB each; a partition may exceed its share by one fetch",
+        ),
         OptionSpec::new("properties.*", OptionKind::Secret, "handed to librdkafka"),
     ]
 }

@@ -11,6 +11,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
+use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::OnceCell;
 
@@ -69,11 +70,26 @@ impl KafkaSource {
             None => None,
         };
         let reports = Reports::of(&self.table.topic, token, self.metrics.lock().clone());
-        let config = consumer(&self.table, 16);
+        let partitions = self.count_partitions(&reports).await?;
+        self.connect_as(reports, partitions)
+    }
+
+    /// `partitions`: among so many the client divides what it may hold ahead of the job.
+    fn connect_as(&self, reports: Reports, partitions: usize) -> Result<Connection, SourceError> {
+        let config = consumer(&self.table, partitions);
         let client: Client =
             config.create_with_context(reports.clone()).map_err(|e| self.failed(configuration_error(&e)))?;
         let served = Served::start(client).map_err(|e| self.failed(e))?;
         Ok(Connection { served, reports })
+    }
+
+    /// Asked by a client that ends with the answer: one that reads has its bounds from its making on. A topic that is
+    /// not there has none, and whoever looks for its splits says so.
+    async fn count_partitions(&self, reports: &Reports) -> Result<usize, SourceError> {
+        let asking = self.connect_as(reports.clone(), 1)?;
+        let topic = self.table.topic.clone();
+        let metadata = self.ask_by(asking, move |client, within| client.fetch_metadata(Some(&topic), within)).await?;
+        Ok(partitions(&metadata, &self.table.topic).len())
     }
 
     /// Asks the broker, on a thread that may wait. `question` is given how long it may take, and is asked again while
@@ -82,9 +98,18 @@ impl KafkaSource {
         &self,
         question: impl Fn(&Client, Duration) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, SourceError> {
-        let Connection { served, reports } = self.connection().await?.clone();
+        let connection = self.connection().await?.clone();
+        self.ask_by(connection, question).await
+    }
+
+    async fn ask_by<T: Send + 'static>(
+        &self,
+        connection: Connection,
+        question: impl Fn(&Client, Duration) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, SourceError> {
         let login = self.table.login;
         let answer = tokio::task::spawn_blocking(move || {
+            let Connection { served, reports } = connection;
             insist(&reports, |within| question(served.client(), within))
                 .map_err(|error| explain(&error, &reports, login))
         });
@@ -179,8 +204,7 @@ impl Source for KafkaSource {
     async fn splits(&self) -> Result<Vec<String>, SourceError> {
         let topic = self.table.topic.clone();
         let metadata = self.ask(move |client, within| client.fetch_metadata(Some(&topic), within)).await?;
-        let found = metadata.topics().iter().find(|t| t.name() == self.table.topic);
-        let partitions = found.map_or(&[][..], |t| t.partitions());
+        let partitions = partitions(&metadata, &self.table.topic);
         if partitions.is_empty() {
             return Err(self.failed("the broker knows no such topic; check the name, and the right to read it"));
         }
@@ -287,6 +311,10 @@ impl Source for KafkaSource {
             tracing::debug!(%error, "the group's offsets were not committed; only lag tools notice");
         }
     }
+}
+
+fn partitions<'a>(metadata: &'a Metadata, topic: &str) -> &'a [MetadataPartition] {
+    metadata.topics().iter().find(|t| t.name() == topic).map_or(&[][..], |t| t.partitions())
 }
 
 /// A partition that was not answered for still has in it what was asked.
