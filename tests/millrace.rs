@@ -163,6 +163,17 @@ impl Running {
     }
 
     /// Waits until `/status` satisfies the condition.
+    /// The sum of a metric over its labels, once it is on the page.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let page = self.get("/metrics")?;
+        let of_name = |line: &str| {
+            let (named, value) = line.rsplit_once(' ')?;
+            let found = named.split('{').next()?.strip_prefix("millrace_")? == name;
+            if found { value.parse::<f64>().ok() } else { None }
+        };
+        page.lines().filter_map(of_name).reduce(|a, b| a + b)
+    }
+
     pub fn wait_until(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let begun = std::time::Instant::now();
         loop {
