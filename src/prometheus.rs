@@ -31,9 +31,11 @@ fn sources(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     families.extend([
         counter("source_skipped_total", "Records without a payload.", each(&|m| m.skipped.get() as f64)),
         counter("source_retries_total", "What went wrong and was tried again.", each(&|m| m.retries.get() as f64)),
-        gauge("source_throttle_seconds", "How long the system holds its answers back.", {
-            each(&|m| m.throttle_millis.get() as f64 / 1e3)
-        }),
+        counter(
+            "source_throttle_seconds_total",
+            "How long the system told its reader to wait, over all its brokers.",
+            each(&|m| m.throttled_millis.get() as f64 / 1e3),
+        ),
         gauge("source_in_trouble", "1 while the system cannot be reached.", {
             each(&|m| m.trouble.read().is_some() as u8 as f64)
         }),

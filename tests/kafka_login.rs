@@ -1,7 +1,5 @@
 //! Ways to be let in by a broker, and what is said when one is not: soon, with what to check, and without a secret.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,46 +7,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use tempfile::TempDir;
 
 use crate::broker::{Broker, BrokerSettings, Listener};
+use crate::certificates::Certificates;
 use crate::numbers::{all, job, send, shown};
 
 /// How long a refused start may take, on a loaded machine.
 const REFUSED_WITHIN: Duration = Duration::from_secs(45);
 
 const CONNECTION_STRING: &str = "Endpoint=sb://localhost/;SharedAccessKeyName=listen;SharedAccessKey=abc+topsecret=";
-
-/// A certificate authority, the certificates that it gave a broker and a client, and another authority.
-struct Certificates(TempDir);
-
-impl Certificates {
-    fn new() -> Certificates {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let script = r#"set -e
-            authority() { openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout $1.key -out $1.crt -subj /CN=$1 \
-              -addext basicConstraints=critical,CA:TRUE; }
-            leaf() { openssl req -newkey rsa:2048 -nodes -keyout $1.key -out $1.csr -subj /CN=$2
-              printf "$3" > $1.ext
-              openssl x509 -req -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out $1.crt -extfile $1.ext; }
-            authority ca; authority other
-            leaf broker localhost 'subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth'
-            leaf client alice 'extendedKeyUsage=clientAuth'
-            cat broker.key broker.crt ca.crt > broker.pem"#;
-        let output = Command::new("sh").args(["-c", script]).current_dir(folder.path()).output();
-        let output = output.expect("a shell starts");
-        assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-        Certificates(folder)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.path().join(name).display().to_string()
-    }
-
-    fn content(&self, name: &str) -> Vec<u8> {
-        std::fs::read(Path::new(&self.file(name))).expect("a file that openssl wrote")
-    }
-}
 
 /// A broker with a listener for each way in.
 fn guarded(certificates: &Certificates) -> Broker {
@@ -240,9 +207,9 @@ async fn entra_id_lets_in_and_its_token_is_renewed_while_the_job_runs() {
              'properties.security.protocol' = 'SASL_PLAINTEXT'"
         )
     };
-    let file = certificates.0.path().join("federated");
+    let file = certificates.file("federated");
     std::fs::write(&file, "of-kubernetes").expect("a file can be written");
-    accepted(&with(&format!("federated_token_file = '{}'", file.display())));
+    accepted(&with(&format!("federated_token_file = '{file}'")));
 
     let with_secret = with("client_secret = 'topsecret'");
     let job = job(&with_secret);

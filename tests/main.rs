@@ -3,6 +3,7 @@
 mod azure;
 mod bench;
 mod broker;
+mod certificates;
 mod commands;
 mod crash;
 mod demo;
@@ -10,6 +11,7 @@ mod dependency_arrows;
 mod documentation;
 mod end_to_end;
 mod feed;
+mod event_hub;
 mod fencing;
 mod files;
 mod kafka_faults;

@@ -55,8 +55,8 @@ pub struct SourceMetrics {
     pub skipped: Gauge,
     /// What went wrong and was tried again by the connector itself.
     pub retries: Gauge,
-    /// How long the system holds its answers back, in milliseconds; 0 where it does not throttle.
-    pub throttle_millis: Gauge,
+    /// How long the system has told its reader to wait so far, in milliseconds; 0 where it does not throttle.
+    pub throttled_millis: Gauge,
     /// Why nothing comes just now.
     pub trouble: RwLock<Option<String>>,
 }

@@ -1,5 +1,6 @@
 //! A real Apache Kafka on loopback: a JVM of its own, started by the tests that need it and killed with them.
 
+pub mod administrator;
 mod jars;
 
 use std::fs;

@@ -193,7 +193,7 @@ impl ClientContext for Reports {
         }
         // Each window begins where the last one ended: nothing is counted twice, and no pause is missed between two looks.
         let throttles = statistics.brokers.values().filter_map(|broker| broker.throttle.as_ref());
-        reported.metrics.throttle_millis.set(throttles.map(|window| window.max.max(0) as u64).max().unwrap_or(0));
+        reported.metrics.throttled_millis.add(throttles.map(|window| window.sum.max(0) as u64).sum());
         if let Some(topic) = statistics.topics.get(&reported.topic) {
             let ends: Vec<_> =
                 topic.partitions.iter().map(|(p, s)| (*p, s.hi_offset)).filter(|(_, o)| *o >= 0).collect();
@@ -329,6 +329,8 @@ pub fn configuration_error(error: &KafkaError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::statistics::{Broker, Window};
+
     use super::*;
 
     fn says(reports: &Reports, code: RDKafkaErrorCode, reason: &str) {
@@ -368,8 +370,6 @@ mod tests {
     }
 
     #[test]
-    fn the_same_thing_is_said_once_in_a_while() {
-    #[test]
     fn what_is_held_ahead_of_the_job_is_divided_among_the_partitions() {
         let bounds = |prefetch: u64, partitions: usize| {
             let mut config = ClientConfig::new();
@@ -384,6 +384,23 @@ mod tests {
         assert_eq!(bounds(1 << 20, 0), (1024, 1 << 20), "a topic that is not there");
     }
 
+    #[test]
+    fn every_pause_that_brokers_ask_for_is_counted_once() {
+        let (metrics, window) = (Arc::<SourceMetrics>::default(), |sum: i64| Window { sum, ..Window::default() });
+        let reports = Reports::of("events", None, metrics.clone());
+        let says = |pauses: &[i64]| {
+            let broker = |pause: &i64| Broker { throttle: Some(window(*pause)), ..Broker::default() };
+            let brokers = pauses.iter().enumerate().map(|(id, pause)| (id.to_string(), broker(pause))).collect();
+            reports.stats(Statistics { brokers, ..Statistics::default() });
+        };
+        says(&[0, 1500]);
+        says(&[700, 300]);
+        says(&[0, 0]);
+        assert_eq!(metrics.throttled_millis.get(), 2500, "a look between two pauses takes nothing back");
+    }
+
+    #[test]
+    fn the_same_thing_is_said_once_in_a_while() {
         let reports = Reports::of("events", None, Arc::default());
         assert_eq!(reports.may_say("FETCH"), Some(0));
         assert_eq!(reports.may_say("FETCH"), None);
