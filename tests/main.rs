@@ -15,6 +15,7 @@ mod event_hub;
 mod fencing;
 mod files;
 mod kafka_faults;
+mod kafka_cluster;
 mod kafka_login;
 mod kafka_topics;
 mod millrace;

@@ -1,6 +1,7 @@
 //! A real Apache Kafka on loopback: a JVM of its own, started by the tests that need it and killed with them.
 
 pub mod administrator;
+pub mod cluster;
 mod jars;
 
 use std::fs;
@@ -92,9 +93,30 @@ pub struct Broker {
     node: Node,
 }
 
+/// Which broker of a cluster one is.
+#[derive(Debug, Clone)]
+struct Seat {
+    id: i32,
+    controller: u16,
+    /// All of the cluster, this one among them.
+    voters: Vec<(i32, u16)>,
+}
+
+impl Seat {
+    /// Of brokers whose controllers listen on these ports. Their ids begin with 1.
+    fn of_all(controllers: &[u16]) -> Vec<Seat> {
+        let voters: Vec<(i32, u16)> = (1..).zip(controllers.iter().copied()).collect();
+        voters
+            .iter()
+            .map(|(id, controller)| Seat { id: *id, controller: *controller, voters: voters.clone() })
+            .collect()
+    }
+}
+
 /// Everything of a broker that survives its process.
 struct Node {
     folder: TempDir,
+    seat: Seat,
     plain: u16,
     /// By listener.
     ports: Vec<(Listener, u16)>,
@@ -118,7 +140,7 @@ impl Broker {
     fn start_from(jars: &Path, archive: Option<PathBuf>, settings: &BrokerSettings) -> Broker {
         let mut said = String::new();
         for _ in 0..STARTS {
-            let node = Node::format(jars, archive.clone(), settings);
+            let node = Node::format(jars, archive.clone(), settings, Seat::of_all(&free_ports(1)).remove(0));
             let mut broker = Broker { process: node.run(&[]), node };
             match broker.wait_until_ready() {
                 Ok(()) => return broker,
@@ -130,7 +152,7 @@ impl Broker {
 
     /// Runs a broker once for the classes that it loads. What the JVM cannot do is done without.
     fn write_archive(jars: &Path, archive: &Path) {
-        let node = Node::format(jars, None, &BrokerSettings::default());
+        let node = Node::format(jars, None, &BrokerSettings::default(), Seat::of_all(&free_ports(1)).remove(0));
         let made = node.folder.path().join("classes.jsa");
         let mut broker = Broker { process: node.run(&[format!("-XX:ArchiveClassesAtExit={}", made.display())]), node };
         if broker.wait_until_ready().is_ok() {
@@ -166,17 +188,7 @@ impl Broker {
 
     /// The same, with settings of the topic.
     pub async fn topic_with(&self, about: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
-        static TOPICS: AtomicU64 = AtomicU64::new(0);
-        let topic = format!("{about}-{}-{}", std::process::id(), TOPICS.fetch_add(1, Ordering::Relaxed));
-        create_topic(&self.properties(), &topic, partitions, settings).await.expect("a topic can be made");
-        let has_leaders = || {
-            let metadata = self.client().fetch_metadata(Some(&topic), Duration::from_secs(5)).ok()?;
-            let partitions_known = metadata.topics().first()?.partitions();
-            (partitions_known.len() == partitions as usize && partitions_known.iter().all(|p| p.leader() >= 0))
-                .then_some(())
-        };
-        wait_for("the topic's leaders", READY_WITHIN, has_leaders);
-        topic
+        make_topic(&self.bootstrap_servers(), about, partitions, settings).await
     }
 
     /// SIGKILL, as a crash of the machine's own would look to clients; the page cache survives.
@@ -208,27 +220,16 @@ impl Broker {
         process::signal(&self.process, Signal::Continue);
     }
 
-    /// What the broker has logged, warnings and worse.
-    pub fn log(&self) -> String {
-        self.node.log()
-    }
-
-    fn client(&self) -> BaseConsumer {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", self.bootstrap_servers()).set("log_level", "0");
-        config.create().expect("a client with one setting can be made")
-    }
-
-    /// Ready means that a metadata answer lists a broker.
+    /// Ready means that a metadata answer lists all brokers.
     fn wait_until_ready(&mut self) -> Result<(), String> {
         let begun = Instant::now();
-        let client = self.client();
+        let client = client(&self.bootstrap_servers());
         while begun.elapsed() < READY_WITHIN {
             if let Ok(Some(status)) = self.process.try_wait() {
                 return Err(format!("{status}\n{}", self.node.log()));
             }
             let answer = client.fetch_metadata(None, Duration::from_millis(500));
-            if answer.is_ok_and(|metadata| !metadata.brokers().is_empty()) {
+            if answer.is_ok_and(|metadata| metadata.brokers().len() == self.node.seat.voters.len()) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -246,35 +247,36 @@ impl Drop for Broker {
 
 impl Node {
     /// Chooses ports, writes the properties and formats the data folder.
-    fn format(jars: &Path, archive: Option<PathBuf>, settings: &BrokerSettings) -> Node {
+    fn format(jars: &Path, archive: Option<PathBuf>, settings: &BrokerSettings, seat: Seat) -> Node {
         let folder = tempfile::Builder::new().prefix("millrace-kafka-").tempdir().expect("a temporary folder");
-        let mut ports = free_ports(2 + settings.listeners.len()).into_iter();
-        let mut next = || ports.next().expect("as many ports as were asked for");
-        let (controller, plain) = (next(), next());
-        let listeners: Vec<_> = settings.listeners.iter().map(|l| (l.clone(), next())).collect();
-        let (archive, jvm) = (archive, settings.jvm.clone());
-        let node = Node { folder, plain, ports: listeners, jars: jars.to_path_buf(), archive, jvm };
+        let mut free = free_ports(1 + settings.listeners.len()).into_iter();
+        let mut next = || free.next().expect("as many ports as were asked for");
+        let plain = next();
+        let ports: Vec<_> = settings.listeners.iter().map(|l| (l.clone(), next())).collect();
+        let (jars, jvm) = (jars.to_path_buf(), settings.jvm.clone());
+        let node = Node { folder, seat, plain, ports, jars, archive, jvm };
         for (name, content) in &settings.files {
             fs::write(node.folder.path().join(name), content).expect("the broker's folder can be written");
         }
-        let properties = node.properties(controller, settings);
+        let properties = node.properties(settings);
         fs::write(node.folder.path().join("server.properties"), properties)
             .expect("the broker's folder can be written");
         node.format_storage(&settings.format);
         node
     }
 
-    fn properties(&self, controller: u16, settings: &BrokerSettings) -> String {
+    fn properties(&self, settings: &BrokerSettings) -> String {
         let joined = |of: &dyn Fn(&Listener, u16) -> String| -> String {
             self.ports.iter().map(|(listener, port)| format!(",{}", of(listener, *port))).collect()
         };
         let bound = joined(&|l, port| format!("{}://127.0.0.1:{port}", l.name));
         let advertised = joined(&|l, port| format!("{}://{}:{port}", l.name, l.host));
         let protocols = joined(&|l, _| format!("{}:{}", l.name, l.protocol));
-        let plain = self.plain;
+        let (plain, controller) = (self.plain, self.seat.controller);
+        let voters: Vec<_> = self.seat.voters.iter().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
         let own = [
-            ("node.id", "1".to_string()),
-            ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
+            ("node.id", self.seat.id.to_string()),
+            ("controller.quorum.voters", voters.join(",")),
             ("listeners", format!("CONTROLLER://127.0.0.1:{controller},PLAINTEXT://127.0.0.1:{plain}{bound}")),
             ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{plain}{advertised}")),
             ("listener.security.protocol.map", format!("CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}")),
@@ -338,6 +340,26 @@ impl Node {
     fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
+}
+
+fn client(bootstrap_servers: &str) -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap_servers).set("log_level", "0");
+    config.create().expect("a client with one setting can be made")
+}
+
+async fn make_topic(bootstrap_servers: &str, about: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
+    static TOPICS: AtomicU64 = AtomicU64::new(0);
+    let topic = format!("{about}-{}-{}", std::process::id(), TOPICS.fetch_add(1, Ordering::Relaxed));
+    let properties = [("bootstrap.servers".to_string(), bootstrap_servers.to_string())];
+    create_topic(&properties, &topic, partitions, settings).await.expect("a topic can be made");
+    let has_leaders = || {
+        let metadata = client(bootstrap_servers).fetch_metadata(Some(&topic), Duration::from_secs(5)).ok()?;
+        let known = metadata.topics().first()?.partitions();
+        (known.len() == partitions as usize && known.iter().all(|p| p.leader() >= 0)).then_some(())
+    };
+    wait_for("the topic's leaders", READY_WITHIN, has_leaders);
+    topic
 }
 
 /// Ports that nobody listens on, below the range from which the kernel takes those of outgoing connections: a broker that
