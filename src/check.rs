@@ -83,6 +83,7 @@ async fn try_sink(node: &SinkNode) -> Result<String, String> {
         store: Arc::new(InMemory::new()),
         staging: object_store::path::Path::default(),
         names: Names::of("check"),
+        metrics: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     node.sink.open(&context, true).await.map_err(|e| e.to_string())?;

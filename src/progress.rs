@@ -36,7 +36,7 @@ struct Standing {
     entry: u64,
     /// Seconds since the last checkpoint; `None` before the first.
     age: Option<f64>,
-    /// The sink that does not commit just now, and why.
+    /// The sink that does not commit just now, or the job log, and why.
     trouble: Option<String>,
 }
 
@@ -46,6 +46,8 @@ impl Standing {
             metrics.splits.read().values().fold((0, 0), |(r, l), s| (r + s.records.get(), l + s.lag.get()));
         let published = metrics.checkpoints.published_at.get() as i64;
         let sinks = metrics.sinks.read();
+        let of_sinks = sinks.iter().find_map(|(name, s)| s.trouble.read().as_ref().map(|t| format!("{name}: {t}")));
+        let of_log = || metrics.checkpoints.trouble.read().as_ref().map(|t| format!("the job log: {t}"));
         Standing {
             records,
             lag,
@@ -54,7 +56,7 @@ impl Standing {
             dead: metrics.dead_letters.get(),
             entry: metrics.checkpoints.entry.get(),
             age: (published > 0).then(|| (System.now() - published).max(0) as f64 / 1e9),
-            trouble: sinks.iter().find_map(|(name, s)| s.trouble.read().as_ref().map(|t| format!("{name}: {t}"))),
+            trouble: of_sinks.or_else(of_log),
         }
     }
 

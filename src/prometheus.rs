@@ -106,13 +106,17 @@ fn sinks(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     families.extend([
         counter("sink_rows_total", "Rows given to the sink's writers.", each(&|m| m.rows.get())),
         counter("sink_commits_total", "Commits.", each(&|m| m.commits.get())),
-        counter("sink_commit_retries_total", "Tries that failed and were repeated.", each(&|m| m.retries.get())),
+        counter(
+            "sink_commit_retries_total",
+            "Tries to write or commit that failed and were repeated.",
+            each(&|m| m.retries.get()),
+        ),
         counter("sink_rejected_total", "Rows that the sink can never take.", each(&|m| m.rejected.get())),
         gauge("sink_uncommitted_entries", "Entries that are published and not shown.", each(&|m| m.uncommitted.get())),
         gauge("sink_entry", "The newest entry that is shown.", each(&|m| m.last_entry.get())),
         gauge(
             "sink_in_trouble",
-            "1 while commits fail and are repeated.",
+            "1 while writes or commits fail and are repeated.",
             each(&|m| m.trouble.read().is_some() as u64),
         ),
     ]);
@@ -134,6 +138,16 @@ fn checkpoints(metrics: &Metrics, now: i64, families: &mut Vec<MetricFamily>) {
         gauge("checkpoint_entry", "The newest entry of the job log.", one(checkpoints.entry.get() as f64)),
         gauge("checkpoint_state_bytes", "State that the last one wrote.", one(checkpoints.last_bytes.get() as f64)),
         gauge("checkpoint_waiting", "Cuts that wait to be published.", one(checkpoints.waiting.get() as f64)),
+        counter(
+            "checkpoint_retries_total",
+            "Tries to write a checkpoint that failed and were repeated.",
+            one(checkpoints.retries.get() as f64),
+        ),
+        gauge(
+            "checkpoint_in_trouble",
+            "1 while the store does not take what a checkpoint writes.",
+            one(checkpoints.trouble.read().is_some() as u8 as f64),
+        ),
         histogram("checkpoint_seconds", "From barrier to publication.", [(vec![], &checkpoints.durations)].into_iter()),
     ]);
     if published > 0 {

@@ -1,5 +1,6 @@
 //! The real binary, with a job of its own in a temporary folder.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{self, Signal};
+use crate::small_disk::SmallDisk;
 use crate::wait::wait_for;
 
 /// A loaded machine may take this long for what takes a second.
@@ -25,6 +27,8 @@ pub struct Job {
     remote: Option<String>,
     variables: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// What the binary is started with, where that is not the binary itself.
+    starter: Vec<String>,
 }
 
 impl Job {
@@ -33,7 +37,7 @@ impl Job {
         let folder = tempfile::Builder::new().prefix("millrace-job-").tempdir().expect("a temporary folder");
         let file = folder.path().join("test.sql");
         fs::write(&file, sql).expect("the job's folder can be written");
-        Job { folder, file, remote: None, variables: vec![], arguments: vec![] }
+        Job { folder, file, remote: None, variables: vec![], arguments: vec![], starter: vec![] }
     }
 
     /// The main job, from a topic into the local Delta table of [`Job::table`].
@@ -58,6 +62,13 @@ impl Job {
     pub fn state_at(mut self, url: &str) -> Job {
         self.remote = Some(url.into());
         self
+    }
+
+    /// The job log and the table lie on a small disk, as `state` and `table`.
+    pub fn on_disk(mut self, disk: &SmallDisk) -> Job {
+        self.starter = disk.enter();
+        let path = |name| disk.path(name).display().to_string();
+        self.state_at(&path("state")).variable("TABLE", &path("table"))
     }
 
     /// A later value counts.
@@ -95,7 +106,9 @@ impl Job {
     pub fn start_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Running {
         // Another build, such as a release, may be tried instead of the one beside the tests.
         let binary = std::env::var_os("MILLRACE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_millrace").into());
-        let mut command = Command::new(binary);
+        let mut words = self.starter.iter().map(OsString::from).chain([binary]);
+        let mut command = Command::new(words.next().expect("at least the binary"));
+        command.args(words);
         let state = self.remote.as_ref().map_or_else(|| self.state(), PathBuf::from);
         command.arg("run").arg(&self.file).arg("--state").arg(state).args(&self.arguments).args(arguments);
         command.envs(self.variables.iter().map(|(n, v)| (n, v))).envs(variables.iter().copied());
@@ -150,6 +163,17 @@ impl Running {
         serde_json::from_str(&self.get("/status")?).ok()
     }
 
+    /// The sum of a metric over its labels, once it is on the page.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let page = self.get("/metrics")?;
+        let of_name = |line: &str| {
+            let (named, value) = line.rsplit_once(' ')?;
+            let found = named.split('{').next()?.strip_prefix("millrace_")? == name;
+            if found { value.parse::<f64>().ok() } else { None }
+        };
+        page.lines().filter_map(of_name).reduce(|a, b| a + b)
+    }
+
     /// The body of an answer.
     pub fn get(&self, path: &str) -> Option<String> {
         let said = self.said();
@@ -163,17 +187,6 @@ impl Running {
     }
 
     /// Waits until `/status` satisfies the condition.
-    /// The sum of a metric over its labels, once it is on the page.
-    pub fn metric(&self, name: &str) -> Option<f64> {
-        let page = self.get("/metrics")?;
-        let of_name = |line: &str| {
-            let (named, value) = line.rsplit_once(' ')?;
-            let found = named.split('{').next()?.strip_prefix("millrace_")? == name;
-            if found { value.parse::<f64>().ok() } else { None }
-        };
-        page.lines().filter_map(of_name).reduce(|a, b| a + b)
-    }
-
     pub fn wait_until(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let begun = std::time::Instant::now();
         loop {
@@ -204,6 +217,12 @@ impl Running {
         self.wait_until(&format!("{records} records read"), |status| records_read(status) >= records);
     }
 
+    /// SIGTERM, after which a job shows what it has read and ends well.
+    pub fn stop(&mut self) {
+        self.terminate();
+        assert_eq!(self.wait().code(), Some(0), "{}", self.said());
+    }
+
     pub fn terminate(&self) {
         process::signal(&self.child, Signal::Terminate);
     }
@@ -228,12 +247,6 @@ impl Running {
         let status = wait_for("the process' end", PATIENCE, || self.child.try_wait().ok().flatten());
         self.listen_to_the_end();
         status
-    /// SIGTERM, after which a job shows what it has read and ends well.
-    pub fn stop(&mut self) {
-        self.terminate();
-        assert_eq!(self.wait().code(), Some(0), "{}", self.said());
-    }
-
     }
 
     /// The end, if it comes within this time.

@@ -126,7 +126,8 @@ impl Job {
     /// Runs to the end, a stop, or an error. After an error or a crash, the next run goes on where the log says.
     pub async fn run(mut self) -> Result<Outcome, JobError> {
         let (store, root) = (self.store.clone(), self.root.clone());
-        let log = JobLog::open(store, root, self.environment.clone(), self.settings.log.clone()).await?;
+        let mut log = JobLog::open(store, root, self.environment.clone(), self.settings.log.clone()).await?;
+        log.count_in(self.metrics.checkpoints.clone());
         let patience = self.settings.no_takeover.then_some(self.settings.checkpoint_interval * 3);
         let begun = self.decide(&log, patience)?;
         let sender = self.begun.take();
@@ -303,6 +304,7 @@ impl Job {
             store: log.store().clone(),
             staging: log.folder("staged").join(node.table.as_str()),
             names: names.clone(),
+            metrics: self.metrics.sink(&node.table),
             runtime: tokio::runtime::Handle::current(),
         };
         self.plan.sinks.iter().map(context).collect()

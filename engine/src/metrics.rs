@@ -41,7 +41,7 @@ pub struct Metrics {
     pub splits: RwLock<BTreeMap<String, Arc<SplitMetrics>>>,
     pub sinks: RwLock<BTreeMap<String, Arc<SinkMetrics>>>,
     pub dedup: RwLock<BTreeMap<String, Arc<DedupMetrics>>>,
-    pub checkpoints: CheckpointMetrics,
+    pub checkpoints: Arc<CheckpointMetrics>,
     /// Rows and records that went to the dead letter.
     pub dead_letters: Gauge,
     /// By table: how its columns fit the first records.
@@ -133,7 +133,7 @@ pub struct SinkMetrics {
     /// From the first try to shown, entries shown together counted once.
     pub commit_durations: Durations,
     pub rejected: Gauge,
-    /// Why the sink does not commit just now.
+    /// Why the sink takes no rows, or does not commit, just now.
     pub trouble: RwLock<Option<String>>,
 }
 
@@ -158,6 +158,35 @@ pub struct CheckpointMetrics {
     pub last_bytes: Gauge,
     /// Cuts that wait to be published.
     pub waiting: Gauge,
+    pub retries: Gauge,
+    /// Why the store does not take what a checkpoint writes just now.
+    pub trouble: RwLock<Option<String>>,
+}
+
+impl SinkMetrics {
+    /// A try that failed, and is repeated.
+    pub fn suffer(&self, why: String) {
+        self.retries.add(1);
+        *self.trouble.write() = Some(why);
+    }
+
+    /// What failed before has worked.
+    pub fn heal(&self) {
+        *self.trouble.write() = None;
+    }
+}
+
+impl CheckpointMetrics {
+    /// A try that failed, and is repeated.
+    pub fn suffer(&self, why: String) {
+        self.retries.add(1);
+        *self.trouble.write() = Some(why);
+    }
+
+    /// What failed before has worked.
+    pub fn heal(&self) {
+        *self.trouble.write() = None;
+    }
 }
 
 impl Metrics {

@@ -21,7 +21,7 @@ use crate::environment::{Environment, backoff};
 use crate::job_log::entry::{Checkpoint, Claim, GroupCut, Kind, Part, PartChange, RejectedRows, Shown};
 use crate::job_log::state::LogState;
 use crate::job_log::{JobLog, JobLogError, beside, put_new};
-use crate::metrics::Metrics;
+use crate::metrics::{CheckpointMetrics, Metrics};
 use crate::plan::Plan;
 use crate::sink::{Names, SinkError, SinkWriter};
 use crate::worker::{Prepared, WorkerCut};
@@ -253,7 +253,8 @@ impl Publisher {
         let body = encode(keys)?;
         let name = format!("state/{}.arrow", self.names.next());
         let (rows, bytes) = (keys.num_rows() as u64, body.len() as u64);
-        put_until_there(&**self.log.store(), self.log.root(), &*self.environment, &name, body).await;
+        let (store, root, metrics) = (&**self.log.store(), self.log.root(), &self.metrics.checkpoints);
+        put_until_there(store, root, &*self.environment, metrics, &name, body).await;
         Ok(Part { name, bucket, rows, bytes })
     }
 
@@ -365,6 +366,34 @@ fn encode(batch: &RecordBatch) -> Result<Bytes, ArrowError> {
     Ok(writer.into_inner()?.into())
 }
 
+/// A cut is never dropped because the store is slow or away: it is tried until it is there.
+async fn put_until_there(
+    store: &dyn ObjectStore,
+    root: &Path,
+    environment: &dyn Environment,
+    metrics: &CheckpointMetrics,
+    name: &str,
+    body: Bytes,
+) {
+    let path = beside(root, name);
+    let mut tries = 0;
+    loop {
+        match put_new(store, &path, body.clone()).await {
+            // The name is this writer's own: what is there under it came from an earlier try.
+            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => break,
+            Err(error) => {
+                tracing::warn!(part = name, %error, "a state part was not written; trying again");
+                metrics.suffer(error.to_string());
+                environment.sleep(backoff(environment, tries)).await;
+                tries += 1;
+            }
+        }
+    }
+    if tries > 0 {
+        metrics.heal();
+    }
+}
+
 /// Parts that are read ahead of the one that is taken in.
 const PARTS_AHEAD: usize = 8;
 
@@ -385,23 +414,6 @@ pub fn read_parts(
         }
     };
     futures::stream::iter(parts).map(read).buffered(PARTS_AHEAD)
-}
-
-/// A cut is never dropped because the store is slow or away: it is tried until it is there.
-async fn put_until_there(store: &dyn ObjectStore, root: &Path, environment: &dyn Environment, name: &str, body: Bytes) {
-    let path = beside(root, name);
-    let mut tries = 0;
-    loop {
-        match put_new(store, &path, body.clone()).await {
-            // The name is this writer's own: what is there under it came from an earlier try.
-            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => return,
-            Err(error) => {
-                tracing::warn!(part = name, %error, "a state part was not written; trying again");
-                environment.sleep(backoff(environment, tries)).await;
-                tries += 1;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

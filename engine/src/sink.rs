@@ -16,6 +16,8 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::SinkMetrics;
+
 /// A table that can be written.
 #[async_trait]
 pub trait Sink: Send + Sync {
@@ -107,6 +109,8 @@ pub struct SinkContext {
     pub store: Arc<dyn ObjectStore>,
     pub staging: Path,
     pub names: Names,
+    /// Where a writer counts what it had to try again.
+    pub metrics: Arc<SinkMetrics>,
     /// Where uploads run: a worker thread belongs to no runtime.
     pub runtime: tokio::runtime::Handle,
 }

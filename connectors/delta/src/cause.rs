@@ -19,6 +19,11 @@ pub fn writing(place: &str, error: &object_store::Error) -> SinkError {
     }
 }
 
+/// An error of the disk itself.
+pub fn of_the_disk(place: &str, error: &std::io::Error) -> SinkError {
+    if refused(error.kind()) { SinkError::failed(place, error) } else { SinkError::retry(place, error) }
+}
+
 /// Whether the same request will get the same answer until somebody grants a right or corrects a name.
 fn lasting(error: &object_store::Error) -> bool {
     use object_store::Error::{
@@ -54,6 +59,8 @@ fn in_one_line(text: &str) -> String {
     )
 }
 
+/// A right, a mount or a name is wrong: a person has to look, and a job that ends is seen sooner than one that waits. A
+/// disk that is full, or that fails, may work a moment later.
 fn refused(kind: ErrorKind) -> bool {
     use ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, PermissionDenied, ReadOnlyFilesystem};
     matches!(kind, PermissionDenied | ReadOnlyFilesystem | NotADirectory | IsADirectory | InvalidFilename)
@@ -67,7 +74,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 mod tests {
     use super::*;
 
-    fn of_the_disk(kind: ErrorKind) -> object_store::Error {
+    fn from_the_disk(kind: ErrorKind) -> object_store::Error {
         object_store::Error::Generic { store: "disk", source: Box::new(std::io::Error::from(kind)) }
     }
 
@@ -99,8 +106,19 @@ mod tests {
 
     #[test]
     fn a_disk_that_is_read_only_lasts_and_a_full_one_is_emptied_some_day() {
-        assert!(lasts(writing("t", &of_the_disk(ErrorKind::ReadOnlyFilesystem))));
-        assert!(!lasts(writing("t", &of_the_disk(ErrorKind::StorageFull))));
+        use ErrorKind::{NotADirectory, Other, QuotaExceeded, ReadOnlyFilesystem, StaleNetworkFileHandle, StorageFull};
+        for (kind, lasting) in [
+            (ReadOnlyFilesystem, true),
+            // A file stands where the table's folder, or one above it, should be.
+            (NotADirectory, true),
+            (StorageFull, false),
+            (QuotaExceeded, false),
+            (StaleNetworkFileHandle, false),
+            (Other, false),
+        ] {
+            assert_eq!(lasts(writing("t", &from_the_disk(kind))), lasting, "{kind}");
+            assert_eq!(lasts(of_the_disk("t", &kind.into())), lasting, "{kind}");
+        }
     }
 
     #[test]

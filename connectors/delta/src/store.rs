@@ -12,7 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde_json::Value;
 use url::Url;
 
-use crate::cause::reading;
+use crate::cause::{of_the_disk, reading};
 use crate::options::DeltaOptions;
 
 /// A path as people write it, as a URL: a folder, or a URL with a scheme.
@@ -39,7 +39,7 @@ pub fn table_at(path: &str, storage: &[(String, String)]) -> Result<DeltaTable, 
     deltalake::azure::register_handlers(None);
     let url = table_url(path)?;
     if let Ok(folder) = url.to_file_path() {
-        std::fs::create_dir_all(&folder).map_err(|e| SinkError::failed(path, e))?;
+        std::fs::create_dir_all(&folder).map_err(|e| of_the_disk(path, &e))?;
     }
     let storage: HashMap<String, String> = storage.iter().cloned().collect();
     let failed = |e: DeltaTableError| SinkError::failed(path, first_line(&e));

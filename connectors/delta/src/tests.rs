@@ -76,6 +76,7 @@ impl Story {
             store: Arc::new(InMemory::new()),
             staging: Path::from("staging"),
             names: Names::of(writer),
+            metrics: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
         }
     }

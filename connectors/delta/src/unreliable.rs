@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use engine::metrics::SinkMetrics;
 use engine::sink::{Committable, Names, SinkContext, SinkError};
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
@@ -96,6 +97,7 @@ fn context() -> SinkContext {
         store: Arc::new(InMemory::new()),
         staging: Path::from("staging"),
         names: Names::of("w1"),
+        metrics: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     }
 }
@@ -233,7 +235,7 @@ async fn an_upload_outlasts_lost_requests_and_answers_and_stops_when_it_is_forbi
     let upload = async |fates: &[Fate]| {
         let (store, _) = log(fates).await;
         let written: Arc<dyn ObjectStore> = store.clone();
-        let done = crate::upload::upload(&written, "f.parquet", "rows".into()).await;
+        let done = crate::upload::upload(&written, "f.parquet", "rows".into(), &SinkMetrics::default()).await;
         (done, store.inner.head(&Path::from("f.parquet")).await.map(|f| f.size).ok())
     };
     let (done, size) = upload(&[Fate::AnswerLost, Fate::RequestLost]).await;
@@ -247,8 +249,9 @@ async fn an_upload_trusts_a_file_of_its_name_only_if_it_is_as_long() {
     let (store, _) = log(&[]).await;
     let store: Arc<dyn ObjectStore> = store;
     store.put(&Path::from("f.parquet"), "rows".into()).await.unwrap();
-    assert!(crate::upload::upload(&store, "f.parquet", "ROWS".into()).await.is_ok());
-    let error = crate::upload::upload(&store, "f.parquet", "more rows".into()).await.unwrap_err();
+    let metrics = SinkMetrics::default();
+    assert!(crate::upload::upload(&store, "f.parquet", "ROWS".into(), &metrics).await.is_ok());
+    let error = crate::upload::upload(&store, "f.parquet", "more rows".into(), &metrics).await.unwrap_err();
     assert!(
         matches!(&error, SinkError::Failed { .. }) && error.to_string().contains("4 bytes instead of 9"),
         "{error}"

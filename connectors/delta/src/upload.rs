@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use engine::metrics::SinkMetrics;
 use engine::sink::SinkError;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -11,17 +12,31 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use crate::cause::{reading, writing};
 use crate::store::create;
 
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// Tries until the file is there, or until it is certain that it will never be.
-pub async fn upload(store: &Arc<dyn ObjectStore>, path: &str, body: Bytes) -> Result<(), SinkError> {
-    let mut pause = Duration::from_millis(100);
+pub async fn upload(
+    store: &Arc<dyn ObjectStore>,
+    path: &str,
+    body: Bytes,
+    metrics: &SinkMetrics,
+) -> Result<(), SinkError> {
+    let mut pause = FIRST_PAUSE;
     loop {
         match attempt(store, path, body.clone()).await {
             Err(SinkError::Retry { what, .. }) => {
                 tracing::warn!(path, what, "a data file was not written; trying again");
+                metrics.suffer(format!("{path}: {what}"));
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(10));
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            settled => return settled,
+            settled => {
+                if pause > FIRST_PAUSE {
+                    metrics.heal();
+                }
+                return settled;
+            }
         }
     }
 }

@@ -101,10 +101,10 @@ impl DeltaWriter {
         let partition_values: BTreeMap<_, _> = names.zip(partition.iter().cloned()).chain(absent).collect();
         let path = format!("{}part-{}.parquet", folder(&partition_values), self.context.names.next());
         let file = DataFile { path, size: body.len() as u64, rows, partition_values, stats };
-        let (store, uploading) = (self.store.clone(), self.uploading.clone());
+        let (store, uploading, metrics) = (self.store.clone(), self.uploading.clone(), self.context.metrics.clone());
         uploading.fetch_add(1, Ordering::Relaxed);
         self.uploads.push(self.context.runtime.spawn(async move {
-            let uploaded = upload(&store, &file.path, body).await;
+            let uploaded = upload(&store, &file.path, body, &metrics).await;
             uploading.fetch_sub(1, Ordering::Relaxed);
             uploaded.map(|()| file)
         }));

@@ -215,9 +215,10 @@ impl SinkWriter for LinesWriter {
             return Box::pin(async { Ok(None) });
         }
         let body = Bytes::from(std::mem::take(&mut self.lines));
-        let (store, path) = (self.context.store.clone(), self.context.staging.clone().join(self.context.names.next()));
+        let (store, metrics) = (self.context.store.clone(), self.context.metrics.clone());
+        let path = self.context.staging.clone().join(self.context.names.next());
         Box::pin(async move {
-            stage(&*store, &path, body).await;
+            stage(&*store, &path, body, &metrics).await;
             Ok(Some(json!({"path": path.to_string()})))
         })
     }

@@ -164,9 +164,10 @@ impl SinkWriter for FilesWriter {
             }
         };
         let name = format!("{}.{}", self.context.names.next(), self.encoder.format.extension());
-        let (store, path) = (self.store.clone(), self.staging.clone().join(name));
+        let (store, path, metrics) =
+            (self.store.clone(), self.staging.clone().join(name), self.context.metrics.clone());
         Box::pin(async move {
-            stage(&*store, &path, body).await;
+            stage(&*store, &path, body, &metrics).await;
             Ok(Some(json!({"path": path.to_string(), "rows": rows})))
         })
     }

@@ -134,10 +134,10 @@ impl SinkWriter for StdoutWriter {
             Ok(text) => Bytes::from(text),
             Err(error) => return Box::pin(async move { Err(SinkError::failed(PLACE, error)) }),
         };
-        let store = self.context.store.clone();
+        let (store, metrics) = (self.context.store.clone(), self.context.metrics.clone());
         let path = self.context.staging.clone().join(self.context.names.next());
         Box::pin(async move {
-            stage(&*store, &path, text).await;
+            stage(&*store, &path, text, &metrics).await;
             Ok(Some(json!({"path": path.to_string()})))
         })
     }

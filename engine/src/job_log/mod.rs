@@ -17,6 +17,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use crate::environment::{Environment, backoff};
+use crate::metrics::CheckpointMetrics;
 use entry::{Entry, Kind, VERSION};
 use state::{LogError, LogState, Waste};
 
@@ -80,6 +81,7 @@ pub struct JobLog {
     /// When they were asked for, not when the answer came: a process may be frozen in between.
     listed: Duration,
     since_fold: u64,
+    metrics: Arc<CheckpointMetrics>,
 }
 
 impl JobLog {
@@ -117,7 +119,13 @@ impl JobLog {
             state: None,
             listed,
             since_fold: 0,
+            metrics: Arc::default(),
         }
+    }
+
+    /// Where failed tries are counted from now on.
+    pub fn count_in(&mut self, metrics: Arc<CheckpointMetrics>) {
+        self.metrics = metrics;
     }
 
     /// What the log says; `None` before its first entry.
@@ -145,7 +153,11 @@ impl JobLog {
                 kind: kind.clone(),
             };
             self.may_append(&entry)?;
-            match self.create(&entry, &mut tries).await? {
+            let race = self.create(&entry, &mut tries).await?;
+            if tries > 0 {
+                self.metrics.heal();
+            }
+            match race {
                 Race::Won => {
                     self.prove_not_folded(entry.number).await?;
                     self.take_in(&entry)?;
@@ -254,6 +266,7 @@ impl JobLog {
                 Ok(Some(other)) => return Ok(Race::Lost(Box::new(other))),
                 Ok(None) | Err(JobLogError::Store(_)) => {
                     tracing::warn!(entry = entry.number, %error, "the job log did not answer an append; asking again");
+                    self.metrics.suffer(error.to_string());
                     self.environment.sleep(backoff(&*self.environment, *tries)).await;
                     *tries += 1;
                 }
