@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_avro::writer::AvroWriter;
 
 use crate::millrace::Job;
 
@@ -77,6 +81,58 @@ fn a_watched_folder_is_read_on_as_files_come_and_over_a_restart() {
     assert_eq!(second.wait().code(), Some(0), "{}", second.said());
     let shown = ids(&job);
     assert_eq!((shown.len(), shown.iter().collect::<BTreeSet<_>>().len()), (900, 900));
+}
+
+/// Avro files of 5,000 events each, ten in a block. Every tenth event stands in the next file as well.
+fn write_avro(folder: &Path, files: i64) {
+    fs::create_dir_all(folder).expect("a folder");
+    for file in 0..files {
+        let numbers: Vec<i64> =
+            (file * 5000..(file + 1) * 5000).chain((file * 5000 - 5000..file * 5000).step_by(10)).collect();
+        let numbers: Vec<i64> = numbers.into_iter().filter(|n| *n >= 0).collect();
+        let text =
+            |of: fn(&i64) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(numbers.iter().map(of))) };
+        let columns: [(&str, ArrayRef); 4] = [
+            ("unread", text(|n| "x".repeat(*n as usize % 100))),
+            ("deviceSequenceNumber", Arc::new(Int64Array::from(numbers.clone()))),
+            ("eventId", text(|n| format!("event {n}"))),
+            ("deviceId", text(|n| format!("device {}", n % 7))),
+        ];
+        let events = RecordBatch::try_from_iter(columns).expect("a batch");
+        let out = fs::File::create(folder.join(format!("{file}.avro"))).expect("a file");
+        let mut writer = AvroWriter::new(out, events.schema().as_ref().clone()).expect("a header");
+        for first in (0..events.num_rows()).step_by(10) {
+            writer.write(&events.slice(first, 10)).expect("a block");
+        }
+        writer.finish().expect("the last block");
+    }
+}
+
+#[test]
+fn the_events_of_avro_files_are_each_shown_once_though_the_job_is_killed() {
+    let job = job("connector = 'filesystem', path = '${EVENTS}', format = 'avro'");
+    write_avro(&job.folder().join("events"), 6);
+    for _ in 0..2 {
+        let mut run = job.start();
+        run.wait_until_read(2000);
+        run.kill();
+    }
+    let mut last = job.start();
+    assert_eq!(last.wait().code(), Some(0), "{}", last.said());
+    let shown: BTreeSet<String> = ids(&job).into_iter().collect();
+    assert_eq!((ids(&job).len(), shown), (30_000, (0..30_000).map(|n| format!("event {n}")).collect()));
+}
+
+#[test]
+fn an_avro_file_that_is_cut_off_ends_the_job_by_name() {
+    let job = job("connector = 'filesystem', path = '${EVENTS}', format = 'avro'");
+    let events = job.folder().join("events");
+    write_avro(&events, 1);
+    let whole = fs::read(events.join("0.avro")).expect("the file");
+    fs::write(events.join("0.avro"), &whole[..whole.len() - 100]).expect("cut off");
+    let mut broken = job.start();
+    assert_ne!(broken.wait().code(), Some(0), "{}", broken.said());
+    assert!(broken.said().contains("file 0.avro of") && broken.said().contains("is cut off"), "{}", broken.said());
 }
 
 #[test]

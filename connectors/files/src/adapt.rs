@@ -89,6 +89,8 @@ fn fits(found: &Field, wanted: &Field) -> Result<(), String> {
         (List(item) | LargeList(item), List(wanted)) => return fits(&item, wanted),
         (Map(entries, _), Map(wanted, _)) => return fits(&entries, wanted),
         (found, wanted) if found == *wanted => true,
+        // A column without a value, in formats that have a type for that.
+        (Null, _) => wanted.is_nullable(),
         (Utf8 | LargeUtf8 | Utf8View, Utf8) => true,
         (Binary | LargeBinary | BinaryView | FixedSizeBinary(_), Binary) => true,
         (Int8 | UInt8, Int16 | Int32 | Int64) => true,
@@ -120,6 +122,7 @@ fn plain(data_type: &DataType) -> DataType {
 fn convert(found: &ArrayRef, wanted: &FieldRef) -> Result<ArrayRef, ArrowError> {
     match (found.data_type(), wanted.data_type()) {
         (found_type, wanted_type) if found_type == wanted_type => Ok(found.clone()),
+        (DataType::Null, wanted_type) => Ok(new_null_array(wanted_type, found.len())),
         (DataType::Struct(_), DataType::Struct(parts)) => {
             let structs = found.as_struct();
             let part = |part: &FieldRef| match structs.column_by_name(part.name()) {

@@ -1,10 +1,12 @@
 //! What runs ahead of a reader: requests for the parts of one file.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use engine::source::SourceError;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
@@ -14,20 +16,24 @@ use crate::file::File;
 use crate::prefetch::{Delivery, Piece};
 
 /// What one request asks for, and how many are under way for one file.
-const BLOCK: u64 = 1 << 20;
+const PART: u64 = 1 << 20;
 const REQUESTS: usize = 3;
 /// A header is looked for in so many bytes.
 const LONGEST_HEADER: u64 = 256 << 10;
 const ROWS_AT_ONCE: usize = 4096;
 
+/// The bytes of a file from `from` on, as they come.
+pub fn parts(file: &File, from: u64) -> impl Stream<Item = Result<Bytes, SourceError>> + Send {
+    let size = file.meta.size;
+    let starts = stream::iter((from..size).step_by(PART as usize));
+    starts.map(move |start| file.bytes(start..(start + PART).min(size))).buffered(REQUESTS)
+}
+
 /// The bytes of a file from `from` on.
 pub async fn bytes(file: File, from: u64, delivery: Arc<Delivery>) -> Result<(), SourceError> {
-    let size = file.meta.size;
-    let starts = stream::iter((from..size).step_by(BLOCK as usize));
-    let file = &file;
-    let mut blocks = starts.map(|start| file.bytes(start..(start + BLOCK).min(size))).buffered(REQUESTS);
-    while let Some(block) = blocks.try_next().await? {
-        if delivery.send(Piece::Bytes(block)).await.is_err() {
+    let mut parts = pin!(parts(&file, from));
+    while let Some(part) = parts.try_next().await? {
+        if delivery.send(Piece::Bytes(part)).await.is_err() {
             return Ok(());
         }
     }

@@ -1,6 +1,7 @@
 //! Files as sources and sinks, and the sinks that need no server.
 
 mod adapt;
+mod avro;
 mod blackhole;
 mod compression;
 mod fetch;

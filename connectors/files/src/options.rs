@@ -40,6 +40,14 @@ pub enum FileFormat {
     Json,
     Csv(CsvOptions),
     Parquet,
+    Avro,
+}
+
+impl FileFormat {
+    /// Whether its records follow each other as text, and not in rows of the format's own.
+    pub fn is_text(&self) -> bool {
+        matches!(self, FileFormat::Json | FileFormat::Csv(_))
+    }
 }
 
 impl FileTable {
@@ -48,7 +56,7 @@ impl FileTable {
     }
 }
 
-const FORMATS: OptionKind = OptionKind::OneOf(&[&["json"], &["csv"], &["parquet"]]);
+const FORMATS: OptionKind = OptionKind::OneOf(&[&["json"], &["csv"], &["parquet"], &["avro"]]);
 
 impl Connector for FilesystemConnector {
     fn name(&self) -> &'static str {
@@ -59,7 +67,7 @@ impl Connector for FilesystemConnector {
         vec![
             OptionSpec::new("path", OptionKind::Text, "a folder or a file: local, or a file://, abfss:// or az:// URL")
                 .required(),
-            OptionSpec::new("format", FORMATS, "json (one object a line), csv or parquet"),
+            OptionSpec::new("format", FORMATS, "json (one object a line), csv, parquet or avro"),
             OptionSpec::new(
                 "source.monitor-interval",
                 OptionKind::Duration,
@@ -101,9 +109,9 @@ impl Connector for FilesystemConnector {
             }
         }
         let format = match table.options.get("format") {
-            Some("csv") => {
-                problems
-                    .push(Problem::option("format", "'csv' can be read and not written; write 'json' or 'parquet'"));
+            Some(format @ ("csv" | "avro")) => {
+                let message = format!("'{format}' can be read and not written; write 'json' or 'parquet'");
+                problems.push(Problem::option("format", message));
                 SinkFormat::JsonLines
             }
             Some("parquet") => SinkFormat::Parquet,
@@ -143,6 +151,7 @@ pub fn read_table(table: &TableSpec) -> Result<FileTable, Vec<Problem>> {
     let format = match options.get("format") {
         Some("csv") => FileFormat::Csv(csv),
         Some("parquet") => FileFormat::Parquet,
+        Some("avro") => FileFormat::Avro,
         _ => FileFormat::Json,
     };
     let of_format = |name: &str| match name.split_once('.') {

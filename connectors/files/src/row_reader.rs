@@ -1,6 +1,6 @@
 //! Reads a file whose format has rows of its own: Parquet and Avro.
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampNanosecondType;
 use arrow::error::ArrowError;
@@ -80,7 +80,7 @@ impl SplitReader for RowReader {
                 let judged = self.judge(&rows);
                 (read.batch, read.rejected) = judged.map_err(|e| SourceError::failed(&self.file.place, e))?;
                 read.records = rows.num_rows();
-                read.bytes = rows.get_array_memory_size();
+                read.bytes = size(&rows);
                 read.log_time = self.file.modified();
                 self.position.offset += rows.num_rows() as i64;
                 read.position = self.position.clone();
@@ -91,6 +91,12 @@ impl SplitReader for RowReader {
         }
         Ok(read)
     }
+}
+
+/// What the rows take in memory, and not what they are a part of.
+fn size(rows: &RecordBatch) -> usize {
+    let columns = rows.columns().iter();
+    columns.map(|c| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size())).sum()
 }
 
 /// Rows whose event time lies too far ahead of the file's.

@@ -14,6 +14,7 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use crate::avro;
 use crate::compression::Compression;
 use crate::fetch;
 use crate::file::{File, incarnation, relative};
@@ -94,7 +95,7 @@ impl FilesSource {
     }
 
     fn is_text_by_bytes(&self, split: &str) -> bool {
-        self.table.format != FileFormat::Parquet && self.table.compression_of(split) == Compression::None
+        self.table.format.is_text() && self.table.compression_of(split) == Compression::None
     }
 
     /// Confirms that the file is still the one that was claimed.
@@ -125,6 +126,7 @@ impl Source for FilesSource {
             FileFormat::Json => "JSON lines",
             FileFormat::Csv(_) => "CSV",
             FileFormat::Parquet => "Parquet",
+            FileFormat::Avro => "Avro",
         };
         let how = match self.table.monitor {
             None => "read once".to_string(),
@@ -171,6 +173,7 @@ impl Source for FilesSource {
         let arriving = Prefetch::start(self.open_files.clone(), from > 0, wake, move |delivery| async move {
             match format {
                 FileFormat::Parquet => fetch::parquet(ahead, from as usize, wanted, delivery).await,
+                FileFormat::Avro => avro::fetch(ahead, from as usize, wanted, delivery).await,
                 // A place in packed text is found by unpacking everything before it.
                 _ if packed => fetch::bytes(ahead, 0, delivery).await,
                 FileFormat::Csv(csv) if csv.header && from > 0 => {
@@ -179,7 +182,7 @@ impl Source for FilesSource {
                 _ => fetch::bytes(ahead, from, delivery).await,
             }
         });
-        if self.table.format == FileFormat::Parquet {
+        if !self.table.format.is_text() {
             return Ok(Box::new(RowReader::new(file, layout, start.from.clone(), arriving)));
         }
         let from = start.from.clone();

@@ -1,5 +1,6 @@
 //! Stories of folders that are read and written.
 
+mod avro;
 mod reading;
 mod writing;
 

@@ -14,7 +14,7 @@ fn lines(numbers: std::ops::Range<i64>) -> String {
     numbers.map(|n| format!("{{\"id\": \"o{n}\", \"n\": {n}}}\n")).collect()
 }
 
-fn ids(numbers: std::ops::Range<i64>) -> Vec<String> {
+pub(super) fn ids(numbers: std::ops::Range<i64>) -> Vec<String> {
     numbers.map(|n| format!("o{n}")).collect()
 }
 
@@ -50,7 +50,7 @@ async fn a_path_may_be_one_file_and_a_path_that_is_nothing_is_said() {
 }
 
 /// The same rows however often the process dies, and wherever.
-async fn survives_crashes(folder: &Path, options: &[(&str, &str)], split: &str, rows: i64) {
+pub(super) async fn survives_crashes(folder: &Path, options: &[(&str, &str)], split: &str, rows: i64) {
     for step in [1, 7, 100, 333] {
         let mut start = Reading::of(&table(folder, options)).first(split).await;
         let (mut seen, mut finished) = (vec![], false);
@@ -71,7 +71,7 @@ async fn survives_crashes(folder: &Path, options: &[(&str, &str)], split: &str, 
 }
 
 impl Reading {
-    async fn first(&self, split: &str) -> Start {
+    pub(super) async fn first(&self, split: &str) -> Start {
         self.source.splits().await.unwrap();
         self.start(split).await
     }
