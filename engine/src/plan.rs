@@ -120,9 +120,10 @@ pub enum Step {
         expressions: Vec<Arc<dyn PhysicalExpr>>,
         schema: SchemaRef,
     },
-    /// Each row becomes one row per element of the list in `column`; a row without elements vanishes, unless `keep_empty`.
+    /// Each row becomes as many as the longest of its lists in `columns` has elements; shorter ones are followed by NULL.
+    /// A row without elements vanishes, unless `keep_empty`.
     Unnest {
-        column: usize,
+        columns: Vec<usize>,
         keep_empty: bool,
         schema: SchemaRef,
     },

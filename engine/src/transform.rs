@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
+};
 use arrow::compute::{concat, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
@@ -53,7 +55,7 @@ impl Transform {
                     filter_record_batch(&batch, kept.as_boolean())?
                 }
                 Step::Project { expressions, schema } => project(&batch, expressions, schema)?,
-                Step::Unnest { column, keep_empty, schema } => unnest(&batch, *column, *keep_empty, schema)?,
+                Step::Unnest { columns, keep_empty, schema } => unnest(&batch, columns, *keep_empty, schema)?,
             };
         }
         Ok(batch)
@@ -78,46 +80,53 @@ fn rebuild(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<Re
 
 fn unnest(
     batch: &RecordBatch,
-    column: usize,
+    columns: &[usize],
     keep_empty: bool,
     schema: &SchemaRef,
 ) -> Result<RecordBatch, DataFusionError> {
-    let lists = batch.column(column);
-    let element = |row: usize| -> Result<Option<ArrayRef>, DataFusionError> {
-        if lists.is_null(row) {
-            return Ok(None);
-        }
-        match lists.data_type() {
-            DataType::List(_) => Ok(Some(lists.as_list::<i32>().value(row))),
-            DataType::LargeList(_) => Ok(Some(lists.as_list::<i64>().value(row))),
-            DataType::FixedSizeList(_, _) => Ok(Some(lists.as_fixed_size_list().value(row))),
-            other => Err(DataFusionError::Execution(format!("a value of type {other} cannot be unnested"))),
-        }
-    };
-    let item = schema.field(column).data_type().clone();
-    let null = arrow::array::new_null_array(&item, 1);
-    let (mut origin, mut values) = (vec![], vec![]);
-    for row in 0..batch.num_rows() {
-        match element(row)?.filter(|v| !v.is_empty()) {
-            Some(elements) => {
-                origin.extend(std::iter::repeat_n(row as u32, elements.len()));
-                values.push(elements);
-            }
-            None if keep_empty => {
-                origin.push(row as u32);
-                values.push(null.clone());
-            }
-            None => {}
+    let mut lengths = vec![usize::from(keep_empty); batch.num_rows()];
+    for column in columns {
+        for (row, length) in lengths.iter_mut().enumerate() {
+            *length = (*length).max(elements(batch.column(*column), row)?.map_or(0, |e| e.len()));
         }
     }
-    let rows = origin.len();
-    if rows == 0 {
+    let origin = lengths.iter().enumerate().flat_map(|(row, n)| std::iter::repeat_n(row as u32, *n));
+    let origin = UInt32Array::from_iter_values(origin);
+    if origin.is_empty() {
         return Ok(RecordBatch::new_empty(schema.clone()));
     }
-    let repeated = take_record_batch(batch, &UInt32Array::from(origin))?;
-    let mut columns = repeated.columns().to_vec();
-    columns[column] = concat(&values.iter().map(|v| v.as_ref()).collect::<Vec<_>>())?;
-    Ok(rebuild(schema, columns, rows)?)
+    let mut unnested = take_record_batch(batch, &origin)?.columns().to_vec();
+    for column in columns {
+        let item = schema.field(*column).data_type();
+        unnested[*column] = unnest_one(batch.column(*column), &lengths, item)?;
+    }
+    Ok(rebuild(schema, unnested, origin.len())?)
+}
+
+/// The elements of all lists, each list followed by NULL up to its length.
+fn unnest_one(lists: &ArrayRef, lengths: &[usize], item: &DataType) -> Result<ArrayRef, DataFusionError> {
+    let mut values = vec![];
+    for (row, length) in lengths.iter().enumerate() {
+        let elements = elements(lists, row)?;
+        let missing = length - elements.as_ref().map_or(0, |e| e.len());
+        values.extend(elements);
+        if missing > 0 {
+            values.push(new_null_array(item, missing));
+        }
+    }
+    Ok(concat(&values.iter().map(|v| v.as_ref()).collect::<Vec<_>>())?)
+}
+
+fn elements(lists: &ArrayRef, row: usize) -> Result<Option<ArrayRef>, DataFusionError> {
+    if lists.is_null(row) {
+        return Ok(None);
+    }
+    match lists.data_type() {
+        DataType::List(_) => Ok(Some(lists.as_list::<i32>().value(row))),
+        DataType::LargeList(_) => Ok(Some(lists.as_list::<i64>().value(row))),
+        DataType::FixedSizeList(_, _) => Ok(Some(lists.as_fixed_size_list().value(row))),
+        other => Err(DataFusionError::Execution(format!("a value of type {other} cannot be unnested"))),
+    }
 }
 
 /// Splits a batch by a mask: the rows where it is true, and the others.
@@ -167,10 +176,38 @@ mod tests {
         let schema =
             Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Int64, true)]));
         let run = |keep_empty| {
-            let steps = vec![Step::Unnest { column: 1, keep_empty, schema: schema.clone() }];
+            let steps = vec![Step::Unnest { columns: vec![1], keep_empty, schema: schema.clone() }];
             Transform { steps }.run(&batch).0.remove(0)
         };
         assert_eq!(run(false).column(0).as_primitive::<Int64Type>().values(), &[10, 10, 40]);
         assert_eq!(run(true).num_rows(), 5);
+    }
+
+    #[test]
+    fn lists_are_unnested_side_by_side_and_the_shorter_one_is_followed_by_null() {
+        let lists = |of: Vec<Option<Vec<Option<i64>>>>| -> ArrayRef {
+            Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(of))
+        };
+        let batch = RecordBatch::try_from_iter([
+            ("a", lists(vec![Some(vec![Some(1), Some(2), None]), None, Some(vec![]), Some(vec![])])),
+            ("k", Arc::new(Int64Array::from(vec![10, 20, 30, 40])) as ArrayRef),
+            ("b", lists(vec![Some(vec![Some(7)]), Some(vec![Some(8)]), None, Some(vec![])])),
+        ])
+        .unwrap();
+        let schema =
+            Arc::new(Schema::new(["a", "k", "b"].map(|name| Field::new(name, DataType::Int64, true)).to_vec()));
+        let run = |keep_empty| {
+            let steps = vec![Step::Unnest { columns: vec![0, 2], keep_empty, schema: schema.clone() }];
+            let made = Transform { steps }.run(&batch).0.remove(0);
+            let column = |at| made.column(at).as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+            (column(0), column(1), column(2))
+        };
+        let (a, k, b) = run(false);
+        assert_eq!(a, [Some(1), Some(2), None, None]);
+        assert_eq!(k, [Some(10), Some(10), Some(10), Some(20)]);
+        assert_eq!(b, [Some(7), None, None, Some(8)]);
+        let (a, k, b) = run(true);
+        assert_eq!((a[4..].to_vec(), b[4..].to_vec()), (vec![None, None], vec![None, None]));
+        assert_eq!(k[4..], [Some(30), Some(40)]);
     }
 }

@@ -91,7 +91,10 @@ fn describe(node: &OperatorNode) -> String {
                         schema.fields().iter().zip(expressions).map(|(f, e)| named(f.name(), e)).collect();
                     format!("project {}", made.join(", "))
                 }
-                Step::Unnest { schema, column, .. } => format!("unnest {}", schema.field(*column).name()),
+                Step::Unnest { schema, columns, .. } => {
+                    let names: Vec<_> = columns.iter().map(|column| schema.field(*column).name().as_str()).collect();
+                    format!("unnest {}", names.join(", "))
+                }
             };
             let steps: Vec<_> = transform.steps.iter().map(step).collect();
             if steps.is_empty() { "union".into() } else { steps.join("; ") }

@@ -7,6 +7,7 @@ mod errors;
 mod explain;
 mod generated;
 mod insert;
+mod lateral;
 mod names;
 mod options;
 mod planner;

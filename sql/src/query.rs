@@ -24,6 +24,7 @@ use engine::connector::json_field;
 use engine::plan::{NOW_COLUMN, instant};
 
 use crate::dialect::adapted;
+use crate::lateral::unnest_in_place;
 
 /// The schema of what sources deliver, where a table with generated columns is a view over it.
 pub const SOURCES: &str = "source";
@@ -77,7 +78,7 @@ impl Catalog {
     pub fn plan(&self, query: &Query) -> DfResult<LogicalPlan> {
         let statement = DfStatement::Statement(Box::new(SqlStatement::Query(Box::new(adapted(query)))));
         let state = self.context.state();
-        json_values(futures_free(state.statement_to_plan(statement))?)
+        json_values(unnest_in_place(futures_free(state.statement_to_plan(statement))?)?)
     }
 
     pub fn optimize(&self, plan: &LogicalPlan) -> DfResult<LogicalPlan> {

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, LimitClause, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
-    TableFactor, Visit, Visitor,
+    Distinct, Expr, Function, GroupByExpr, JoinConstraint, JoinOperator, LimitClause, Query, Select, SetExpr,
+    SetOperator, SetQuantifier, Spanned, TableFactor, Value, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -96,6 +96,22 @@ impl Search<'_> {
     }
 }
 
+fn is_unnest(factor: &TableFactor) -> bool {
+    matches!(factor, TableFactor::UNNEST { .. })
+}
+
+/// Whether a list may be joined so: each row meets each element of its list.
+fn meets_always(operator: &JoinOperator) -> bool {
+    use JoinOperator::{CrossJoin, Inner, Join, Left, LeftOuter};
+    let is_true = |on: &Expr| matches!(on, Expr::Value(value) if value.value == Value::Boolean(true));
+    match operator {
+        CrossJoin(JoinConstraint::None) => true,
+        Inner(JoinConstraint::On(on)) | Join(JoinConstraint::On(on)) => is_true(on),
+        Left(JoinConstraint::On(on)) | LeftOuter(JoinConstraint::On(on)) => is_true(on),
+        _ => false,
+    }
+}
+
 impl Visitor for Search<'_> {
     type Break = ();
 
@@ -141,13 +157,20 @@ impl Visitor for Search<'_> {
                 self.refuse(place, "SELECT without FROM", "a job reads tables: it would have no rows to go on")
             }
             [_, others @ ..] => {
-                for other in others {
+                for other in others.iter().filter(|other| !is_unnest(&other.relation)) {
                     self.refuse(self.at(other.span()), "a second table in FROM", JOINS);
                 }
             }
         }
         for join in select.from.iter().flat_map(|from| &from.joins) {
-            self.refuse(self.at(join.relation.span()).back_to("JOIN"), "JOIN", JOINS);
+            let place = self.at(join.relation.span()).back_to("JOIN");
+            if !is_unnest(&join.relation) {
+                self.refuse(place, "JOIN", JOINS);
+            } else if !meets_always(&join.join_operator) {
+                let why = "a list is joined to its own row: CROSS JOIN UNNEST(…), or LEFT JOIN UNNEST(…) ON true to \
+                           keep rows whose list has no elements; a condition belongs into WHERE";
+                self.refuse(place, "this JOIN UNNEST", why);
+            }
         }
         ControlFlow::Continue(())
     }

@@ -147,23 +147,23 @@ impl Walk<'_> {
         if !unnest.struct_type_columns.is_empty() {
             return Err(Diagnostic::at(place, "UNNEST of a STRUCT is not built yet; name its fields instead"));
         }
-        let [(column, list)] = &unnest.list_type_columns[..] else {
-            return Err(Diagnostic::at(place, "UNNEST of several lists at once is not built yet"));
-        };
-        if list.depth != 1 {
+        if unnest.list_type_columns.iter().any(|(_, list)| list.depth != 1) {
             return Err(Diagnostic::at(place, "UNNEST of nested lists at once is not built yet; UNNEST twice"));
         }
         let flow = self.walk(&unnest.input)?;
         let columns: Vec<Expr> = unnest.input.schema().columns().into_iter().map(Expr::Column).collect();
         let mut flow = self.project(flow, &columns, unnest.input.schema())?;
         let mut fields: Vec<FieldRef> = flow.schema.fields().iter().cloned().collect();
-        let DataType::List(item) = fields[*column].data_type().clone() else {
-            return Err(Diagnostic::at(place, format!("{} is no ARRAY", fields[*column].name())));
-        };
-        fields[*column] = Arc::new(Field::new(unnest.schema.field(*column).name(), item.data_type().clone(), true));
+        let lists: Vec<usize> = unnest.list_type_columns.iter().map(|(column, _)| *column).collect();
+        for column in &lists {
+            let DataType::List(item) = fields[*column].data_type().clone() else {
+                return Err(Diagnostic::at(place, format!("{} is no ARRAY", fields[*column].name())));
+            };
+            fields[*column] = Arc::new(Field::new(unnest.schema.field(*column).name(), item.data_type().clone(), true));
+        }
         let schema = Arc::new(Schema::new(fields));
         let keep_empty = unnest.options.preserve_nulls();
-        flow.steps.push(Step::Unnest { column: *column, keep_empty, schema: schema.clone() });
+        flow.steps.push(Step::Unnest { columns: lists, keep_empty, schema: schema.clone() });
         flow.schema = with_trailing(&unnest.schema, &schema).map_err(|e| self.failed(e))?;
         Ok(flow)
     }
