@@ -217,7 +217,8 @@ impl Compiler<'_> {
 
     fn declare_view(&mut self, view: CreateView) {
         let planned = self.query(&view.query, &view.place).and_then(|plan| {
-            let added = self.catalog.optimize(&plan).and_then(|_| self.catalog.add_view(&view.name, plan));
+            let reference = TableReference::bare(view.name.as_str());
+            let added = self.catalog.optimize(&plan).and_then(|_| self.catalog.add_view(reference, plan));
             added.map_err(|e| explain(&e, &view.place, &self.relations))
         });
         match planned {

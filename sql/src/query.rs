@@ -65,9 +65,8 @@ impl Catalog {
         self.context.deregister_table(reference).map(|_| ())
     }
 
-    pub fn add_view(&self, name: &str, plan: LogicalPlan) -> DfResult<()> {
-        let view = ViewTable::new(plan, None);
-        self.context.register_table(TableReference::bare(name), Arc::new(view)).map(|_| ())
+    pub fn add_view(&self, reference: TableReference, plan: LogicalPlan) -> DfResult<()> {
+        self.context.register_table(reference, Arc::new(ViewTable::new(plan, None))).map(|_| ())
     }
 
     pub fn is_aggregate(&self, function: &str) -> bool {
