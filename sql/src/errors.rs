@@ -1,14 +1,35 @@
 //! DataFusion's planning errors, in the words of this dialect and with their place.
 
 use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::sql::sqlparser::ast::Query;
 
+use crate::culprit::culprit;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::names::{missing_table, unique};
-use crate::query::{leaves, place_of, root};
+use crate::query::{Catalog, leaves, place_of, root};
 
 /// Everything that an error says. `place`: of the statement, where the error knows no better one.
 pub fn explain(error: &DataFusionError, place: &Place, relations: &[String]) -> Vec<Diagnostic> {
     leaves(error).into_iter().map(|leaf| one(leaf, place, relations)).collect()
+}
+
+/// Everything that an error says about a query: where it knows no place, that of the expression it is about.
+pub fn explain_query(
+    error: &DataFusionError,
+    query: &Query,
+    place: &Place,
+    catalog: &Catalog,
+    relations: &[String],
+) -> Vec<Diagnostic> {
+    let place_in = |leaf| match place_of(leaf) {
+        Some(_) => None,
+        None => culprit(leaf, query, catalog, relations),
+    };
+    let explained = leaves(error).into_iter().map(|leaf| match place_in(leaf) {
+        Some((line, column)) => one(leaf, &Place { line, column, ..place.clone() }, relations),
+        None => one(leaf, place, relations),
+    });
+    explained.collect()
 }
 
 fn one(error: &DataFusionError, place: &Place, relations: &[String]) -> Diagnostic {

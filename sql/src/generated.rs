@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::ddl::{Column, ColumnKind, CreateTable};
 use crate::diagnostic::Diagnostic;
-use crate::errors::explain;
+use crate::errors::{explain, explain_query};
 use crate::insert::{fits, shown};
 use crate::names;
 use crate::query::{Catalog, SOURCES, uses_now};
@@ -213,7 +213,9 @@ fn select(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let plan = names::plan(catalog, &query, &[]).map_err(|e| explain(&e, &table.place, &[]))?;
+    // Optimised, types are checked; a view is optimised only where it is read, and then nobody knows the column.
+    let planned = names::plan(catalog, &query, &[]).and_then(|plan| catalog.optimize(&plan).map(|_| plan));
+    let plan = planned.map_err(|e| explain_query(&e, &query, &table.place, catalog, &[]))?;
     let mut problems = vec![];
     let mut typed = vec![];
     for (column, (qualifier, field)) in columns.iter().zip(plan.schema().iter()) {

@@ -1,5 +1,6 @@
 //! Job files: text to checked statements to a plan. Does not know the connectors; it is handed them.
 
+mod culprit;
 mod ddl;
 mod diagnostic;
 mod dialect;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{Column as DfColumn, DFSchema, TableReference};
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan};
-use datafusion::sql::sqlparser::ast::visit_relations;
+use datafusion::sql::sqlparser::ast::{Query, visit_relations};
 use engine::computed::ComputedSource;
 use engine::connector::{ColumnSpec, Connector, Origin, TableSpec};
 use engine::plan::*;
@@ -17,7 +17,7 @@ use engine::source::{Source, SourceColumn};
 
 use crate::ddl::{self, ColumnKind, CreateTable, CreateView, Statement};
 use crate::diagnostic::{Diagnostic, Place, SourceFile};
-use crate::errors::{explain, no_column};
+use crate::errors::{explain, explain_query, no_column};
 use crate::generated;
 use crate::insert;
 use crate::names;
@@ -78,6 +78,7 @@ pub fn compile(files: &[SourceFile], environment: &Environment<'_>) -> Result<Jo
 struct Insert {
     table: String,
     plan: LogicalPlan,
+    query: Box<Query>,
     place: Place,
     /// Where the columns of the query stand.
     columns: Vec<Place>,
@@ -219,7 +220,7 @@ impl Compiler<'_> {
         let planned = self.query(&view.query, &view.place).and_then(|plan| {
             let reference = TableReference::bare(view.name.as_str());
             let added = self.catalog.optimize(&plan).and_then(|_| self.catalog.add_view(reference, plan));
-            added.map_err(|e| explain(&e, &view.place, &self.relations))
+            added.map_err(|e| explain_query(&e, &view.query, &view.place, &self.catalog, &self.relations))
         });
         match planned {
             Ok(()) => self.relations.push(view.name),
@@ -248,7 +249,7 @@ impl Compiler<'_> {
             Ok(plan) => {
                 let row_number = row_number_place(&insert.query, &self.catalog, &place);
                 let columns = insert::column_places(&insert.query, &place);
-                Some(Insert { table, plan, columns, row_number, place })
+                Some(Insert { table, plan, query: insert.query, columns, row_number, place })
             }
             Err(problems) => {
                 self.problems.extend(problems);
@@ -258,7 +259,7 @@ impl Compiler<'_> {
     }
 
     /// Checks and plans a query. What is wrong only because a table or view is, is not told.
-    fn query(&mut self, query: &datafusion::sql::sqlparser::ast::Query, place: &Place) -> Checked<LogicalPlan> {
+    fn query(&mut self, query: &Query, place: &Place) -> Checked<LogicalPlan> {
         let refused = unsupported(query, &self.catalog, place);
         if !refused.is_empty() {
             return Err(refused);
@@ -271,7 +272,7 @@ impl Compiler<'_> {
             if crate::query::leaves(&error).iter().any(|e| names::missing_table(e).is_some_and(is_known)) {
                 return vec![];
             }
-            explain(&error, place, &self.relations)
+            explain_query(&error, query, place, &self.catalog, &self.relations)
         })
     }
 
@@ -286,7 +287,10 @@ impl Compiler<'_> {
         for insert in inserts {
             match self.catalog.optimize(&insert.plan) {
                 Ok(plan) => optimized.push(Insert { plan, ..insert }),
-                Err(error) => self.problems.extend(explain(&error, &insert.place, &self.relations)),
+                Err(error) => {
+                    let (query, place) = (&insert.query, &insert.place);
+                    self.problems.extend(explain_query(&error, query, place, &self.catalog, &self.relations))
+                }
             }
         }
         let now = optimized.iter().any(|i| uses_now(&i.plan).unwrap_or(false));
