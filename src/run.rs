@@ -169,10 +169,7 @@ fn spill_folder(state: &str) -> PathBuf {
 pub fn open_state(state: &str) -> Result<(Arc<dyn ObjectStore>, object_store::path::Path), String> {
     if state.contains("://") {
         let url = url::Url::parse(state).map_err(|e| e.to_string())?;
-        let options = std::env::vars().map(|(k, v)| (k.to_ascii_lowercase(), v));
-        let options = options.filter(|(k, _)| k.starts_with("azure_"));
-        let (store, path) = object_store::parse_url_opts(&url, options).map_err(|e| e.to_string())?;
-        return Ok((Arc::from(store), path));
+        return storage::open(&url, &[]);
     }
     std::fs::create_dir_all(state).map_err(|e| e.to_string())?;
     let store = object_store::local::LocalFileSystem::new_with_prefix(state).map_err(|e| e.to_string())?;

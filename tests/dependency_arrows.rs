@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Who may know whom. The binary may know everybody.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("engine", &[]),
     ("formats", &[]),
     ("sql", &["engine"]),
     ("kafka", &["engine", "formats"]),
-    ("files", &["engine", "formats"]),
-    ("delta", &["engine"]),
+    ("storage", &[]),
+    ("files", &["engine", "formats", "storage"]),
+    ("delta", &["engine", "storage"]),
     ("simulator", &["engine", "formats"]),
     ("connectors", &["engine", "kafka", "files", "delta", "simulator"]),
 ];

@@ -1,6 +1,7 @@
 //! Delta Lake tables as sinks, exactly once: Parquet files are prepared, and shown by one log entry that carries a
 //! `txn` of the writer and the job log entry's number.
 
+mod azure;
 mod cause;
 mod checkpoint;
 mod commit;

@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde_json::Value;
 use url::Url;
 
+use crate::azure;
 use crate::cause::{of_the_disk, reading};
 use crate::options::DeltaOptions;
 
@@ -36,7 +37,7 @@ pub fn place(options: &DeltaOptions) -> Result<DeltaTable, SinkError> {
 
 /// The same, by its path and the options of its object store.
 pub fn table_at(path: &str, storage: &[(String, String)]) -> Result<DeltaTable, SinkError> {
-    deltalake::azure::register_handlers(None);
+    azure::register();
     let url = table_url(path)?;
     if let Ok(folder) = url.to_file_path() {
         std::fs::create_dir_all(&folder).map_err(|e| of_the_disk(path, &e))?;

@@ -20,10 +20,8 @@ impl Location {
     pub fn of(path: &str) -> Result<Location, String> {
         if path.contains("://") {
             let url = url::Url::parse(path).map_err(|e| format!("{path}: {e}"))?;
-            let options = std::env::vars().map(|(k, v)| (k.to_ascii_lowercase(), v));
-            let options = options.filter(|(k, _)| k.starts_with("azure_"));
-            let (store, root) = object_store::parse_url_opts(&url, options).map_err(|e| e.to_string())?;
-            return Ok(Location { store: Arc::from(store), root, place: path.to_string() });
+            let (store, root) = storage::open(&url, &[])?;
+            return Ok(Location { store, root, place: path.to_string() });
         }
         let full = std::path::absolute(path).map_err(|e| format!("{path}: {e}"))?;
         let root = Path::from_absolute_path(&full).map_err(|e| format!("{path}: {e}"))?;
