@@ -39,6 +39,9 @@ fn sources(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
         gauge("source_in_trouble", "1 while the system cannot be reached.", {
             each(&|m| m.trouble.read().is_some() as u8 as f64)
         }),
+        gauge("source_discovery_in_trouble", "1 while new splits cannot be read yet.", {
+            each(&|m| m.discovery_trouble.read().is_some() as u8 as f64)
+        }),
     ]);
 }
 

@@ -147,6 +147,10 @@ fn exit_code(outcome: Result<Outcome, JobError>) -> ExitCode {
             say("stopped: everything that was read is shown");
             ExitCode::SUCCESS
         }
+        Ok(Outcome::StoppedAtStart) => {
+            say("stopped before anything was read: the next start goes on where the log stands");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             complain(&error.to_string());
             if error.is_fenced() { ExitCode::from(FENCED) } else { ExitCode::FAILURE }

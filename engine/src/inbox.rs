@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
@@ -72,6 +72,8 @@ pub struct Inbox {
     letters: Mutex<VecDeque<Letter>>,
     /// Rows that were sent and not yet worked on, parked ones included.
     rows: AtomicUsize,
+    /// The last barrier that the worker has taken in.
+    barrier: AtomicU64,
     pub bell: Arc<Bell>,
 }
 
@@ -91,6 +93,16 @@ impl Inbox {
     /// Rows have been worked on: there is room for others.
     pub fn done(&self, rows: usize) {
         self.rows.fetch_sub(rows, Ordering::Relaxed);
+    }
+
+    /// The worker begins to cut for the barrier of an epoch.
+    pub fn cuts(&self, epoch: u64) {
+        self.barrier.store(epoch, Ordering::Relaxed);
+    }
+
+    /// The last epoch for which the worker began to cut.
+    pub fn barrier(&self) -> u64 {
+        self.barrier.load(Ordering::Relaxed)
     }
 
     pub fn rows(&self) -> usize {

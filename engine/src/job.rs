@@ -24,7 +24,7 @@ use crate::publisher::{PublishError, Published, Publisher, Request, read_parts};
 use crate::recovery::{Shape, Start as Decision, decide};
 use crate::routing::Routes;
 use crate::sink::{Committable, Names, SinkContext, SinkError};
-use crate::source::{ReadRequest, SourceError, Start, Wake};
+use crate::source::{Position, ReadRequest, Source, SourceError, SplitReader, Start, Wake};
 use crate::worker::{Limits, Shared, Worker, WorkerCut, WorkerError, WorkerEvent};
 
 /// How a job runs.
@@ -70,6 +70,8 @@ pub enum Outcome {
     Completed,
     /// Asked to stop: everything read is published and shown.
     Stopped,
+    /// Asked to stop before it read anything: what its predecessor published and did not show, the next start shows.
+    StoppedAtStart,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +126,19 @@ pub struct Job {
 
 impl Job {
     /// Runs to the end, a stop, or an error. After an error or a crash, the next run goes on where the log says.
-    pub async fn run(mut self) -> Result<Outcome, JobError> {
+    pub async fn run(self) -> Result<Outcome, JobError> {
+        let mut stop = self.stop.clone();
+        // A start waits for the store, the sources and the sinks, and nobody knows for how long. To give it up is safe:
+        // the log knows of nothing that the next start would miss.
+        let running = tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return Ok(Outcome::StoppedAtStart),
+            running = self.begin() => running?,
+        };
+        running.run().await
+    }
+
+    async fn begin(mut self) -> Result<Running, JobError> {
         let (store, root) = (self.store.clone(), self.root.clone());
         let mut log = JobLog::open(store, root, self.environment.clone(), self.settings.log.clone()).await?;
         log.count_in(self.metrics.checkpoints.clone());
@@ -135,7 +149,7 @@ impl Job {
         if let Some(sender) = sender {
             let _ = sender.send(begun);
         }
-        running.run().await
+        Ok(running)
     }
 
     fn decide(&self, log: &JobLog, patience: Option<Duration>) -> Result<Begun, JobError> {
@@ -155,15 +169,13 @@ impl Job {
     /// Claim, finish what the predecessor published, restore, open: in this order.
     async fn start(self, mut log: JobLog) -> Result<Running, JobError> {
         let names = Names::of(log.writer());
+        self.check_sinks(&log, &names).await?;
         let starts = self.claim_all(&mut log).await?;
         self.environment.crash_point("after-claim");
         // Not the one that the claim would have given the log: another process may have begun it a moment before.
         let log_id = log.state().map_or_else(String::new, |s| s.log_id.clone());
         let contexts = self.contexts(&log, &log_id, &names);
-        join_all(self.plan.sinks.iter().zip(&contexts).map(|(node, context)| node.sink.open(context, false)))
-            .await
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?;
+        self.open_sinks(&contexts, false).await?;
         let dead_letter = self.plan.dead_letter;
         let dead_letter_writer = self.plan.sinks[dead_letter].sink.writer(&contexts[dead_letter])?;
         let (requests, inbox) = mpsc::unbounded_channel();
@@ -195,6 +207,12 @@ impl Job {
         let state = publisher.log.state().cloned();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(publisher.run(inbox, answers));
+        let hints = self.plan.sources.iter().map(|node| {
+            let (sender, positions) = watch::channel(vec![]);
+            tasks.spawn(hint(node.source.clone(), positions));
+            sender
+        });
+        let hints = hints.collect();
         tokio::select! {
             biased;
             Some(Published::Failed(error)) = published.recv() => return Err(error.into()),
@@ -223,6 +241,7 @@ impl Job {
             entry: state.map_or(0, |s| s.number),
             log_id,
             looking: tokio::task::JoinSet::new(),
+            hints,
             _tasks: tasks,
             job: self,
             shared,
@@ -233,11 +252,26 @@ impl Job {
             ending,
             worker_events,
         };
-        running.open_splits(starts, false).await?;
+        for (split, start) in starts.into_iter().enumerate() {
+            let split = open_split(&running.shared, split, start).await?;
+            running.take_split(split);
+        }
         for worker in workers {
             running.spawn(worker);
         }
         Ok(running)
+    }
+
+    /// Looks at the sinks before the job is claimed: a process that could show nothing must not take it from one that can.
+    async fn check_sinks(&self, log: &JobLog, names: &Names) -> Result<(), JobError> {
+        let log_id = log.state().map_or("", |s| s.log_id.as_str());
+        self.open_sinks(&self.contexts(log, log_id, names), true).await
+    }
+
+    async fn open_sinks(&self, contexts: &[SinkContext], probe: bool) -> Result<(), JobError> {
+        let sinks = self.plan.sinks.iter().zip(contexts);
+        let opened = join_all(sinks.map(|(node, context)| node.sink.open(context, probe))).await;
+        Ok(opened.into_iter().collect::<Result<(), SinkError>>()?)
     }
 
     /// Claims every split, and says where it begins.
@@ -387,6 +421,13 @@ impl SplitStart {
     }
 }
 
+/// A split that can be read. The reader is missing if the split is finished.
+struct OpenSplit {
+    split: usize,
+    start: SplitStart,
+    reader: Option<Box<dyn SplitReader>>,
+}
+
 /// A job whose workers are running. One task owns it; everything else reaches it as a message.
 struct Running {
     job: Job,
@@ -416,8 +457,10 @@ struct Running {
     groups: BTreeSet<String>,
     entry: u64,
     log_id: String,
-    /// New splits that are being looked for; at most one task.
-    looking: tokio::task::JoinSet<Vec<SplitStart>>,
+    /// New splits that are being looked for, claimed and opened; at most one task.
+    looking: tokio::task::JoinSet<Result<Vec<OpenSplit>, SourceError>>,
+    /// For each source: the positions that it is told next.
+    hints: Vec<watch::Sender<Positions>>,
     /// Ends with this struct: a job that is given up leaves no task behind that could still write.
     _tasks: tokio::task::JoinSet<()>,
 }
@@ -438,15 +481,14 @@ impl Running {
         let mut discoveries = Rhythm::new(&*environment, discovery.unwrap_or(NEVER));
         loop {
             if self.live.is_empty() && discovery.is_none() {
-                self.finish().await?;
-                return Ok(Outcome::Completed);
+                return self.complete(&*environment).await;
             }
             tokio::select! {
                 biased;
-                _ = stopped(&mut self.job.stop) => return self.stop(&*environment).await,
+                () = stopped(&mut self.job.stop) => return self.stop(&*environment).await,
                 () = barriers.beat(&*environment) => self.set_barrier(),
                 () = discoveries.beat(&*environment), if discovery.is_some() && self.looking.is_empty() => self.look(),
-                Some(found) = self.looking.join_next() => self.take_in(found.unwrap_or_default()).await?,
+                Some(found) = self.looking.join_next() => self.take_in(found.unwrap_or(Ok(vec![]))?),
                 Some(event) = self.worker_events.recv() => self.on_worker(event)?,
                 Some(published) = self.published.recv() => self.on_published(published)?,
                 Some(event) = self.commit_events.recv() => self.on_commit(event)?,
@@ -455,17 +497,32 @@ impl Running {
     }
 
     async fn stop(&mut self, environment: &dyn Environment) -> Result<Outcome, JobError> {
-        let (within, entry) = (self.job.settings.stop_within, self.entry);
+        let within = self.job.settings.stop_within;
         tokio::select! {
             biased;
             finished = self.finish() => finished.map(|()| Outcome::Stopped),
-            () = environment.sleep(within) => Err(JobError::StopTooSlow(within, entry)),
+            () = environment.sleep(within) => Err(JobError::StopTooSlow(within, self.entry)),
+        }
+    }
+
+    /// Waits for the sinks as long as it takes; once somebody asks to stop, only as long as a stop may take.
+    async fn complete(&mut self, environment: &dyn Environment) -> Result<Outcome, JobError> {
+        let (mut stop, within) = (self.job.stop.clone(), self.job.settings.stop_within);
+        let too_slow = async {
+            stopped(&mut stop).await;
+            environment.sleep(within).await;
+        };
+        tokio::select! {
+            biased;
+            finished = self.finish() => finished.map(|()| Outcome::Completed),
+            () = too_slow => Err(JobError::StopTooSlow(within, self.entry)),
         }
     }
 
     /// Reads no more; then cuts, published and shown, until one finds that nothing happened since the one before: the
     /// commit of the last rows may reject some, and the dead letter has to get them. Then the job is released.
     async fn finish(&mut self) -> Result<(), JobError> {
+        self.looking.abort_all();
         self.shared.inboxes.iter().for_each(|inbox| inbox.send(Letter::LastRead));
         let _ = self.ending.send(true);
         while self.cut.is_some() {
@@ -541,8 +598,15 @@ impl Running {
         let age = self.cut_age();
         if age >= self.job.settings.stall_report && !self.cut_stall_reported {
             self.cut_stall_reported = true;
-            let (come, of) = (self.cut.as_ref().map_or(0, Vec::len), self.shared.inboxes.len());
-            tracing::warn!(epoch = self.epoch, ?age, "a barrier is not aligned: {come} of {of} workers have cut");
+            let (inboxes, come) = (&self.shared.inboxes, self.cut.as_ref().map_or(0, Vec::len));
+            let busy = inboxes.iter().enumerate().filter(|(_, inbox)| inbox.barrier() < self.epoch);
+            let busy = busy.map(|(worker, _)| format!("worker {worker}")).collect::<Vec<_>>().join(", ");
+            let (of, busy) = (inboxes.len(), if busy.is_empty() { "none" } else { &busy });
+            tracing::warn!(
+                epoch = self.epoch,
+                ?age,
+                "a barrier is not aligned: {come} of {of} workers have cut; not come to it yet: {busy}"
+            );
         }
     }
 
@@ -602,14 +666,10 @@ impl Running {
     }
 
     fn tell_sources(&self, state: &LogState) {
-        for node in &self.shared.plan.sources {
-            let positions: Vec<_> = state
-                .groups
-                .iter()
-                .filter_map(|(name, g)| Some((split_of(&node.table, name)?.to_string(), g.start.from.clone())))
-                .collect();
-            let source = node.source.clone();
-            tokio::spawn(async move { source.checkpointed(&positions).await });
+        for (node, hint) in self.shared.plan.sources.iter().zip(&self.hints) {
+            let groups = state.groups.iter();
+            let of_table = groups.filter_map(|(name, g)| Some((split_of(&node.table, name)?, &g.start.from)));
+            hint.send_replace(of_table.map(|(split, position)| (split.to_string(), position.clone())).collect());
         }
     }
 
@@ -632,73 +692,59 @@ impl Running {
         }
     }
 
-    /// Looks for new splits, beside everything else: a system that does not answer holds nothing up.
+    /// Looks for new splits, claims and opens them, beside everything else: a system that does not answer holds nothing up.
     fn look(&mut self) {
-        let (shared, groups) = (self.shared.clone(), self.groups.clone());
+        let (shared, groups, first) = (self.shared.clone(), self.groups.clone(), self.split_count);
+        let (requests, log_id) = (self.requests.clone(), self.log_id.clone());
         self.looking.spawn(async move {
             let mut found = vec![];
             for (source, node) in shared.plan.sources.iter().enumerate() {
-                if node.source.discovery_interval().is_some()
-                    && let Err(error) = new_splits(source, node, &groups, &mut found).await
-                {
-                    tracing::warn!(table = %node.table, %error, "new splits cannot be looked for; trying again later");
+                if node.source.discovery_interval().is_some() {
+                    let trouble = new_splits(source, node, &groups, &mut found).await.err().map(|e| e.to_string());
+                    if let Some(error) = &trouble {
+                        tracing::warn!(table = %node.table, %error, "a new split cannot be read yet; trying again later");
+                    }
+                    *shared.metrics.source(&node.table).discovery_trouble.write() = trouble;
                 }
             }
-            found
+            if found.is_empty() || !claim_found(&shared.plan, &found, log_id, &requests).await {
+                return Ok(vec![]);
+            }
+            let mut open = vec![];
+            for (number, start) in found.into_iter().enumerate() {
+                open.push(open_split(&shared, first + number, start).await?);
+            }
+            Ok(open)
         });
     }
 
-    /// Claims splits that were found; then they are read, from their earliest record.
-    async fn take_in(&mut self, found: Vec<SplitStart>) -> Result<(), JobError> {
-        if found.is_empty() {
-            return Ok(());
+    /// Makes splits known that were found while running; then they are read, from their earliest record.
+    fn take_in(&mut self, found: Vec<OpenSplit>) {
+        for split in found {
+            let owner = split.split % self.shared.inboxes.len();
+            for (worker, inbox) in self.shared.inboxes.iter().enumerate() {
+                let SplitStart { source, ref group, clock, .. } = split.start;
+                inbox.send(Letter::Known {
+                    source,
+                    split: split.split,
+                    group: group.clone(),
+                    clock,
+                    mine: worker == owner,
+                });
+            }
+            self.take_split(split);
         }
-        let groups = found.iter().map(|s| (s.group.clone(), s.start.clone())).collect();
-        let operators = self.shared.plan.operators.iter().map(|n| n.id.clone()).collect();
-        let (log_id, layout) = (self.log_id.clone(), Layout::in_memory());
-        let claim = Claim { log_id, layout, operators, groups, generation: None, member: None };
-        let (done, claimed) = oneshot::channel();
-        let _ = self.requests.send(Request::Claim(claim, done));
-        if claimed.await.is_ok() {
-            self.open_splits(found, true).await?;
-        }
-        Ok(())
     }
 
-    /// `found`: while running, so that no worker knows them yet.
-    async fn open_splits(&mut self, starts: Vec<SplitStart>, found: bool) -> Result<(), JobError> {
-        for start in starts {
-            let split = self.split_count;
-            self.split_count += 1;
-            self.groups.insert(start.group.clone());
-            let owner = split % self.shared.inboxes.len();
-            let node = &self.shared.plan.sources[start.source];
-            if found {
-                for (worker, inbox) in self.shared.inboxes.iter().enumerate() {
-                    let (source, group, clock) = (start.source, start.group.clone(), start.clock);
-                    inbox.send(Letter::Known { source, split, group, clock, mine: worker == owner });
-                }
-            }
-            if start.finished {
-                continue;
-            }
-            self.live.insert(split);
-            let request =
-                ReadRequest { columns: node.columns.clone(), event_time: node.watermark.as_ref().map(|w| w.bound()) };
-            let bell = self.shared.inboxes[owner].bell.clone();
-            let wake = Wake::new(move || bell.ring());
-            let reader = node.source.open(&start.split, &start.start, &request, wake).await?;
-            let assigned = Assigned {
-                source: start.source,
-                split,
-                group: start.group,
-                reader,
-                position: start.start.from,
-                clock: start.clock,
-            };
-            self.shared.inboxes[owner].send(Letter::Split(Box::new(assigned)));
-        }
-        Ok(())
+    /// Hands a split that every worker knows to the one that reads it.
+    fn take_split(&mut self, OpenSplit { split, start, reader }: OpenSplit) {
+        self.split_count = split + 1;
+        self.groups.insert(start.group.clone());
+        let Some(reader) = reader else { return };
+        self.live.insert(split);
+        let SplitStart { source, group, start, clock, .. } = start;
+        let assigned = Assigned { source, split, group, reader, position: start.from, clock };
+        self.shared.inboxes[split % self.shared.inboxes.len()].send(Letter::Split(Box::new(assigned)));
     }
 
     fn spawn(&self, mut worker: Worker) {
@@ -736,22 +782,65 @@ impl Rhythm {
     }
 }
 
-/// The splits of a source that the job does not know, and where each begins.
+/// The splits of a source that the job does not know, and where each begins. One that cannot be asked holds none of the
+/// others up: it is the error, and the next look asks again.
 async fn new_splits(
     source: usize,
     node: &SourceNode,
     groups: &BTreeSet<String>,
     found: &mut Vec<SplitStart>,
 ) -> Result<(), SourceError> {
+    let mut failed = Ok(());
     for split in node.source.splits().await? {
         let group = format!("{}/{split}", node.table);
         if !groups.contains(&group) {
-            let start = node.source.resolve(&split, true).await?;
-            let clock = SplitClock::default();
-            found.push(SplitStart { source, split, group, start, clock, finished: false });
+            match node.source.resolve(&split, true).await {
+                Ok(start) => {
+                    let clock = SplitClock::default();
+                    found.push(SplitStart { source, split, group, start, clock, finished: false });
+                }
+                Err(error) => failed = Err(error),
+            }
         }
     }
-    Ok(())
+    failed
+}
+
+/// Whether the claim of splits that were found stands. If not, the publisher says why it ended.
+async fn claim_found(
+    plan: &Plan,
+    found: &[SplitStart],
+    log_id: String,
+    requests: &mpsc::UnboundedSender<Request>,
+) -> bool {
+    let groups = found.iter().map(|s| (s.group.clone(), s.start.clone())).collect();
+    let operators = plan.operators.iter().map(|n| n.id.clone()).collect();
+    let claim = Claim { log_id, layout: Layout::in_memory(), operators, groups, generation: None, member: None };
+    let (done, claimed) = oneshot::channel();
+    let _ = requests.send(Request::Claim(claim, done));
+    claimed.await.is_ok()
+}
+
+async fn open_split(shared: &Shared, split: usize, start: SplitStart) -> Result<OpenSplit, SourceError> {
+    if start.finished {
+        return Ok(OpenSplit { split, start, reader: None });
+    }
+    let node = &shared.plan.sources[start.source];
+    let request = ReadRequest { columns: node.columns.clone(), event_time: node.watermark.as_ref().map(|w| w.bound()) };
+    let bell = shared.inboxes[split % shared.inboxes.len()].bell.clone();
+    let reader = node.source.open(&start.split, &start.start, &request, Wake::new(move || bell.ring())).await?;
+    Ok(OpenSplit { split, start, reader: Some(reader) })
+}
+
+/// Splits of a source, and where each stands in the job log.
+type Positions = Vec<(String, Position)>;
+
+/// Tells a source where its splits stand. One that is slow is told the newest only: hints do not pile up.
+async fn hint(source: Arc<dyn Source>, mut positions: watch::Receiver<Positions>) {
+    while positions.changed().await.is_ok() {
+        let newest = positions.borrow_and_update().clone();
+        source.checkpointed(&newest).await;
+    }
 }
 
 /// Waits until the requests before this one are done.

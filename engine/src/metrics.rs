@@ -59,6 +59,8 @@ pub struct SourceMetrics {
     pub throttled_millis: Gauge,
     /// Why nothing comes just now.
     pub trouble: RwLock<Option<String>>,
+    /// Why new splits are not read yet. They are asked for again.
+    pub discovery_trouble: RwLock<Option<String>>,
 }
 
 /// One split of a source.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch, TimestampNanosecondArray, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -272,6 +271,7 @@ impl Worker {
                 }
             }
             Letter::Barrier { epoch } => {
+                self.shared.inboxes[self.index].cuts(epoch);
                 self.begin_cut(epoch);
                 self.cut_stage(0)?;
             }
@@ -318,27 +318,28 @@ impl Worker {
         Ok(false)
     }
 
-    /// A split that is more than a dedup's window ahead of the slowest waits, so that catching up costs bounded memory.
+    /// A split that is more than a dedup's window ahead of the slowest of all that feed the dedup, of whatever source,
+    /// waits, so that catching up costs bounded memory.
     fn is_ahead(&self, at: usize) -> bool {
-        let task = &self.splits[at];
-        let source = task.assigned.source;
-        let Some(within) = self.window_of(source) else { return false };
-        let slowest = self.known.iter().filter(|(s, m)| *s == source && !m.idle.get()).map(|(_, m)| m.log_time.get());
-        let slowest = slowest.map(|t| if t == UNHEARD { task.first_log_time } else { t }).min();
-        match slowest {
-            Some(slowest) if slowest != UNHEARD && task.assigned.clock.log_time != UNHEARD => {
-                task.assigned.clock.log_time.saturating_sub(slowest) > within
-            }
-            _ => false,
-        }
+        let Assigned { source, clock: SplitClock { log_time, .. }, .. } = self.splits[at].assigned;
+        log_time != UNHEARD
+            && self.windows_of(source).any(|(within, upstream)| {
+                let live = self.known.iter().filter(|(s, metrics)| upstream.contains(s) && !metrics.idle.get());
+                let heard = |t| if t == UNHEARD { self.splits[at].first_log_time } else { t };
+                let slowest = live.map(|(_, metrics)| heard(metrics.log_time.get())).min();
+                slowest.is_some_and(|slowest| log_time.saturating_sub(slowest) > within)
+            })
     }
 
-    fn window_of(&self, source: usize) -> Option<i64> {
-        let window = |(i, node): (usize, &crate::plan::OperatorNode)| match &node.operator {
-            Operator::Deduplicate(d) if self.shared.routes.upstream[i].contains(&source) => Some(d.within),
+    /// The windows that rows of a source come to, each with all sources that do.
+    fn windows_of(&self, source: usize) -> impl Iterator<Item = (i64, &[usize])> {
+        let Shared { plan, routes, .. } = &*self.shared;
+        plan.operators.iter().zip(&routes.upstream).filter_map(move |(node, upstream)| match &node.operator {
+            Operator::Deduplicate(d) if upstream.contains(&source) => {
+                Some((d.within.as_nanos() as i64, upstream.as_slice()))
+            }
             _ => None,
-        };
-        self.shared.plan.operators.iter().enumerate().filter_map(window).min().map(|w: Duration| w.as_nanos() as i64)
+        })
     }
 
     fn take_read(&mut self, at: usize, read: Read) -> Result<(), WorkerError> {

@@ -4,14 +4,18 @@
 //! `MILLRACE_SEEDS=20000 cargo test -p engine --test simulation` runs more seeds; `MILLRACE_SEED=17` runs one.
 
 mod clock;
+mod expected;
 mod outside;
 mod plan;
 mod process;
+mod protocol;
 mod store;
 mod story;
 mod topic;
+mod warnings;
+mod world;
 
-use story::{Faults, Story};
+use story::{Faults, Nature, Story};
 
 /// Seeds in the normal run of the tests.
 const SEEDS: u64 = 100;
@@ -24,9 +28,9 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
-fn tell(faults: Faults) {
+fn tell(faults: Faults, nature: Nature) {
     for seed in seeds() {
-        if let Err(what) = Story::new(seed, faults).run() {
+        if let Err(what) = Story::new(seed, faults, nature).run() {
             panic!("seed {seed}: {what}");
         }
     }
@@ -34,20 +38,30 @@ fn tell(faults: Faults) {
 
 #[test]
 fn without_faults_every_row_is_shown_once() {
-    tell(Faults::None);
+    tell(Faults::None, Nature::default());
 }
 
 #[test]
 fn a_store_and_sinks_that_lose_answers_change_nothing() {
-    tell(Faults::Answers);
+    tell(Faults::Answers, Nature::default());
 }
 
 #[test]
 fn a_crash_at_any_moment_any_number_of_times_loses_nothing_and_repeats_nothing() {
-    tell(Faults::Crashes);
+    tell(Faults::Crashes, Nature::default());
 }
 
 #[test]
 fn a_process_that_wakes_after_another_took_over_changes_nothing() {
-    tell(Faults::Freezes);
+    tell(Faults::Freezes, Nature::default());
+}
+
+#[test]
+fn a_stop_at_any_moment_ends_in_time_and_the_next_start_goes_on() {
+    tell(Faults::Stops, Nature::default());
+}
+
+#[test]
+fn a_window_that_moves_on_forgets_no_copy_within_it_and_late_rows_follow_their_policy() {
+    tell(Faults::Any, Nature { appearing: false, moving: true });
 }

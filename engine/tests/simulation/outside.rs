@@ -20,6 +20,8 @@ use crate::process::Process;
 pub struct Outside {
     tables: Mutex<BTreeMap<String, Table>>,
     pub objections: Mutex<Vec<String>>,
+    /// Between these times nothing is answered.
+    away: Mutex<Option<(Duration, Duration)>>,
 }
 
 #[derive(Default)]
@@ -40,6 +42,15 @@ impl Outside {
         counts
     }
 
+    pub fn is_away(&self, from: Duration, until: Duration) {
+        *self.away.lock() = Some((from, until));
+    }
+
+    /// When it answers again, if it does not now.
+    fn back(&self, now: Duration) -> Option<Duration> {
+        self.away.lock().filter(|(from, until)| (*from..*until).contains(&now)).map(|(_, until)| until)
+    }
+
     fn object(&self, what: String) {
         self.objections.lock().push(what);
     }
@@ -57,6 +68,8 @@ pub struct SimulatedSink {
     pub faults: u64,
     /// Refuses rows at commit time.
     pub fussy: bool,
+    /// Refuses to be opened.
+    pub locked: bool,
 }
 
 struct Writer {
@@ -76,8 +89,13 @@ impl Sink for SimulatedSink {
         "exactly once".into()
     }
 
-    async fn open(&self, _: &SinkContext, _: bool) -> Result<(), SinkError> {
+    async fn open(&self, _: &SinkContext, probe: bool) -> Result<(), SinkError> {
         self.process.gate().await;
+        // Whoever was let in is let in again a moment later.
+        if probe && (self.locked || self.process.clock.chance(self.faults)) {
+            return Err(SinkError::failed("simulated", "no entry"));
+        }
+        self.answers().await;
         Ok(())
     }
 
@@ -99,9 +117,17 @@ impl Sink for SimulatedSink {
 }
 
 impl SimulatedSink {
+    async fn answers(&self) {
+        while let Some(back) = self.outside.back(self.process.clock.now()) {
+            self.process.clock.sleep(back - self.process.clock.now()).await;
+            self.process.gate().await;
+        }
+    }
+
     /// One way of a request; what is sent may get lost.
     async fn travel(&self) -> Result<(), SinkError> {
         self.process.gate().await;
+        self.answers().await;
         let clock = &self.process.clock;
         clock.sleep(Duration::from_micros(clock.pick(1..5000))).await;
         self.process.gate().await;

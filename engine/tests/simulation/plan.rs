@@ -20,6 +20,7 @@ pub fn source_schema() -> SchemaRef {
         Field::new("id", DataType::Utf8, false),
         Field::new("n", DataType::Int64, false),
         Field::new(LOG_TIME_COLUMN, instant(), false),
+        Field::new("createdAt", instant(), false),
     ]))
 }
 
@@ -33,31 +34,33 @@ pub fn fails(id: u64) -> bool {
     id % 10 == 7
 }
 
-pub fn plan(source: Arc<dyn Source>, sinks: [Arc<dyn Sink>; 3], scope: Scope, commit_interval: Duration) -> Plan {
-    let read = source_schema();
-    let columns = read.fields().iter().map(|field| {
-        let time = field.name() == LOG_TIME_COLUMN;
-        let origin = if time { Origin::Metadata("timestamp".into()) } else { Origin::Value };
-        SourceColumn { field: field.clone(), origin }
-    });
-    let node = SourceNode { table: "events".into(), source, columns: columns.collect(), now: true, watermark: None };
-    let schema = node.schema();
+/// What differs from story to story.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub scope: Scope,
+    pub within: Duration,
+    pub late: LatePolicy,
+    /// Of the table `second`.
+    pub commit_interval: Duration,
+}
+
+/// The tables of events, one topic each.
+pub const SOURCES: [&str; 2] = ["events", "others"];
+
+/// Reads the first of [`SOURCES`], or both together.
+pub fn plan(sources: Vec<Arc<dyn Source>>, sinks: [Arc<dyn Sink>; 3], shape: Shape) -> Plan {
+    let Shape { scope, within, late, commit_interval } = shape;
+    let sources: Vec<SourceNode> = SOURCES.iter().zip(sources).map(|(table, source)| node(table, source)).collect();
+    let schema = sources[0].schema();
     let exchange = (scope == Scope::Global).then(|| vec![0]);
-    let deduplicate = Deduplicate {
-        keys: vec![0],
-        time: 2,
-        clock: DedupClock::Log,
-        within: Duration::from_secs(3600),
-        late: LatePolicy::Keep,
-        scope,
-        memory: usize::MAX,
-    };
+    let deduplicate =
+        Deduplicate { keys: vec![0], time: 2, clock: DedupClock::Log, within, late, scope, memory: usize::MAX };
     let quotients =
         Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false), Field::new("q", DataType::Int64, true)]));
     let operators = vec![
         OperatorNode {
             id: "deduplicate events by id".into(),
-            inputs: vec![Edge { from: From::Source(0), exchange }],
+            inputs: (0..sources.len()).map(|i| Edge { from: From::Source(i), exchange: exchange.clone() }).collect(),
             operator: Operator::Deduplicate(deduplicate),
             schema: schema.clone(),
         },
@@ -77,7 +80,19 @@ pub fn plan(source: Arc<dyn Source>, sinks: [Arc<dyn Sink>; 3], scope: Scope, co
         schema,
         commit_interval: if *table == "second" { commit_interval } else { Duration::ZERO },
     });
-    Plan { name: "simulated".into(), sources: vec![node], operators, sinks: sinks.collect(), dead_letter: 2 }
+    Plan { name: "simulated".into(), sources, operators, sinks: sinks.collect(), dead_letter: 2 }
+}
+
+fn node(table: &str, source: Arc<dyn Source>) -> SourceNode {
+    let read = source_schema();
+    let columns = read.fields().iter().map(|field| {
+        let time = field.name() == LOG_TIME_COLUMN;
+        let origin = if time { Origin::Metadata("timestamp".into()) } else { Origin::Value };
+        SourceColumn { field: field.clone(), origin }
+    });
+    let watermark = WatermarkSpec { column: 3, delay: Duration::ZERO, max_ahead: Duration::MAX };
+    let (table, columns, watermark) = (table.into(), columns.collect(), Some(watermark));
+    SourceNode { table, source, columns, now: true, watermark }
 }
 
 /// `SELECT n, 100 / (n % 10 - 7) AS q WHERE n % 3 <> 0`.

@@ -1,22 +1,26 @@
 //! A process that runs the job: everything that it does passes a gate, at which it may die or freeze.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use engine::environment::{Bell, Environment, Progress};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::clock::{BEGINNING, Clock};
 
 /// What becomes of a process.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fate {
-    Lives,
     /// As by SIGKILL.
     Dies,
     /// As by SIGSTOP, and SIGCONT after this time.
     Freezes(Duration),
+    /// As by SIGTERM.
+    IsAskedToStop,
 }
 
 /// When it becomes of it.
@@ -38,15 +42,32 @@ enum Condition {
 pub struct Process {
     pub name: String,
     pub clock: Arc<Clock>,
-    fate: Fate,
-    moment: Mutex<Option<Moment>>,
+    /// What befalls it, one after the other; each moment is counted from the one before.
+    fates: Mutex<VecDeque<(Moment, Fate)>>,
     condition: Mutex<Condition>,
+    stop: watch::Sender<bool>,
+    asked_to_stop: Mutex<Option<Duration>>,
+    frozen: Mutex<bool>,
+    read: AtomicUsize,
+    told: AtomicUsize,
+    /// A worker that is long at one batch: its name, and until when.
+    pub slow_worker: Mutex<Option<(&'static str, Duration)>>,
 }
 
 impl Process {
-    pub fn new(name: String, clock: Arc<Clock>, fate: Fate, moment: Moment) -> Arc<Self> {
-        let moment = Mutex::new((fate != Fate::Lives).then_some(moment));
-        Arc::new(Process { name, clock, fate, moment, condition: Mutex::new(Condition::Alive) })
+    pub fn new(name: String, clock: Arc<Clock>, fates: Vec<(Moment, Fate)>) -> Arc<Self> {
+        Arc::new(Process {
+            name,
+            clock,
+            fates: Mutex::new(fates.into()),
+            condition: Mutex::new(Condition::Alive),
+            stop: watch::Sender::new(false),
+            asked_to_stop: Mutex::default(),
+            frozen: Mutex::default(),
+            read: AtomicUsize::default(),
+            told: AtomicUsize::default(),
+            slow_worker: Mutex::default(),
+        })
     }
 
     /// Every step of a worker, and every request and answer of a store, a sink or a source, comes through here. A dead
@@ -84,15 +105,59 @@ impl Process {
         matches!(*self.condition.lock(), Condition::Frozen { .. })
     }
 
+    pub fn ask_to_stop(&self) {
+        self.asked_to_stop.lock().get_or_insert(self.clock.now());
+        self.stop.send_replace(true);
+        self.clock.happens();
+    }
+
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    pub fn was_frozen(&self) -> bool {
+        *self.frozen.lock()
+    }
+
+    pub fn is_asked_to_stop(&self) -> bool {
+        self.asked_to_stop.lock().is_some()
+    }
+
+    /// How long ago it was asked to stop, unless it was frozen at any time.
+    pub fn stops_since(&self) -> Option<Duration> {
+        let asked = self.asked_to_stop.lock().filter(|_| !*self.frozen.lock())?;
+        Some(self.clock.now().saturating_sub(asked))
+    }
+
+    /// Counts the records that its readers took.
+    pub fn has_read(&self, records: usize) {
+        self.read.fetch_add(records, Relaxed);
+    }
+
+    pub fn records_read(&self) -> usize {
+        self.read.load(Relaxed)
+    }
+
+    /// Counts the hints that its source got.
+    pub fn is_told(&self) {
+        self.told.fetch_add(1, Relaxed);
+    }
+
+    pub fn hints(&self) -> usize {
+        self.told.load(Relaxed)
+    }
+
     fn count(&self, reached: impl FnOnce(&mut Moment) -> bool) {
-        let mut moment = self.moment.lock();
-        if moment.as_mut().is_some_and(reached) {
-            *moment = None;
-            *self.condition.lock() = match self.fate {
-                Fate::Lives => Condition::Alive,
-                Fate::Dies => Condition::Dead,
-                Fate::Freezes(pause) => Condition::Frozen { until: self.clock.now() + pause },
-            };
+        let mut fates = self.fates.lock();
+        let Some((_, fate)) = fates.pop_front_if(|(moment, _)| reached(moment)) else { return };
+        drop(fates);
+        match fate {
+            Fate::Dies => *self.condition.lock() = Condition::Dead,
+            Fate::Freezes(pause) => {
+                *self.frozen.lock() = true;
+                *self.condition.lock() = Condition::Frozen { until: self.clock.now() + pause };
+            }
+            Fate::IsAskedToStop => self.ask_to_stop(),
         }
     }
 }
@@ -121,11 +186,15 @@ impl Environment for SimulatedEnvironment {
         self.0.clock.pick(0..1000) as f64 / 1000.0
     }
 
-    fn spawn_worker(&self, _: String, bell: Arc<Bell>, mut step: Box<dyn FnMut() -> Progress + Send>) {
+    fn spawn_worker(&self, name: String, bell: Arc<Bell>, mut step: Box<dyn FnMut() -> Progress + Send>) {
         let process = self.0.clone();
         tokio::spawn(async move {
             loop {
                 process.gate().await;
+                let slow = process.slow_worker.lock().filter(|(slow, _)| *slow == name);
+                if let Some((_, until)) = slow {
+                    process.clock.sleep(until.saturating_sub(process.clock.now())).await;
+                }
                 let progress = step();
                 match progress {
                     Progress::Done => return,

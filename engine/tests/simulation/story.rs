@@ -4,24 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::job::{Job, JobError, JobSettings, Outcome};
+use engine::job::{JobError, JobSettings, Outcome};
 use engine::job_log::{JobLogError, LogSettings};
-use engine::metrics::Metrics;
-use engine::plan::Scope;
-use engine::sink::Sink;
+use engine::plan::{LatePolicy, Scope};
 use engine::source::ReadLimit;
 use engine::worker::Limits;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
-use crate::outside::{Outside, SimulatedSink, is_poison};
-use crate::plan::{TABLES, fails, passes, plan};
-use crate::process::{Fate, Moment, Process, SimulatedEnvironment};
-use crate::store::SimulatedStore;
-use crate::topic::{Partitions, Topic, partitions};
+use crate::expected::judge;
+use crate::plan::Shape;
+use crate::process::{Fate, Moment, Process};
+use crate::topic::{Contents, Making};
+use crate::world::{Conditions, PATIENCE, Running, World, play};
 
 /// What may happen in a story.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,13 +24,28 @@ pub enum Faults {
     Answers,
     Crashes,
     Freezes,
+    Stops,
+    /// One of the above.
+    Any,
 }
 
-/// Longer than any story takes: then it is stuck.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// What the topic is like.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Nature {
+    /// Partitions appear while the job runs, and it ends only when it is stopped.
+    pub appearing: bool,
+    /// The log's time passes several windows of the deduplication.
+    pub moving: bool,
+}
 
 /// After so many processes nothing more befalls one.
 const TROUBLES: usize = 8;
+
+/// What a stop may take beyond its budget: the last step of a task.
+const A_MOMENT: Duration = Duration::from_millis(5);
+
+/// How often a story asks whether a job without an end has nothing left to do.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// The engine's named places at which a process may die.
 const PLACES: [&str; 14] = [
@@ -58,34 +67,44 @@ const PLACES: [&str; 14] = [
 
 pub struct Story {
     faults: Faults,
-    clock: Arc<Clock>,
-    outside: Arc<Outside>,
-    store: Arc<InMemory>,
-    events: u64,
-    partitions: Partitions,
-    scope: Scope,
-    settings: JobSettings,
-    commit_interval: Duration,
+    world: World,
     started: usize,
-}
-
-struct Running {
-    process: Arc<Process>,
-    ended: JoinHandle<Result<Outcome, JobError>>,
-    /// Kept, so that nobody seems to have asked it to stop.
-    _stop: watch::Sender<bool>,
+    /// Whether the sinks are away for a while, perhaps for longer than a stop may take.
+    outage: bool,
+    /// Everything is shown, and whoever still runs is asked to stop.
+    ending: bool,
+    /// When to look again whether nothing is left to do.
+    next_look: Duration,
 }
 
 impl Story {
-    pub fn new(seed: u64, faults: Faults) -> Self {
+    pub fn new(seed: u64, faults: Faults, nature: Nature) -> Self {
         let clock = Arc::new(Clock::new(seed));
+        let all = [Faults::None, Faults::Answers, Faults::Crashes, Faults::Freezes, Faults::Stops];
+        let faults = if faults == Faults::Any { all[clock.pick(0..5) as usize] } else { faults };
         let scope = if clock.chance(60) { Scope::Global } else { Scope::Partition };
-        let events = clock.pick(20..200);
-        let partitions = partitions(&clock, clock.pick(1..6) as usize, events, scope == Scope::Partition);
+        let policies = [LatePolicy::Keep, LatePolicy::Drop, LatePolicy::DeadLetter];
+        let shape = Shape {
+            scope,
+            within: if nature.moving { Duration::from_millis(clock.pick(20..100)) } else { Duration::from_secs(3600) },
+            late: policies[clock.pick(0..3) as usize],
+            commit_interval: Duration::from_millis([0, 0, 30][clock.pick(0..3) as usize]),
+        };
+        let making = Making {
+            events: clock.pick(20..200),
+            partitions: clock.pick(1..6) as usize,
+            together: scope == Scope::Partition,
+            within: shape.within,
+            moving: nature.moving,
+            appearing: nature.appearing,
+        };
+        let partitions = making.make(&clock);
+        let discovery = nature.appearing.then(|| Duration::from_millis(clock.pick(2..50)));
         let settings = JobSettings {
             checkpoint_interval: Duration::from_millis(clock.pick(2..40)),
             workers: clock.pick(1..4) as usize,
             max_uncommitted: clock.pick(1..5) as usize,
+            stop_within: Duration::from_millis(clock.pick(1000..5000)),
             limits: Limits {
                 read: ReadLimit { records: clock.pick(1..12) as usize, bytes: usize::MAX },
                 // Room for one batch: a read fills it, and the next waits until it is worked on.
@@ -96,120 +115,151 @@ impl Story {
             log: LogSettings { retention: Duration::from_millis(clock.pick(20..400)), fold_every: clock.pick(1..5) },
             ..JobSettings::default()
         };
-        let commit_interval = Duration::from_millis([0, 0, 30][clock.pick(0..3) as usize]);
-        let (outside, store) = (Arc::default(), Arc::new(InMemory::new()));
-        Story { faults, clock, outside, store, events, partitions, scope, settings, commit_interval, started: 0 }
+        let contents = Arc::new(Contents { partitions, discovery });
+        let world =
+            World { clock, outside: Arc::default(), store: Arc::default(), contents, others: None, shape, settings };
+        let outage = faults == Faults::Stops && world.clock.chance(40);
+        if outage {
+            let from = Duration::from_millis(world.clock.pick(0..100));
+            world.outside.is_away(from, from + Duration::from_millis([50, 500, 8000][world.clock.pick(0..3) as usize]));
+        }
+        Story { faults, world, started: 0, outage, ending: false, next_look: Duration::ZERO }
     }
 
     /// Runs to the end; says what is wrong with it.
     pub fn run(mut self) -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
-        runtime.block_on(self.play())?;
-        // Whatever still hangs in a dead process ends here.
-        drop(runtime);
+        // Whatever still hangs in a dead process ends with the runtime, and then the last judgement is made.
+        play(self.tell())?;
         self.judge()
     }
 
-    async fn play(&mut self) -> Result<(), String> {
+    async fn tell(&mut self) -> Result<(), String> {
         let mut running: Vec<Running> = vec![self.start()];
         let mut complete = false;
         loop {
-            self.clock.advance().await;
-            if self.clock.now() > PATIENCE {
-                return Err(format!("stuck: {} processes after {PATIENCE:?}", running.len()));
+            self.world.clock.advance().await;
+            if self.world.clock.now() > PATIENCE {
+                let judged = self.judge();
+                return Err(format!("stuck: {} processes after {PATIENCE:?}, {judged:?}", running.len()));
             }
             running.retain(|r| !r.process.is_dead());
-            let ended = running.extract_if(.., |r| r.ended.is_finished()).collect::<Vec<_>>();
-            for one in ended {
-                complete |= self.outcome(one.ended.await.map_err(|e| format!("a panic: {e}"))?)?;
+            for one in running.extract_if(.., |r| r.is_ended()).collect::<Vec<_>>() {
+                complete |= self.end(one).await?;
             }
-            if complete && running.is_empty() {
+            if let Some(slow) = running.iter().find(|r| self.is_too_slow(&r.process)) {
+                return Err(format!("{} does not stop", slow.process.name));
+            }
+            self.ending |= self.may_end().await;
+            if self.ending {
+                running.iter().for_each(|r| r.process.ask_to_stop());
+            }
+            let done = complete || self.ending;
+            if done && running.is_empty() {
                 return Ok(());
             }
             // A frozen process does not answer, so somebody starts another one.
             let someone_works = running.iter().any(|r| !r.process.is_frozen());
-            if !complete && !someone_works {
+            if !done && !someone_works {
                 running.push(self.start());
             }
         }
     }
 
+    /// Whether a job that has no end of its own has nothing left to do.
+    async fn may_end(&mut self) -> bool {
+        if self.ending || self.world.contents.discovery.is_none() {
+            return false;
+        }
+        let now = self.world.clock.now();
+        if now < self.next_look {
+            return false;
+        }
+        self.next_look = now + BETWEEN_LOOKS;
+        self.world.is_all_shown().await
+    }
+
+    fn is_too_slow(&self, process: &Process) -> bool {
+        process.stops_since().is_some_and(|since| since > self.world.settings.stop_within + A_MOMENT)
+    }
+
     /// Whether the job is complete.
-    fn outcome(&self, outcome: Result<Outcome, JobError>) -> Result<bool, String> {
-        match outcome {
+    async fn end(&self, one: Running) -> Result<bool, String> {
+        let process = one.process.clone();
+        if process.hints() > 1 {
+            return Err(format!("{} hints pile up at a source that does not answer", process.hints()));
+        }
+        let asked = process.is_asked_to_stop();
+        match one.outcome().await {
             Ok(Outcome::Completed) => Ok(true),
-            Ok(Outcome::Stopped) => Err("stopped, and nobody asked for it".into()),
+            Ok(Outcome::Stopped) if asked => self.check_left_behind(&process).await.map(|()| false),
+            Ok(Outcome::StoppedAtStart) if asked => Ok(false),
+            Ok(outcome) => Err(format!("{outcome:?}, and nobody asked for it")),
             Err(error) if error.is_fenced() => Ok(false),
-            // A store that does not answer at the start fails the start.
-            Err(JobError::Log(JobLogError::Store(_) | JobLogError::NoConditionalCreate(_))) => Ok(false),
+            Err(JobError::StopTooSlow(..)) if self.outage || process.was_frozen() => Ok(false),
+            // A store, a source or a sink that does not answer at the start fails the start.
+            Err(JobError::Log(JobLogError::Store(_) | JobLogError::NoConditionalCreate(_)))
+            | Err(JobError::Source(_) | JobError::Sink(_))
+                if self.faults != Faults::None =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(format!("the job failed: {error}")),
+        }
+    }
+
+    /// A process that stopped in order has shown what it published, and owns nothing any more.
+    async fn check_left_behind(&self, process: &Process) -> Result<(), String> {
+        let state = self.world.log().await.ok_or("a job that ran has a log")?;
+        let owned = state.groups.values().filter(|g| g.owner.as_ref() == Some(&process.name)).count();
+        let hidden: BTreeMap<_, _> = state.uncommitted.iter().filter(|(_, u)| u.writer == process.name).collect();
+        match owned == 0 && hidden.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{} stopped; it owns {owned} groups, and has not shown {hidden:?}", process.name)),
         }
     }
 
     fn start(&mut self) -> Running {
         self.started += 1;
-        let (fate, moment) = self.fate();
-        let process = Process::new(format!("writer{}", self.started), self.clock.clone(), fate, moment);
-        let (stop, stopping) = watch::channel(false);
-        let faults = if self.faults == Faults::None { 0 } else { self.clock.pick(0..4) };
-        let sink = |fussy| -> Arc<dyn Sink> {
-            let (outside, process) = (self.outside.clone(), process.clone());
-            Arc::new(SimulatedSink { outside, process, faults, fussy })
-        };
-        let topic = Topic { partitions: self.partitions.clone(), process: process.clone() };
-        let job = Job {
-            plan: plan(Arc::new(topic), [sink(true), sink(false), sink(false)], self.scope, self.commit_interval),
-            settings: self.settings.clone(),
-            store: Arc::new(SimulatedStore { inner: self.store.clone(), process: process.clone(), faults }),
-            root: Path::from("job"),
-            environment: Arc::new(SimulatedEnvironment(process.clone())),
-            metrics: Arc::new(Metrics::default()),
-            stop: stopping,
-            begun: None,
-        };
-        Running { process, ended: tokio::spawn(job.run()), _stop: stop }
+        let clock = &self.world.clock;
+        let process = Process::new(format!("writer{}", self.started), clock.clone(), self.fates());
+        let faults = if self.faults == Faults::None { 0 } else { clock.pick(0..4) };
+        self.world.start(process, Conditions { faults, locked: false })
     }
 
-    fn fate(&self) -> (Fate, Moment) {
-        let clock = &self.clock;
-        let fate = match self.faults {
-            Faults::None | Faults::Answers => Fate::Lives,
-            _ if self.started > TROUBLES => Fate::Lives,
-            Faults::Crashes => Fate::Dies,
+    fn fates(&self) -> Vec<(Moment, Fate)> {
+        if self.started > TROUBLES {
+            return vec![];
+        }
+        let clock = &self.world.clock;
+        let dies = || (self.moment(), Fate::Dies);
+        match self.faults {
+            Faults::None | Faults::Answers | Faults::Any => vec![],
+            Faults::Crashes => vec![dies()],
             // Longer and shorter than the log keeps its entries.
             Faults::Freezes if clock.chance(70) => {
-                Fate::Freezes(Duration::from_millis([5, 50, 300, 2000, 10_000][clock.pick(0..5) as usize]))
+                let pause = [5, 50, 300, 2000, 10_000][clock.pick(0..5) as usize];
+                vec![(self.moment(), Fate::Freezes(Duration::from_millis(pause)))]
             }
-            Faults::Freezes => Fate::Dies,
-        };
-        let moment = match clock.chance(40) {
+            Faults::Freezes => vec![dies()],
+            Faults::Stops => {
+                let mut fates = vec![(self.moment(), Fate::IsAskedToStop)];
+                if clock.chance(20) {
+                    fates.push(dies());
+                }
+                fates
+            }
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        let clock = &self.world.clock;
+        match clock.chance(40) {
             true => Moment::Place(PLACES[clock.pick(0..PLACES.len() as u64) as usize], clock.pick(1..4)),
             false => Moment::Gate(clock.pick(1..1 << clock.pick(4..12))),
-        };
-        (fate, moment)
+        }
     }
 
     fn judge(&self) -> Result<(), String> {
-        if let Some(objection) = self.outside.objections.lock().first() {
-            return Err(objection.clone());
-        }
-        let bad = |id: u64| self.partitions.iter().flatten().any(|e| e.id == id && e.bad);
-        let good: Vec<u64> = (0..self.events).filter(|id| !bad(*id)).collect();
-        let first = good.iter().filter(|id| !is_poison(**id)).map(|id| id.to_string());
-        let second = good.iter().filter(|id| passes(**id) && !fails(**id)).map(|id| id.to_string());
-        let dead = (0..self.events).filter(|id| bad(*id)).map(|id| format!("not-json {id}"));
-        let dead = dead.chain(good.iter().filter(|id| is_poison(**id)).map(|id| format!("sink {id}")));
-        let dead =
-            dead.chain(good.iter().filter(|id| passes(**id) && fails(**id)).map(|id| format!("expression {id}")));
-        for (table, expected) in TABLES.iter().zip([first.collect(), second.collect(), dead.collect::<Vec<_>>()]) {
-            let expected: BTreeMap<String, usize> = expected.into_iter().map(|row| (row, 1)).collect();
-            let shown = self.outside.shown(table);
-            let lost: Vec<_> = expected.keys().filter(|row| !shown.contains_key(*row)).collect();
-            let twice: Vec<_> = shown.iter().filter(|(row, count)| expected.get(*row) != Some(count)).collect();
-            if !lost.is_empty() || !twice.is_empty() {
-                return Err(format!("table {table}: lost {lost:?}, too often {twice:?}"));
-            }
-        }
-        Ok(())
+        judge(&self.world)
     }
 }

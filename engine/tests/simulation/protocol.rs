@@ -1,0 +1,331 @@
+//! Sections of the protocol that need the whole engine, each as an interleaving that is forced.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::job::{JobSettings, Outcome};
+use engine::job_log::LogSettings;
+use engine::plan::{LatePolicy, Scope};
+use engine::source::ReadLimit;
+use engine::worker::Limits;
+
+use crate::clock::{BEGINNING, Clock};
+use crate::expected::judge;
+use crate::plan::Shape;
+use crate::process::Process;
+use crate::topic::{Contents, Event, Partition, Silence};
+use crate::warnings::Warnings;
+use crate::world::{Conditions, PATIENCE, Running, World, play};
+
+const WITHIN: Duration = Duration::from_millis(100);
+/// Between two events of a partition.
+const STEP: i64 = 10_000_000;
+/// The most that one read takes, and what an open epoch may hold.
+const READ: usize = 5;
+const EPOCH: usize = 30;
+const POLICIES: [LatePolicy; 3] = [LatePolicy::Keep, LatePolicy::Drop, LatePolicy::DeadLetter];
+
+/// Event number so much of the topic, at its time.
+fn event(id: u64) -> Event {
+    Event::new(id, BEGINNING + id as i64 * STEP)
+}
+
+fn events(ids: std::ops::Range<u64>) -> Vec<Event> {
+    ids.map(event).collect()
+}
+
+/// A topic that is read to its end, once.
+fn bounded(partitions: Vec<Partition>) -> Contents {
+    Contents { partitions, discovery: None }
+}
+
+/// A topic to which partitions may be added.
+fn growing(partitions: Vec<Partition>) -> Contents {
+    Contents { partitions, discovery: Some(Duration::from_millis(20)) }
+}
+
+fn world(contents: Contents, late: LatePolicy) -> World {
+    let settings = JobSettings {
+        checkpoint_interval: Duration::from_millis(10),
+        workers: 2,
+        max_uncommitted: 2,
+        stall_report: Duration::from_millis(500),
+        limits: Limits {
+            read: ReadLimit { records: READ, bytes: usize::MAX },
+            exchange_rows: 1,
+            epoch_rows: EPOCH,
+            epoch_bytes: usize::MAX,
+        },
+        log: LogSettings { retention: Duration::from_secs(1), fold_every: 3 },
+        ..JobSettings::default()
+    };
+    let shape = Shape { scope: Scope::Global, within: WITHIN, late, commit_interval: Duration::ZERO };
+    let (clock, contents) = (Arc::new(Clock::new(1)), Arc::new(contents));
+    World { clock, outside: Arc::default(), store: Arc::default(), contents, others: None, shape, settings }
+}
+
+impl World {
+    fn process(&self, name: &str) -> Running {
+        self.start(Process::new(name.into(), self.clock.clone(), vec![]), Conditions::default())
+    }
+
+    async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+        while !condition().await {
+            self.clock.advance().await;
+            assert!(self.clock.now() < PATIENCE, "{what}: it does not come");
+        }
+    }
+
+    async fn until_time(&self, time: Duration) {
+        self.until("the time", async || self.clock.now() >= time).await;
+    }
+
+    async fn end(&self, running: Running) -> Outcome {
+        self.until("the end", async || running.is_ended()).await;
+        running.outcome().await.expect("the job does not fail")
+    }
+
+    async fn stop(&self, running: Running) {
+        running.process.ask_to_stop();
+        assert_eq!(self.end(running).await, Outcome::Stopped);
+    }
+
+    /// How many events the first table shows.
+    fn shown(&self) -> usize {
+        self.outside.shown("first").len()
+    }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The broker does not answer from an event on, until so many seconds have passed.
+fn silent(from: usize, until: u64) -> Option<Silence> {
+    Some(Silence { from, until: seconds(until), is_end: false })
+}
+
+// 5. A silent partition is taken for an idle one
+
+/// Two partitions with the same events, and some that only the second has; the second is silent from an event on.
+fn one_is_silent(from: usize) -> Contents {
+    let copied = events(0..300);
+    let own = copied.iter().filter(|e| e.id % 3 == 0).map(|e| Event { id: e.id + 1000, ..*e });
+    let mut second: Vec<Event> = copied.iter().copied().chain(own).collect();
+    second.sort_by_key(|e| (e.time, e.id));
+    let second = Partition { silence: silent(from, 5), ..Partition::of(second) };
+    bounded(vec![Partition::of(copied), second])
+}
+
+#[test]
+fn protocol_5_a_partition_that_falls_silent_is_not_idle_and_holds_the_window() {
+    for (late, from) in POLICIES.iter().flat_map(|late| [0, 40].map(|from| (*late, from))) {
+        let world = world(one_is_silent(from), late);
+        play(async {
+            let running = world.process("w");
+            world.until_time(seconds(4)).await;
+            let window = (WITHIN.as_nanos() as i64 / STEP) as usize;
+            let (read, most) = (running.process.records_read(), from + from + window + 2 * READ);
+            assert!(read <= most, "{read} records are read, and the others wait for the silent one within {most}");
+            assert_eq!(world.end(running).await, Outcome::Completed);
+        });
+        judge(&world).unwrap_or_else(|what| panic!("{late:?}, silent from {from}: {what}"));
+    }
+}
+
+#[test]
+fn protocol_5_a_partition_that_was_silent_before_a_restart_is_not_forgotten_by_it() {
+    for (late, from) in POLICIES.iter().flat_map(|late| [0, 40].map(|from| (*late, from))) {
+        let world = world(one_is_silent(from), late);
+        play(async {
+            let first = world.process("first");
+            world.until_time(seconds(2)).await;
+            world.stop(first).await;
+            assert_eq!(world.end(world.process("second")).await, Outcome::Completed);
+        });
+        judge(&world).unwrap_or_else(|what| panic!("{late:?}, silent from {from}: {what}"));
+    }
+}
+
+#[test]
+fn protocol_5_a_partition_that_stands_at_the_end_that_the_broker_stated_holds_nobody_back() {
+    let world =
+        world(growing(vec![Partition::of(events(0..300)), Partition::of(events(1000..1005))]), LatePolicy::Drop);
+    play(async {
+        let running = world.process("w");
+        world.until("all is shown", async || world.is_all_shown().await).await;
+        world.stop(running).await;
+    });
+    judge(&world).unwrap();
+}
+
+// 6. One wrong clock moves the watermark for good; a copy later than the horizon has no rule
+
+#[test]
+fn protocol_6_a_device_of_the_year_2099_moves_no_window_not_even_behind_a_restart() {
+    let mut with_copies: Vec<Event> = events(0..100).into_iter().flat_map(|e| [e, e]).collect();
+    let year_2099 = 4_070_908_800_000_000_000;
+    with_copies[10].device_time = year_2099;
+    with_copies[11].device_time = year_2099;
+    let partition = Partition { silence: silent(60, 3), ..Partition::of(with_copies) };
+    for late in POLICIES {
+        let world = world(bounded(vec![partition.clone()]), late);
+        play(async {
+            let first = world.process("first");
+            world.until_time(seconds(2)).await;
+            assert_eq!(first.process.records_read(), 60);
+            world.stop(first).await;
+            let log = world.log().await.expect("the job ran");
+            assert_eq!(log.groups["events/0"].clock.event_time, year_2099, "the watermark went there");
+            assert_eq!(world.end(world.process("second")).await, Outcome::Completed);
+        });
+        judge(&world).unwrap_or_else(|what| panic!("{late:?}: {what}"));
+    }
+}
+
+/// Many windows of events; then, after a silence, one that is older than a window, and a copy of one.
+fn late_after_a_silence() -> Partition {
+    let mut rows = events(0..100);
+    rows.push(Event { late: true, ..Event::new(200, event(40).time) });
+    rows.push(Event { late: true, ..event(42) });
+    rows.extend(events(100..110));
+    Partition { silence: silent(100, 3), ..Partition::of(rows) }
+}
+
+#[test]
+fn protocol_6_a_row_older_than_the_window_follows_its_policy_behind_a_restart_too() {
+    for (late, restart) in POLICIES.iter().flat_map(|late| [false, true].map(|restart| (*late, restart))) {
+        let mut world = world(bounded(vec![late_after_a_silence()]), late);
+        world.shape.scope = Scope::Partition;
+        play(async {
+            let mut running = world.process("first");
+            world.until_time(seconds(2)).await;
+            if restart {
+                world.stop(running).await;
+                running = world.process("second");
+            }
+            assert_eq!(world.end(running).await, Outcome::Completed);
+        });
+        judge(&world).unwrap_or_else(|what| panic!("{late:?}, restart {restart}: {what}"));
+    }
+}
+
+// 22. A barrier waits behind one slow chain
+
+#[test]
+fn protocol_22_a_partition_from_which_nothing_comes_holds_no_barrier_up() {
+    let silent = Partition { silence: silent(0, 60), ..Partition::of(events(1000..1005)) };
+    let mut world = world(bounded(vec![Partition::of(events(0..100)), silent]), LatePolicy::Drop);
+    world.shape.within = seconds(3600);
+    play(async {
+        let running = world.process("w");
+        let of_first = events(0..100).iter().filter(|e| !crate::outside::is_poison(e.id)).count();
+        world.until("the first partition is shown", async || world.shown() == of_first).await;
+        assert!(world.clock.now() < seconds(5), "it took {:?}", world.clock.now());
+        assert_eq!(world.end(running).await, Outcome::Completed);
+    });
+    judge(&world).unwrap();
+}
+
+#[test]
+fn protocol_22_an_open_epoch_is_bounded_while_no_barrier_may_start() {
+    let mut world = world(bounded(vec![Partition::of(events(0..2000))]), LatePolicy::Drop);
+    world.shape.within = seconds(3600);
+    play(async {
+        let running = world.process("w");
+        world.until("something is shown", async || world.shown() > 0).await;
+        let (read, now) = (running.process.records_read(), world.clock.now());
+        world.outside.is_away(now, now + seconds(20));
+        world.until_time(now + seconds(15)).await;
+        // As many epochs as may wait at a sink, the one that was under way, and the open one.
+        let most = read + (world.settings.max_uncommitted + 2) * (EPOCH + READ);
+        let read = running.process.records_read();
+        assert!(read <= most && most < 2000, "{read} records are read while nothing is shown, of at most {most}");
+        assert_eq!(world.end(running).await, Outcome::Completed);
+    });
+    judge(&world).unwrap();
+}
+
+#[test]
+fn protocol_22_a_barrier_that_is_not_aligned_in_time_is_reported_by_worker_and_the_others_wait_within_their_epoch() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let partitions = [0..1000, 1000..2000].map(|ids| Partition::of(events(ids))).to_vec();
+    let mut world = world(bounded(partitions), LatePolicy::Drop);
+    world.shape.within = seconds(3600);
+    play(async {
+        let running = world.process("w");
+        world.until("something is shown", async || world.shown() > 0).await;
+        let (read, now) = (running.process.records_read(), world.clock.now());
+        *running.process.slow_worker.lock() = Some(("worker-1", now + seconds(10)));
+        world.until_time(now + seconds(9)).await;
+        let most = read + 3 * (EPOCH + READ);
+        let read = running.process.records_read();
+        assert!(read <= most && most < 2000, "{read} records are read behind the barrier, of at most {most}");
+        assert_eq!(
+            warnings.about("not aligned"),
+            ["a barrier is not aligned: 0 of 2 workers have cut; not come to it yet: worker 1"]
+        );
+        assert_eq!(world.end(running).await, Outcome::Completed);
+    });
+    judge(&world).unwrap();
+}
+
+#[test]
+fn a_source_waits_for_another_one_that_shares_its_window() {
+    for late in POLICIES {
+        let own = events(0..300).into_iter().map(|e| Event { id: e.id + 1000, ..e });
+        let others = own.zip(events(0..300)).flat_map(|(own, copy)| [own, copy]).collect();
+        let others = Partition { silence: silent(0, 5), ..Partition::of(others) };
+        let mut world = world(bounded(vec![Partition::of(events(0..300))]), late);
+        world.others = Some(Arc::new(bounded(vec![others])));
+        play(async {
+            let running = world.process("w");
+            world.until_time(seconds(4)).await;
+            let read = running.process.records_read();
+            assert!(read <= 10 + 2 * READ, "{read} records are read, most of them more than a window ahead");
+            assert_eq!(world.end(running).await, Outcome::Completed);
+        });
+        judge(&world).unwrap_or_else(|what| panic!("{late:?}: {what}"));
+    }
+}
+
+// What a start and a look for new partitions may not do
+
+#[test]
+fn a_process_that_the_sinks_let_not_in_takes_the_job_from_nobody() {
+    let slow = Partition { silence: silent(50, 3), ..Partition::of(events(0..100)) };
+    let world = world(bounded(vec![slow]), LatePolicy::Keep);
+    play(async {
+        let owner = world.process("owner");
+        world.until_time(seconds(1)).await;
+        let other = Process::new("other".into(), world.clock.clone(), vec![]);
+        let other = world.start(other, Conditions { locked: true, ..Conditions::default() });
+        world.until("the other gives up", async || other.is_ended()).await;
+        let error = other.outcome().await.expect_err("it is not let in");
+        assert!(error.to_string().contains("no entry"), "{error}");
+        assert_eq!(world.end(owner).await, Outcome::Completed);
+    });
+    judge(&world).unwrap();
+}
+
+#[test]
+fn a_new_partition_that_cannot_be_asked_is_asked_again_and_shown_and_holds_no_other_up() {
+    let born = Duration::from_millis(50);
+    let leaderless = Partition { born, answers_from: seconds(5), ..Partition::of(events(1000..1020)) };
+    let other = Partition { born, ..Partition::of(events(2000..2020)) };
+    let mut world = world(growing(vec![Partition::of(events(0..20)), leaderless, other]), LatePolicy::Keep);
+    world.shape.within = seconds(3600);
+    play(async {
+        let running = world.process("w");
+        let metrics = running.metrics.source("events");
+        let trouble = || metrics.discovery_trouble.read().clone();
+        world.until_time(seconds(4)).await;
+        assert_eq!(trouble().as_deref(), Some("partition 1: no leader yet"));
+        assert_eq!(running.process.records_read(), 40, "the other new partition is read");
+        world.until("all is shown", async || world.is_all_shown().await).await;
+        assert_eq!(trouble(), None);
+        world.stop(running).await;
+    });
+    judge(&world).unwrap();
+}
