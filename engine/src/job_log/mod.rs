@@ -74,8 +74,10 @@ pub struct JobLog {
     settings: LogSettings,
     writer: String,
     attempts: u64,
-    /// The key groups that this process claimed.
-    claimed: BTreeSet<String>,
+    /// The key groups that this process claimed; none before its first claim.
+    claimed: Option<BTreeSet<String>>,
+    /// The first claim of another process after that, and its writer.
+    replaced: Option<(u64, String)>,
     state: Option<LogState>,
     /// When the snapshots were last asked for and none was found above what is known, on the clock that counts suspension.
     /// When they were asked for, not when the answer came: a process may be frozen in between.
@@ -115,7 +117,8 @@ impl JobLog {
             settings,
             writer,
             attempts: 0,
-            claimed: BTreeSet::new(),
+            claimed: None,
+            replaced: None,
             state: None,
             listed,
             since_fold: 0,
@@ -162,7 +165,7 @@ impl JobLog {
                     self.prove_not_folded(entry.number).await?;
                     self.take_in(&entry)?;
                     if let Kind::Claim(claim) = &entry.kind {
-                        self.claimed.extend(claim.groups.keys().cloned());
+                        self.claimed.get_or_insert_default().extend(claim.groups.keys().cloned());
                     }
                     return Ok(entry.number);
                 }
@@ -232,22 +235,21 @@ impl JobLog {
     }
 
     fn may_append(&self, entry: &Entry) -> Result<(), JobLogError> {
-        let Some(state) = &self.state else { return Ok(()) };
-        let groups: Vec<&String> = match &entry.kind {
-            // With the exchange in memory, all key groups that a process claimed are one unit: whatever it publishes, it
-            // publishes for all of them, also when the entry names none because every split is finished.
-            // Its first claim needs nothing; a later one, for splits that it found, must not come from a process that was
-            // replaced meanwhile.
-            Kind::Claim(_) | Kind::Checkpoint(_) | Kind::Release { .. } | Kind::Rejected(_) => {
-                self.claimed.iter().collect()
-            }
-            Kind::Committed { .. } => vec![],
-        };
-        if state.owns_all(&self.writer, groups.iter().copied()) {
+        if matches!(entry.kind, Kind::Committed { .. }) {
             return Ok(());
         }
-        let by = groups.iter().find_map(|g| state.groups.get(*g)?.owner.clone().filter(|o| *o != self.writer));
-        Err(JobLogError::Fenced { at: state.number, by: by.unwrap_or_else(|| "none".into()) })
+        // With the exchange in memory, all key groups that a process claimed are one unit: whatever it publishes, it
+        // publishes for all of them, also when the entry names none because every split is finished. Its first claim
+        // needs nothing; a later one, for splits that it found, must not come from a process that was replaced
+        // meanwhile, not even from one that owns no group that could be taken from it: it found a job without splits.
+        if let Some((at, by)) = &self.replaced {
+            return Err(JobLogError::Fenced { at: *at, by: by.clone() });
+        }
+        let (Some(state), Some(claimed)) = (&self.state, &self.claimed) else { return Ok(()) };
+        if state.owns_all(&self.writer, claimed.iter()) {
+            return Ok(());
+        }
+        Err(JobLogError::Fenced { at: state.number, by: "none".into() })
     }
 
     /// One number is fought for until it is taken, by us or by another.
@@ -317,6 +319,10 @@ impl JobLog {
             None => self.state = Some(LogState::born(entry)?),
         }
         self.since_fold += matches!(entry.kind, Kind::Checkpoint(_)) as u64;
+        let claims = matches!(entry.kind, Kind::Claim(_)) && entry.writer != self.writer;
+        if claims && self.claimed.is_some() && self.replaced.is_none() {
+            self.replaced = Some((entry.number, entry.writer.clone()));
+        }
         Ok(())
     }
 

@@ -433,6 +433,19 @@ async fn protocol_20_a_process_that_was_replaced_claims_no_new_partition() {
     assert!(b.reach(1100).await.is_ok(), "the rightful owner goes on");
 }
 
+#[tokio::test]
+async fn protocol_20_a_process_that_claimed_a_topic_without_partitions_is_replaced_like_any_other() {
+    let folder = Folder::default();
+    let (mut w, mut b) = (folder.open("w").await, folder.open("b").await);
+    w.log.append(claim(&[])).await.unwrap();
+    b.log.append(claim(&[])).await.unwrap();
+    b.log.append(claim(&[0])).await.unwrap();
+    b.reach(1100).await.unwrap();
+    assert!(is_fenced(&w.log.append(claim(&[0])).await));
+    assert!(is_fenced(&w.log.append(Kind::Release { groups: vec![] }).await));
+    assert!(b.reach(1200).await.is_ok(), "the rightful owner goes on");
+}
+
 // 21 and 23. What waits for a sink
 
 #[tokio::test]

@@ -329,3 +329,21 @@ fn a_new_partition_that_cannot_be_asked_is_asked_again_and_shown_and_holds_no_ot
     });
     judge(&world).unwrap();
 }
+
+#[test]
+fn partitions_of_a_topic_that_was_empty_are_read_by_whoever_claimed_it_last() {
+    let born = seconds(1);
+    let partitions = [0..50, 50..100].map(|ids| Partition { born, ..Partition::of(events(ids)) });
+    let mut world = world(growing(partitions.to_vec()), LatePolicy::Keep);
+    world.shape.within = seconds(3600);
+    play(async {
+        let first = world.process("first");
+        world.until_time(Duration::from_millis(400)).await;
+        let second = world.process("second");
+        world.until("the first is replaced", async || first.is_ended()).await;
+        assert!(first.outcome().await.is_err_and(|error| error.is_fenced()));
+        world.until("all is shown", async || world.is_all_shown().await).await;
+        world.stop(second).await;
+    });
+    judge(&world).unwrap();
+}
