@@ -200,7 +200,10 @@ impl Worker {
     /// Makes a split known, before its first row. `mine`: this worker reads it.
     pub fn know(&mut self, source: usize, split: usize, group: &str, clock: SplitClock, mine: bool) {
         let metrics = self.shared.metrics.split(group);
-        metrics.set_clock(&clock);
+        if mine {
+            // Only whoever reads it: another worker may come to know it late, when it has been read for a while.
+            metrics.set_clock(&clock);
+        }
         self.known.push((source, metrics));
         for (index, state) in self.operators.iter_mut().enumerate() {
             if let State::Dedup(dedup, _) = state

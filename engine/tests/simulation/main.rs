@@ -62,6 +62,16 @@ fn a_stop_at_any_moment_ends_in_time_and_the_next_start_goes_on() {
 }
 
 #[test]
+fn partitions_that_appear_while_the_job_runs_are_read_from_their_first_record() {
+    tell(Faults::Any, Nature { appearing: true, moving: false });
+}
+
+#[test]
 fn a_window_that_moves_on_forgets_no_copy_within_it_and_late_rows_follow_their_policy() {
     tell(Faults::Any, Nature { appearing: false, moving: true });
+}
+
+#[test]
+fn a_window_moves_on_while_partitions_appear() {
+    tell(Faults::Any, Nature { appearing: true, moving: true });
 }

@@ -347,3 +347,25 @@ fn partitions_of_a_topic_that_was_empty_are_read_by_whoever_claimed_it_last() {
     });
     judge(&world).unwrap();
 }
+
+#[test]
+fn a_worker_that_comes_to_know_a_new_partition_late_does_not_make_the_others_wait_for_it_for_ever() {
+    let born = Duration::from_millis(100);
+    // Partition 2 begins many windows ahead of where 0 is then, and the worker of 1 is long at something.
+    let ahead = |id| Event::new(id, event(1000 + id % 1000).time);
+    let new = [2000..2020, 3000..3020].map(|ids| Partition { born, ..Partition::of(ids.map(ahead).collect()) });
+    let [one, two] = new;
+    let mut world = world(growing(vec![Partition::of(events(0..1000)), one, two]), LatePolicy::Keep);
+    world.shape.scope = Scope::Partition;
+    world.settings.limits.epoch_rows = 1000;
+    play(async {
+        let running = world.process("w");
+        *running.process.slow_worker.lock() = Some(("worker-1", seconds(2)));
+        world.until_time(seconds(2)).await;
+        let read = running.process.records_read();
+        assert!((100..900).contains(&read), "{read} records are read, and the others wait for partition 1");
+        world.until("all is shown", async || world.is_all_shown().await).await;
+        world.stop(running).await;
+    });
+    judge(&world).unwrap();
+}
