@@ -62,10 +62,21 @@ impl Clocks {
         self.splits.get(split).copied().flatten()
     }
 
+    /// The minimum that was reached so far. It does not follow from the clocks of the splits: one that was idle may come
+    /// back far behind it.
+    pub fn reached(&self) -> i64 {
+        self.reached.unwrap_or(UNHEARD)
+    }
+
+    /// Goes on where a predecessor's minimum was.
+    pub fn go_on_from(&mut self, reached: i64) {
+        self.reached = Some(self.reached().max(reached));
+    }
+
     /// The minimum over all splits that are not idle. `UNHEARD` while one was never heard of.
     pub fn minimum(&mut self, hand: Hand) -> i64 {
         let live = self.splits.iter().flatten().filter(|c| !c.idle).map(hand).min();
-        let reached = self.reached.unwrap_or(UNHEARD).max(live.unwrap_or(UNHEARD));
+        let reached = self.reached().max(live.unwrap_or(UNHEARD));
         self.reached = Some(reached);
         reached
     }

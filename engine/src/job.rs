@@ -370,6 +370,12 @@ impl Job {
                 worker.know(start.source, split, &start.group, clock, index == owner);
             }
         }
+        let clocks = log.state().map(|s| s.clocks.clone()).unwrap_or_default();
+        for (operator, node) in self.plan.operators.iter().enumerate() {
+            if let Some(clock) = clocks.get(&node.id) {
+                workers.iter_mut().for_each(|worker| worker.go_on_from(operator, clock));
+            }
+        }
         workers.iter_mut().for_each(Worker::all_known);
         self.environment.crash_point("before-restore");
         let parts = log.state().map(|s| s.parts.clone()).unwrap_or_default();

@@ -16,6 +16,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock::SplitClock;
 use crate::dedup::DedupSnapshot;
 use crate::environment::{Environment, backoff};
 use crate::job_log::entry::{Checkpoint, Claim, GroupCut, Kind, Part, PartChange, RejectedRows, Shown};
@@ -243,7 +244,10 @@ impl Publisher {
             }
             total += change.added.iter().map(|part| part.bytes).sum::<u64>();
             if change != PartChange::default() {
-                checkpoint.parts.insert(id, change);
+                checkpoint.parts.insert(id.clone(), change);
+            }
+            if self.log.state().and_then(|s| s.clocks.get(&id)).copied().unwrap_or_default() != draft.clock {
+                checkpoint.clocks.insert(id, draft.clock);
             }
         }
         Ok(total)
@@ -330,18 +334,21 @@ fn to_merge(live: &[Part]) -> Vec<Part> {
 struct Draft {
     floor: i64,
     newest: i64,
+    /// The workers share one clock, and some may have seen it further than others: what one of them forgot is forgotten.
+    clock: SplitClock,
     batches: Vec<RecordBatch>,
 }
 
 impl Default for Draft {
     fn default() -> Self {
-        Draft { floor: i64::MAX, newest: i64::MIN, batches: vec![] }
+        Draft { floor: i64::MAX, newest: i64::MIN, clock: SplitClock::default(), batches: vec![] }
     }
 }
 
 impl Draft {
     fn add(&mut self, snapshot: &DedupSnapshot) -> Result<(), ArrowError> {
         self.floor = self.floor.min(snapshot.floor);
+        self.clock.advance(Some(snapshot.clock.event_time), Some(snapshot.clock.log_time), false);
         if let Some(keys) = snapshot.table()? {
             self.newest = self.newest.max(snapshot.newest());
             self.batches.push(keys);

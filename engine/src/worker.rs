@@ -215,6 +215,13 @@ impl Worker {
         }
     }
 
+    /// Sets an operator's shared clock to where it was. Before [`Worker::all_known`].
+    pub fn go_on_from(&mut self, operator: usize, clock: &SplitClock) {
+        if let State::Dedup(dedup, _) = &mut self.operators[operator] {
+            dedup.go_on_from(clock);
+        }
+    }
+
     /// All splits that the job begins with are known, and none is read yet.
     pub fn all_known(&mut self) {
         for state in &mut self.operators {

@@ -17,7 +17,7 @@ use arrow::array::{Array, AsArray, BooleanBuilder, RecordBatch};
 use arrow::datatypes::TimestampNanosecondType;
 use arrow::error::ArrowError;
 
-use crate::clock::{Clocks, SplitClock};
+use crate::clock::{Clocks, Hand, SplitClock};
 use crate::key::{Key, Keys};
 use crate::plan::{DedupClock, Deduplicate, LatePolicy, Scope};
 use crate::transform::partition;
@@ -119,6 +119,14 @@ impl Dedup {
         self.window(of_split);
         if self.spec.scope == Scope::Partition {
             self.move_clock(split);
+        }
+    }
+
+    /// Goes on where the clock that all splits share was in an earlier snapshot: a split that was idle then holds the
+    /// window back no more than it did. Before [`Dedup::all_known`].
+    pub fn go_on_from(&mut self, clock: &SplitClock) {
+        if self.spec.scope == Scope::Global {
+            self.clocks.go_on_from(self.hand()(clock));
         }
     }
 
@@ -230,7 +238,7 @@ impl Dedup {
 
     /// Takes what is new since the last call. Cheap: the sets themselves stay where they are.
     pub fn snapshot(&mut self) -> DedupSnapshot {
-        let mut snapshot = DedupSnapshot { new: vec![], floor: i64::MAX };
+        let mut snapshot = DedupSnapshot { new: vec![], floor: i64::MAX, clock: self.shared_clock() };
         for (index, window) in self.windows.iter_mut().enumerate() {
             let Some(window) = window else { continue };
             snapshot.floor = snapshot.floor.min(window.floor());
@@ -284,11 +292,25 @@ impl Dedup {
         self.windows[index].get_or_insert_with(|| Window::new(within))
     }
 
+    fn hand(&self) -> Hand {
+        match self.spec.clock {
+            DedupClock::Log => |c| c.log_time,
+            DedupClock::Event => |c| c.event_time,
+        }
+    }
+
+    /// The clock that all splits share, on the hand that it runs on. Nothing is heard where each has its own.
+    fn shared_clock(&self) -> SplitClock {
+        let nothing = SplitClock::default();
+        match (self.spec.scope, self.spec.clock) {
+            (Scope::Partition, _) => nothing,
+            (Scope::Global, DedupClock::Log) => SplitClock { log_time: self.clocks.reached(), ..nothing },
+            (Scope::Global, DedupClock::Event) => SplitClock { event_time: self.clocks.reached(), ..nothing },
+        }
+    }
+
     fn move_clock(&mut self, split: usize) {
-        let hand = match self.spec.clock {
-            DedupClock::Log => |c: &SplitClock| c.log_time,
-            DedupClock::Event => |c: &SplitClock| c.event_time,
-        };
+        let hand = self.hand();
         let now = match self.spec.scope {
             Scope::Global => self.clocks.minimum(hand),
             Scope::Partition => self.clocks.get(split).map_or(crate::clock::UNHEARD, |c| hand(&c)),
@@ -407,6 +429,24 @@ mod tests {
         let again = rows(&[("a", 111), ("0a0b0c0d-0000-4000-8000-0123456789ab", 111), ("c", 111), ("d", 111)]);
         assert_eq!(ids(after.judge(0, &again).unwrap().passed), ["d"]);
         assert!(after.snapshot().table().unwrap().unwrap().num_rows() == 1, "what was restored is not new");
+    }
+
+    #[test]
+    fn the_clock_that_splits_share_goes_on_where_it_was_unless_the_job_chose_another_one_meanwhile() {
+        let mut before = unlimited(spec(Scope::Global, LatePolicy::Drop));
+        before.add_split(0, "t/0", clock(1000));
+        before.add_split(1, "t/1", SplitClock { idle: true, ..clock(100) });
+        before.all_known();
+        let shared = before.snapshot().clock;
+        assert_eq!(shared, clock(1000));
+        for (hand, too_old) in [(DedupClock::Log, 1), (DedupClock::Event, 0)] {
+            let mut after = unlimited(Deduplicate { clock: hand, ..spec(Scope::Global, LatePolicy::Drop) });
+            after.add_split(0, "t/0", clock(1000));
+            after.add_split(1, "t/1", clock(100));
+            after.go_on_from(&shared);
+            after.all_known();
+            assert_eq!(after.judge(1, &rows(&[("old", 110)])).unwrap().unjudged, too_old, "{hand:?}");
+        }
     }
 
     #[test]

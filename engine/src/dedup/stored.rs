@@ -18,6 +18,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::error::ArrowError;
 
 use super::table::Packed;
+use crate::clock::SplitClock;
 use crate::key::Key;
 
 /// Keys that no snapshot holds yet, in the order in which they came.
@@ -62,6 +63,8 @@ pub struct DedupSnapshot {
     pub(super) new: Vec<NewOfBucket>,
     /// The oldest bucket that is still needed.
     pub floor: i64,
+    /// How far the clock is that all splits share, if they share one.
+    pub clock: SplitClock,
 }
 
 pub(super) struct NewOfBucket {

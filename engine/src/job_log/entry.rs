@@ -77,6 +77,9 @@ pub struct Checkpoint {
     /// Changes to the state parts, by operator.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parts: BTreeMap<String, PartChange>,
+    /// How far the clocks are that all splits of an operator share, by operator, where they moved.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub clocks: BTreeMap<String, SplitClock>,
     /// Prepared rows, by sink.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sinks: BTreeMap<String, Vec<Token>>,

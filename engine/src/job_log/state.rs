@@ -26,6 +26,9 @@ pub struct LogState {
     pub groups: BTreeMap<String, Group>,
     /// Live state parts by operator.
     pub parts: BTreeMap<String, Vec<Part>>,
+    /// How far the clocks are that all splits of an operator share, by operator.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub clocks: BTreeMap<String, SplitClock>,
     /// Published and not yet shown by every sink.
     pub uncommitted: BTreeMap<u64, Uncommitted>,
     /// Rejected rows that no dead letter holds yet.
@@ -99,6 +102,7 @@ impl LogState {
             operators: vec![],
             groups: BTreeMap::new(),
             parts: BTreeMap::new(),
+            clocks: BTreeMap::new(),
             uncommitted: BTreeMap::new(),
             duties: vec![],
             retired: vec![],
@@ -214,6 +218,7 @@ impl LogState {
             live.extend(change.added.iter().cloned());
             self.retired.extend(change.dropped.iter().map(|name| (entry.number, name.clone())));
         }
+        self.clocks.extend(checkpoint.clocks.iter().map(|(operator, clock)| (operator.clone(), *clock)));
         self.shown(&checkpoint.committed);
         self.duties.retain(|d| !checkpoint.carried.iter().any(|c| c.entry == d.entry && c.sink == d.sink));
         let sinks: BTreeMap<_, _> =

@@ -517,6 +517,23 @@ async fn protocol_25_a_position_keeps_the_topics_incarnation_and_the_time_of_the
     assert_eq!(folder.open("b").await.state().position("events/1"), Some(&to));
 }
 
+// 6. What the splits of an operator share
+
+#[tokio::test]
+async fn protocol_6_the_clock_that_all_splits_share_stands_where_the_last_entry_that_moved_it_set_it() {
+    let folder = Folder::default();
+    let mut w = folder.claimed("w").await;
+    let reached = |log_time| SplitClock { log_time, ..SplitClock::default() };
+    for (offset, clock) in [(1100, Some(reached(1))), (1200, Some(reached(2))), (1300, None)] {
+        let clocks = clock.into_iter().map(|clock| (OPERATOR.into(), clock)).collect();
+        let moved = Checkpoint { groups: groups(w.state(), offset), clocks, ..Checkpoint::default() };
+        w.log.append(Kind::Checkpoint(Box::new(moved))).await.unwrap();
+    }
+    assert_eq!(folder.open("b").await.state().clocks[OPERATOR], reached(2));
+    w.log.fold().await.unwrap();
+    assert_eq!(folder.open("b").await.state().clocks[OPERATOR], reached(2), "a snapshot has it too");
+}
+
 // The stored forms
 
 #[test]
@@ -532,6 +549,7 @@ fn the_oldest_snapshot_and_the_oldest_entry_are_read_and_follow_from_one_another
     assert_eq!(state.parts[OPERATOR].iter().map(|p| p.rows).collect::<Vec<_>>(), [50]);
     assert_eq!(state.uncommitted.keys().collect::<Vec<_>>(), [&7], "entry 6 is shown");
     assert!(state.duties.is_empty());
+    assert!(state.clocks.is_empty(), "they came later");
     let again: Entry = serde_json::from_slice(&serde_json::to_vec(&entry).unwrap()).unwrap();
     assert_eq!(again, entry);
 }

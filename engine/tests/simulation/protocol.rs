@@ -210,6 +210,42 @@ fn protocol_6_a_row_older_than_the_window_follows_its_policy_behind_a_restart_to
     }
 }
 
+#[test]
+fn protocol_6_the_window_stays_where_it_was_behind_a_restart_also_for_a_partition_that_was_idle_far_behind() {
+    for (late, restart) in POLICIES.iter().flat_map(|late| [false, true].map(|restart| (*late, restart))) {
+        // The first partition stands at its end while the second moves the window on; then it brings old rows.
+        let mut rows = events(1000..1005).into_iter().map(|e| Event { time: event(0).time, ..e }).collect::<Vec<_>>();
+        rows.extend([event(200), event(42)].map(|e| Event { late: true, time: event(42).time, ..e }));
+        let behind =
+            Partition { silence: Some(Silence { from: 5, until: seconds(3), is_end: true }), ..Partition::of(rows) };
+        let world = world(growing(vec![behind, Partition::of(events(0..100))]), late);
+        play(async {
+            let mut running = world.process("first");
+            world.until_time(seconds(2)).await;
+            if restart {
+                world.stop(running).await;
+                running = world.process("second");
+            }
+            world.until("all is shown", async || world.is_all_shown().await).await;
+            world.stop(running).await;
+        });
+        judge(&world).unwrap_or_else(|what| panic!("{late:?}, restart {restart}: {what}"));
+        let times = |table: &str, row: &str| world.outside.shown(table).get(row).copied().unwrap_or(0);
+        let seen = [
+            times("first", "200"),
+            times("first", "42"),
+            times("dead-letter", "late 200"),
+            times("dead-letter", "late 42"),
+        ];
+        let expected = match late {
+            LatePolicy::Keep => [1, 2, 0, 0],
+            LatePolicy::Drop => [0, 1, 0, 0],
+            LatePolicy::DeadLetter => [0, 1, 1, 1],
+        };
+        assert_eq!(seen, expected, "{late:?}, restart {restart}");
+    }
+}
+
 // 22. A barrier waits behind one slow chain
 
 #[test]
