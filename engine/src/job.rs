@@ -16,7 +16,7 @@ use crate::committer::{CommitEvent, Committer};
 use crate::environment::Environment;
 use crate::inbox::{Assigned, Inbox, Letter};
 use crate::job_log::entry::{Claim, Kind, Layout};
-use crate::job_log::state::LogState;
+use crate::job_log::state::{Group, LogState};
 use crate::job_log::{JobLog, JobLogError, LogSettings};
 use crate::metrics::Metrics;
 use crate::plan::{Operator, Plan, SourceNode};
@@ -312,7 +312,7 @@ impl Job {
                         if !group.finished {
                             node.source.verify(&split, &group.start.from).await?;
                         }
-                        (group.start.clone(), group.clock, group.finished)
+                        (group.start.clone(), clock_of(group), group.finished)
                     }
                     None => (node.source.resolve(&split, known_table).await?, SplitClock::default(), false),
                 };
@@ -365,9 +365,8 @@ impl Job {
         let mut workers: Vec<_> = (0..shared.inboxes.len()).map(|i| Worker::new(i, shared.clone())).collect();
         for (split, start) in starts.iter().enumerate() {
             let owner = split % workers.len();
-            let clock = SplitClock { idle: start.finished, ..start.clock };
             for (index, worker) in workers.iter_mut().enumerate() {
-                worker.know(start.source, split, &start.group, clock, index == owner);
+                worker.know(start.source, split, &start.group, start.clock, index == owner);
             }
         }
         let clocks = log.state().map(|s| s.clocks.clone()).unwrap_or_default();
@@ -422,9 +421,14 @@ impl SplitStart {
     /// Begins where the log says that the split stands.
     fn take_from(&mut self, state: Option<&LogState>) {
         if let Some(group) = state.and_then(|s| s.groups.get(&self.group)) {
-            (self.start, self.clock, self.finished) = (group.start.clone(), group.clock, group.finished);
+            (self.start, self.clock, self.finished) = (group.start.clone(), clock_of(group), group.finished);
         }
     }
+}
+
+/// Where a split's clocks go on. One that stood at its end holds the others back until it is asked again.
+fn clock_of(group: &Group) -> SplitClock {
+    SplitClock { idle: group.finished, ..group.clock }
 }
 
 /// A split that can be read. The reader is missing if the split is finished.

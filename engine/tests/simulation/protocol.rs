@@ -159,6 +159,23 @@ fn protocol_5_a_partition_that_stands_at_the_end_that_the_broker_stated_holds_no
     judge(&world).unwrap();
 }
 
+#[test]
+fn protocol_5_a_partition_that_stood_at_its_end_before_a_restart_and_still_does_holds_nobody_back() {
+    let busy = Partition { silence: silent(100, 2), ..Partition::of(events(0..300)) };
+    let idle = Partition::of((1000..1005).map(|id| Event::new(id, event(0).time)).collect());
+    let world = world(growing(vec![busy, idle]), LatePolicy::Drop);
+    play(async {
+        let first = world.process("first");
+        world.until_time(seconds(1)).await;
+        world.stop(first).await;
+        assert!(world.log().await.is_some_and(|log| log.groups["events/1"].clock.idle), "it stood at its end");
+        let second = world.process("second");
+        world.until("all is shown", async || world.is_all_shown().await).await;
+        world.stop(second).await;
+    });
+    judge(&world).unwrap();
+}
+
 // 6. One wrong clock moves the watermark for good; a copy later than the horizon has no rule
 
 #[test]
