@@ -189,13 +189,14 @@ impl Story {
             return Err(format!("{} hints pile up at a source that does not answer", process.hints()));
         }
         let asked = process.is_asked_to_stop();
+        let in_trouble = one.is_in_trouble();
         match one.outcome().await {
             Ok(Outcome::Completed) => Ok(true),
             Ok(Outcome::Stopped) if asked => self.check_left_behind(&process).await.map(|()| false),
             Ok(Outcome::StoppedAtStart) if asked => Ok(false),
             Ok(outcome) => Err(format!("{outcome:?}, and nobody asked for it")),
             Err(error) if error.is_fenced() => Ok(false),
-            Err(JobError::StopTooSlow(..)) if self.outage || process.was_frozen() => Ok(false),
+            Err(JobError::StopTooSlow(..)) if self.outage || in_trouble || process.was_frozen() => Ok(false),
             // A store, a source or a sink that does not answer at the start fails the start.
             Err(JobError::Log(JobLogError::Store(_) | JobLogError::NoConditionalCreate(_)))
             | Err(JobError::Source(_) | JobError::Sink(_))

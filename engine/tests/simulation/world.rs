@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::outside::{Outside, SimulatedSink};
-use crate::plan::{Shape, plan};
+use crate::plan::{Shape, TABLES, plan};
 use crate::process::{Process, SimulatedEnvironment};
 use crate::store::SimulatedStore;
 use crate::topic::{Contents, Topic};
@@ -97,6 +97,12 @@ impl World {
 impl Running {
     pub fn is_ended(&self) -> bool {
         self.ended.is_finished()
+    }
+
+    /// Whether the store or a sink has not answered since it was asked last.
+    pub fn is_in_trouble(&self) -> bool {
+        let sinks = TABLES.iter().any(|table| self.metrics.sink(table).trouble.read().is_some());
+        sinks || self.metrics.checkpoints.trouble.read().is_some()
     }
 
     pub async fn outcome(self) -> Result<Outcome, JobError> {
