@@ -529,8 +529,8 @@ impl Running {
         }
     }
 
-    /// Reads no more; then cuts, published and shown, until one finds that nothing happened since the one before: the
-    /// commit of the last rows may reject some, and the dead letter has to get them. Then the job is released.
+    /// Reads no more; then cuts, published and shown, until one that begins when all before it is shown finds that nothing
+    /// happened: the commit of the last rows may reject some, and the dead letter has to get them. Then the job is released.
     async fn finish(&mut self) -> Result<(), JobError> {
         self.looking.abort_all();
         self.shared.inboxes.iter().for_each(|inbox| inbox.send(Letter::LastRead));
@@ -539,11 +539,12 @@ impl Running {
             self.next_event().await?;
         }
         loop {
+            let all_shown = self.waiting_cuts == 0 && self.uncommitted.is_empty();
             self.begin_epoch();
             while self.cut.is_some() || self.waiting_cuts > 0 || !self.uncommitted.is_empty() {
                 self.next_event().await?;
             }
-            if self.settled {
+            if all_shown && self.settled {
                 break;
             }
         }

@@ -343,6 +343,28 @@ fn a_source_waits_for_another_one_that_shares_its_window() {
     }
 }
 
+// 23. A row refused at commit time has no epoch
+
+#[test]
+fn protocol_23_a_job_that_stops_while_its_last_entry_is_committed_shows_the_rows_that_the_sink_refuses_then() {
+    let with_poison = Partition { silence: silent(0, 1), ..Partition::of(events(0..6)) };
+    let world = world(growing(vec![with_poison]), LatePolicy::Keep);
+    world.outside.is_away(Duration::from_millis(900), seconds(3));
+    play(async {
+        let running = world.process("w");
+        world
+            .until("all is published", async || {
+                world.log().await.is_some_and(|log| log.position("events/0").is_some_and(|at| at.offset == 6))
+            })
+            .await;
+        world.until_time(seconds(2)).await;
+        assert_eq!(world.shown(), 0, "nothing of it is committed yet");
+        world.stop(running).await;
+    });
+    assert_eq!(world.outside.shown("dead-letter").get("sink 5"), Some(&1));
+    judge(&world).unwrap();
+}
+
 // What a start and a look for new partitions may not do
 
 #[test]

@@ -213,9 +213,13 @@ impl Story {
         let state = self.world.log().await.ok_or("a job that ran has a log")?;
         let owned = state.groups.values().filter(|g| g.owner.as_ref() == Some(&process.name)).count();
         let hidden: BTreeMap<_, _> = state.uncommitted.iter().filter(|(_, u)| u.writer == process.name).collect();
-        match owned == 0 && hidden.is_empty() {
+        let duties = &state.duties;
+        match owned == 0 && hidden.is_empty() && duties.is_empty() {
             true => Ok(()),
-            false => Err(format!("{} stopped; it owns {owned} groups, and has not shown {hidden:?}", process.name)),
+            false => Err(format!(
+                "{} stopped; it owns {owned} groups, and has not shown {hidden:?} and what was left out of {duties:?}",
+                process.name
+            )),
         }
     }
 
