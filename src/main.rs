@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod demo;
 mod feed;
+mod heaps;
 mod infer;
 mod job;
 mod log;
@@ -71,6 +72,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    heaps::bound();
     kafka::keep_tls_at_exit();
     let arguments = Arguments::parse();
     // Two TLS backends are linked in: name the one to use before anything opens a connection.

@@ -55,8 +55,9 @@ pub fn decode_path(path: &str) -> String {
 
 /// How the name of a file's writer begins, in its footer.
 pub const WRITTEN_BY: &str = "millrace version ";
-/// Encoded bytes after which a row group is closed: readers and compactions hold one in memory.
-const ROW_GROUP: usize = 64 << 20;
+/// Encoded bytes after which a row group is closed: readers and compactions hold one in memory, more than once while it
+/// is on its way. Smaller ones cost a reader of few columns a request each.
+const ROW_GROUP: usize = 16 << 20;
 
 /// How a file is encoded. `first`: its first rows, from which the encodings are chosen.
 pub fn properties(schema: &SchemaRef, compression: Compression, first: &RecordBatch) -> WriterProperties {

@@ -1,0 +1,19 @@
+//! The C library's heaps.
+
+/// Bounds how many there are. Call it before the first thread starts.
+///
+/// Left alone, glibc gives each new thread a heap of its own, up to eight a core. Rows are allocated by one thread and freed by
+/// another, so that each heap is mostly holes after a while and gives nothing back: at 5,000 events a second on two cores, a job
+/// took 615 MB after six minutes and grew, where it takes 300 MB and does not with one heap a core. mimalloc took 900 MB.
+pub fn bound() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // An operator's own choice counts.
+        if std::env::var_os("MALLOC_ARENA_MAX").is_some() {
+            return;
+        }
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        // SAFETY: no other thread runs yet, and the parameter is one that glibc has; one that it refuses changes nothing.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, i32::try_from(cores.max(2)).unwrap_or(i32::MAX)) };
+    }
+}
