@@ -11,7 +11,7 @@ use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{Broker, Statistics};
 
 use crate::incarnation::untaken;
 use crate::options::KafkaTable;
@@ -21,6 +21,9 @@ use crate::token::FreshToken;
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How often the thread looks whether something was told.
 const TURN: Duration = Duration::from_millis(20);
+/// A broker that is up again may not have been asked yet for what came meanwhile. It has been after so many looks, which
+/// come once a second.
+const LOOKS_UNTIL_ASKED: u32 = 2;
 /// A running job whose login is refused for this long, with no broker left that lets it in, ends.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
@@ -34,6 +37,8 @@ pub struct Reports(Arc<Mutex<Reported>>);
 struct Reported {
     /// By partition: the end offset that the broker last stated.
     ends: HashMap<i32, i64>,
+    /// Partitions of whose end nobody can say anything now, and how many looks their broker must be up for until one can.
+    unreached: HashMap<i32, u32>,
     topic: String,
     /// The id of the topic that is fetched from now on, as the client last said.
     incarnation: Option<String>,
@@ -58,6 +63,18 @@ impl Reported {
             let reason = without_times(reason);
             *self.metrics.trouble.write() = Some(reason.clone());
             self.trouble = Some(Trouble { reason, refused_since });
+        }
+    }
+
+    fn look_at(&mut self, partition: i32, reached: bool) {
+        match (reached, self.unreached.get_mut(&partition)) {
+            (false, _) => {
+                self.unreached.insert(partition, LOOKS_UNTIL_ASKED);
+            }
+            (true, Some(looks)) if *looks > 1 => *looks -= 1,
+            (true, _) => {
+                self.unreached.remove(&partition);
+            }
         }
     }
 
@@ -92,6 +109,12 @@ impl Reports {
 
     pub fn end(&self, partition: i32) -> Option<i64> {
         self.0.lock().ends.get(&partition).copied()
+    }
+
+    /// Whether the partition's broker can be asked. What it said of the partition's end holds only as long: nobody knows
+    /// what was written since.
+    pub fn reaches(&self, partition: i32) -> bool {
+        !self.0.lock().unreached.contains_key(&partition)
     }
 
     /// The id of the topic that is fetched from now on: the one that the brokers had under this name when the client
@@ -198,6 +221,9 @@ impl ClientContext for Reports {
             let ends: Vec<_> =
                 topic.partitions.iter().map(|(p, s)| (*p, s.hi_offset)).filter(|(_, o)| *o >= 0).collect();
             reported.ends.extend(ends);
+            for (number, partition) in &topic.partitions {
+                reported.look_at(*number, is_up(&statistics.brokers, partition.broker));
+            }
         }
     }
 
@@ -211,6 +237,11 @@ impl ClientContext for Reports {
 }
 
 impl ConsumerContext for Reports {}
+
+/// Whether the client has a connection to a broker that works. A partition without a leader has the broker -1.
+fn is_up(brokers: &HashMap<String, Broker>, id: i32) -> bool {
+    id >= 0 && brokers.values().any(|broker| broker.nodeid == id && matches!(&*broker.state, "UP" | "REAUTH"))
+}
 
 /// The id in `Topic <name> changed id from <old> to <new>`: librdkafka says it before the first fetch with the new id, and
 /// tells it in no other way. Without it a fetcher goes on in the new topic as if nothing had happened.
@@ -329,7 +360,7 @@ pub fn configuration_error(error: &KafkaError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::statistics::{Broker, Window};
+    use rdkafka::statistics::{Partition, Topic, Window};
 
     use super::*;
 
@@ -397,6 +428,29 @@ mod tests {
         says(&[700, 300]);
         says(&[0, 0]);
         assert_eq!(metrics.throttled_millis.get(), 2500, "a look between two pauses takes nothing back");
+    }
+
+    #[test]
+    fn what_a_broker_said_of_a_partitions_end_holds_while_it_can_be_asked() {
+        let reports = Reports::of("events", None, Arc::default());
+        let look = |state: &str, leader_of_1: i32| {
+            let broker = |nodeid, state: &str| Broker { nodeid, state: state.into(), ..Broker::default() };
+            let brokers = [broker(-1, "UP"), broker(1, "UP"), broker(2, state)].map(|b| (b.nodeid.to_string(), b));
+            let partitions =
+                [(0, 1), (1, leader_of_1)].map(|(p, broker)| (p, Partition { broker, ..Partition::default() }));
+            let topic = Topic { partitions: partitions.into(), ..Topic::default() };
+            let topics = [("events".to_string(), topic)].into();
+            reports.stats(Statistics { brokers: brokers.into(), topics, ..Statistics::default() });
+            [reports.reaches(0), reports.reaches(1)]
+        };
+        assert!(reports.reaches(1), "before the first look, a broker that said where the end is was there");
+        assert_eq!(look("UP", 2), [true, true]);
+        assert_eq!(look("DOWN", 2), [true, false]);
+        assert_eq!(look("TRY_CONNECT", 2), [true, false]);
+        assert_eq!(look("UP", 2), [true, false], "it may not have been asked yet what came meanwhile");
+        assert_eq!(look("UP", 2), [true, true]);
+        assert_eq!(look("UP", -1), [true, false], "nobody leads the partition");
+        assert_eq!([look("UP", 1), look("UP", 1)], [[true, false], [true, true]], "another one does");
     }
 
     #[test]

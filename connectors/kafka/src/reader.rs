@@ -36,7 +36,7 @@ pub struct KafkaReader {
     layout: Vec<From>,
     position: Position,
     until: Option<i64>,
-    /// The broker said that the position is the end, and nothing has come since.
+    /// The broker said that the position is the end, and nothing has come since. It says so once.
     at_end: bool,
     finished: bool,
 }
@@ -114,7 +114,9 @@ impl KafkaReader {
             let options = RecordBatchOptions::new().with_row_count(Some(rows));
             Some(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(failed)?)
         };
-        let status = match (self.finished, self.at_end, taken.full) {
+        // A partition whose broker is away is not idle: it may come back with what was written meanwhile.
+        let at_end = self.at_end && self.reports.reaches(self.partition);
+        let status = match (self.finished, at_end, taken.full) {
             (true, ..) => ReadStatus::Finished,
             (_, true, _) => ReadStatus::AtEnd,
             (.., true) => ReadStatus::More,
@@ -285,5 +287,76 @@ fn reject_of(message: &BorrowedMessage<'_>, reject: formats::Reject, time: Optio
         time,
         key: message.key().map(<[u8]>::to_vec),
         headers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use arrow::datatypes::{DataType, Field};
+    use engine::source::{Source, SourceColumn};
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::options::StartAt;
+    use crate::producer::Producer;
+    use crate::source::KafkaSource;
+
+    const LONG_ENOUGH: Duration = Duration::from_secs(120);
+
+    fn table(topic: &str, properties: &[(String, String)]) -> KafkaTable {
+        KafkaTable {
+            name: "events".into(),
+            topic: topic.into(),
+            start: StartAt::Earliest,
+            bounded: false,
+            group: None,
+            discovery: Duration::from_secs(10),
+            prefetch: 1 << 20,
+            format: formats::Format::RawString,
+            json: formats::JsonOptions::default(),
+            properties: properties.to_vec(),
+            bearer: None,
+            login: Login::Properties,
+        }
+    }
+
+    /// Reads until the reader says this; returns how many records came.
+    fn read_until(reader: &mut dyn SplitReader, status: ReadStatus) -> usize {
+        let (begun, mut records) = (Instant::now(), 0);
+        while begun.elapsed() < LONG_ENOUGH {
+            let read = reader.read(ReadLimit { records: 100, bytes: usize::MAX }).expect("what heals is no error");
+            records += read.records;
+            if read.status == status {
+                return records;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{status:?} does not come");
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_was_read_to_its_end_is_not_at_it_while_its_broker_is_away() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("events", 1, 1).unwrap();
+        let properties = [("bootstrap.servers".to_string(), cluster.bootstrap_servers())];
+        let producer = Producer::new("events", &properties).unwrap();
+        (0..3).for_each(|_| producer.send(Some(0), None, b"payload").unwrap());
+        producer.flush(LONG_ENOUGH).unwrap();
+        let source = KafkaSource::new(table("events", &properties));
+        let field = Arc::new(Field::new("payload", DataType::Utf8, true));
+        let request = ReadRequest { columns: vec![SourceColumn { field, origin: Origin::Value }], event_time: None };
+        let start = Start { from: Position::at(0), until: None };
+        let mut reader = source.open("0", &start, &request, Wake::new(|| {})).await.unwrap();
+        assert_eq!(read_until(&mut *reader, ReadStatus::AtEnd), 3);
+        cluster.broker_down(1).unwrap();
+        assert_eq!(read_until(&mut *reader, ReadStatus::Pending), 0);
+        cluster.broker_up(1).unwrap();
+        assert_eq!(
+            read_until(&mut *reader, ReadStatus::AtEnd),
+            0,
+            "the broker says it only once, and it is true again"
+        );
     }
 }
