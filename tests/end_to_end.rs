@@ -52,6 +52,33 @@ async fn every_event_is_shown_once_and_a_restart_goes_on_where_the_log_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_window_is_changed_knows_what_it_knew() {
+    let broker = Broker::shared();
+    let topic = broker.topic("window", 4).await;
+    let job = Job::events_to_delta(&broker.bootstrap_servers(), &topic);
+    let file = job.folder().join("test.sql");
+    let sql = std::fs::read_to_string(&file).expect("the job's file");
+    // Copies come up to so long after their event: many of them after a change.
+    let copies_within = Duration::from_secs(8);
+    let feed = Feed::start(&topic, &broker.properties(), Feeding { copies_within, ..feeding(3) });
+    let windows = ["10 minutes", "30 seconds", "2 hours", "20 seconds"];
+    for window in windows {
+        let changed = sql.replace("'10 minutes'", &format!("'{window}'"));
+        assert!(changed.contains(window), "{changed}");
+        std::fs::write(&file, changed).expect("the job's file");
+        let mut run = job.start();
+        run.wait_until_read(1000);
+        run.stop();
+    }
+    let sent = feed.finish();
+    let mut last = job.start();
+    last.wait_until_idle(4);
+    last.stop();
+    let report = verify(sent, &job.table()).await;
+    assert!(report.holds() && report.copies > 0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bounded_job_ends_by_itself_with_everything_shown() {
     let broker = Broker::shared();
     let topic = broker.topic("bounded", 4).await;

@@ -380,11 +380,12 @@ impl Job {
         let parts = log.state().map(|s| s.parts.clone()).unwrap_or_default();
         for (operator, node) in self.plan.operators.iter().enumerate() {
             let Some(parts) = parts.get(&node.id) else { continue };
-            let mut parts = Box::pin(read_parts(log.store().clone(), self.root.clone(), parts.clone()));
-            while let Some(batches) = parts.next().await {
+            let read = read_parts(log.store().clone(), self.root.clone(), parts.clone());
+            let mut read = Box::pin(read.zip(futures::stream::iter(parts)));
+            while let Some((batches, part)) = read.next().await {
                 for batch in batches? {
                     for worker in &mut workers {
-                        worker.restore(operator, &batch).map_err(WorkerError::from)?;
+                        worker.restore(operator, &batch, part.width).map_err(WorkerError::from)?;
                     }
                 }
             }

@@ -17,7 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::SplitClock;
-use crate::dedup::DedupSnapshot;
+use crate::dedup::{DedupSnapshot, last_moment};
 use crate::environment::{Environment, backoff};
 use crate::job_log::entry::{Checkpoint, Claim, GroupCut, Kind, Part, PartChange, RejectedRows, Shown};
 use crate::job_log::state::LogState;
@@ -236,10 +236,10 @@ impl Publisher {
         for (operator, draft) in drafts {
             let id = self.plan.operators[operator].id.clone();
             let live = self.log.state().and_then(|s| s.parts.get(&id)).cloned().unwrap_or_default();
-            let (fallen, live): (Vec<_>, Vec<_>) = live.into_iter().partition(|part| part.bucket < draft.floor);
+            let (fallen, live): (Vec<_>, Vec<_>) = live.into_iter().partition(|part| draft.needs_no(part));
             let mut change = PartChange { added: vec![], dropped: fallen.into_iter().map(|part| part.name).collect() };
             if let Some(keys) = draft.keys()? {
-                change.added.push(self.put_part(draft.newest, &keys).await?);
+                change.added.push(self.put_part((draft.newest, Some(draft.width)), &keys).await?);
                 self.merge(to_merge(&live), &mut change).await?;
             }
             total += change.added.iter().map(|part| part.bytes).sum::<u64>();
@@ -253,18 +253,20 @@ impl Publisher {
         Ok(total)
     }
 
-    async fn put_part(&mut self, bucket: i64, keys: &RecordBatch) -> Result<Part, ArrowError> {
+    /// `newest`: the newest bucket in it, and how long that is.
+    async fn put_part(&mut self, newest: (i64, Option<i64>), keys: &RecordBatch) -> Result<Part, ArrowError> {
         let body = encode(keys)?;
         let name = format!("state/{}.arrow", self.names.next());
         let (rows, bytes) = (keys.num_rows() as u64, body.len() as u64);
         let (store, root, metrics) = (&**self.log.store(), self.log.root(), &self.metrics.checkpoints);
         put_until_there(store, root, &*self.environment, metrics, &name, body).await;
-        Ok(Part { name, bucket, rows, bytes })
+        let (bucket, width) = newest;
+        Ok(Part { name, bucket, width, rows, bytes })
     }
 
     /// Puts one part in the place of many. Never needed for safety: parts that cannot be read just now stay as they are.
     async fn merge(&mut self, parts: Vec<Part>, change: &mut PartChange) -> Result<(), PublishError> {
-        let Some(bucket) = parts.first().map(|part| part.bucket) else { return Ok(()) };
+        let Some(newest) = parts.first().map(|part| (part.bucket, part.width)) else { return Ok(()) };
         let mut batches = vec![];
         let mut reading = Box::pin(read_parts(self.log.store().clone(), self.log.root().clone(), parts.clone()));
         while let Some(read) = reading.next().await {
@@ -277,7 +279,7 @@ impl Publisher {
             }
         }
         if let Some(keys) = concat(&batches)? {
-            change.added.push(self.put_part(bucket, &keys).await?);
+            change.added.push(self.put_part(newest, &keys).await?);
             change.dropped.extend(parts.into_iter().map(|part| part.name));
         }
         Ok(())
@@ -322,9 +324,9 @@ const MERGE_BELOW: u64 = 1 << 18;
 
 /// The parts that are merged now, if any are: the smallest first.
 fn to_merge(live: &[Part]) -> Vec<Part> {
-    let mut alike: BTreeMap<(u32, i64), Vec<&Part>> = BTreeMap::new();
+    let mut alike: BTreeMap<_, Vec<&Part>> = BTreeMap::new();
     for part in live.iter().filter(|part| part.rows < MERGE_BELOW) {
-        alike.entry((part.rows.max(1).ilog(MERGE as u64), part.bucket)).or_default().push(part);
+        alike.entry((part.rows.max(1).ilog(MERGE as u64), part.bucket, part.width)).or_default().push(part);
     }
     let many = alike.into_values().find(|parts| parts.len() >= MERGE);
     many.unwrap_or_default().into_iter().take(MERGE).cloned().collect()
@@ -334,6 +336,8 @@ fn to_merge(live: &[Part]) -> Vec<Part> {
 struct Draft {
     floor: i64,
     newest: i64,
+    /// How long a bucket is.
+    width: i64,
     /// The workers share one clock, and some may have seen it further than others: what one of them forgot is forgotten.
     clock: SplitClock,
     batches: Vec<RecordBatch>,
@@ -341,13 +345,14 @@ struct Draft {
 
 impl Default for Draft {
     fn default() -> Self {
-        Draft { floor: i64::MAX, newest: i64::MIN, clock: SplitClock::default(), batches: vec![] }
+        Draft { floor: i64::MAX, newest: i64::MIN, width: 1, clock: SplitClock::default(), batches: vec![] }
     }
 }
 
 impl Draft {
     fn add(&mut self, snapshot: &DedupSnapshot) -> Result<(), ArrowError> {
         self.floor = self.floor.min(snapshot.floor);
+        self.width = snapshot.width;
         self.clock.advance(Some(snapshot.clock.event_time), Some(snapshot.clock.log_time), false);
         if let Some(keys) = snapshot.table()? {
             self.newest = self.newest.max(snapshot.newest());
@@ -358,6 +363,11 @@ impl Draft {
 
     fn keys(&self) -> Result<Option<RecordBatch>, ArrowError> {
         concat(&self.batches)
+    }
+
+    /// Whether all keys of a part fell out of the window.
+    fn needs_no(&self, part: &Part) -> bool {
+        last_moment(part.bucket, part.width.unwrap_or(self.width)) < self.floor.saturating_mul(self.width)
     }
 }
 
@@ -428,7 +438,7 @@ mod tests {
     use super::*;
 
     fn part(number: usize, bucket: i64, rows: u64) -> Part {
-        Part { name: number.to_string(), bucket, rows, bytes: rows * 16 }
+        Part { name: number.to_string(), bucket, width: None, rows, bytes: rows * 16 }
     }
 
     /// The live parts after so many checkpoints of so many rows, each bucket lasting for 200 of them.
@@ -457,6 +467,21 @@ mod tests {
             assert_eq!(live.iter().map(|part| part.rows).sum::<u64>(), 800 * rows);
             assert!(rewritten <= 3 * 3600 * rows, "{rewritten} rows were written again, of {}", 3600 * rows);
         }
+    }
+
+    #[test]
+    fn a_part_of_a_window_of_another_length_is_dropped_when_its_time_has_passed_and_not_merged_with_others() {
+        let of = |bucket, width| Part { width, ..part(0, bucket, 10) };
+        let draft = Draft { floor: 10, width: 100, ..Draft::default() };
+        for (bucket, width, fallen) in
+            [(9, None, true), (10, None, false), (99, Some(10), true), (100, Some(10), false), (0, Some(1000), true)]
+        {
+            assert_eq!(draft.needs_no(&of(bucket, width)), fallen, "bucket {bucket} of {width:?}");
+        }
+        assert!(!draft.needs_no(&of(1, Some(1000))), "its end is needed still");
+        assert!(!Draft { floor: i64::MIN, ..draft }.needs_no(&of(0, Some(1))), "nothing was heard of the clock");
+        let mixed: Vec<Part> = (0..20).map(|n| of(1, Some(100 + n % 2))).collect();
+        assert!(to_merge(&mixed).is_empty());
     }
 
     #[test]

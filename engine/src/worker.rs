@@ -187,12 +187,12 @@ impl Worker {
         self.index
     }
 
-    /// Takes in a part of an operator's state. Before the first step.
-    pub fn restore(&mut self, operator: usize, part: &RecordBatch) -> Result<(), DedupError> {
+    /// Takes in a part of an operator's state, with time buckets of this width. Before the first step.
+    pub fn restore(&mut self, operator: usize, part: &RecordBatch, width: Option<i64>) -> Result<(), DedupError> {
         let workers = self.shared.inboxes.len();
         let index = self.index;
         match &mut self.operators[operator] {
-            State::Dedup(dedup, _) => dedup.restore(part, |key: &Key<'_>| key.bucket() % workers == index),
+            State::Dedup(dedup, _) => dedup.restore(part, width, |key: &Key<'_>| key.bucket() % workers == index),
             State::Transform(_) => Ok(()),
         }
     }

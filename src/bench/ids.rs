@@ -77,7 +77,7 @@ pub fn judge(live: usize, memory: usize, folder: &Path) -> Result<Judged, String
     let mut again = new(&spec, folder, time(judged));
     for part in &parts {
         let begun = Instant::now();
-        again.restore(part, |_| true).map_err(|e| e.to_string())?;
+        again.restore(part, None, |_| true).map_err(|e| e.to_string())?;
         seen.restored_in += begun.elapsed();
         seen.restored_peak = seen.restored_peak.max(again.size().memory_bytes);
     }

@@ -26,7 +26,8 @@ pub use spill::SpillError;
 pub use stored::DedupSnapshot;
 use stored::{NewOfBucket, stored_keys};
 use table::{Hasher, hash};
-use window::Window;
+pub use window::last_moment;
+use window::{Window, bucket_width};
 
 /// One worker's share of a deduplication: the splits that it reads (scope partition) or the buckets that it owns.
 pub struct Dedup {
@@ -238,7 +239,8 @@ impl Dedup {
 
     /// Takes what is new since the last call. Cheap: the sets themselves stay where they are.
     pub fn snapshot(&mut self) -> DedupSnapshot {
-        let mut snapshot = DedupSnapshot { new: vec![], floor: i64::MAX, clock: self.shared_clock() };
+        let width = bucket_width(self.within());
+        let mut snapshot = DedupSnapshot { new: vec![], floor: i64::MAX, width, clock: self.shared_clock() };
         for (index, window) in self.windows.iter_mut().enumerate() {
             let Some(window) = window else { continue };
             snapshot.floor = snapshot.floor.min(window.floor());
@@ -254,7 +256,20 @@ impl Dedup {
 
     /// Takes in a part of an earlier snapshot: the keys for which `mine` says yes (scope global), or those of the
     /// splits that this worker knows (scope partition).
-    pub fn restore(&mut self, part: &RecordBatch, mine: impl Fn(&Key<'_>) -> bool) -> Result<(), DedupError> {
+    ///
+    /// `width`: how long its buckets are, where that is known. If the window was another one then, a key is kept as if it
+    /// came at its bucket's end: rather too long than too short.
+    pub fn restore(
+        &mut self,
+        part: &RecordBatch,
+        width: Option<i64>,
+        mine: impl Fn(&Key<'_>) -> bool,
+    ) -> Result<(), DedupError> {
+        let own = bucket_width(self.within());
+        let bucket = |stored: i64| match width {
+            Some(width) if width != own => last_moment(stored, width).div_euclid(own),
+            _ => stored,
+        };
         for stored in stored_keys(part) {
             let index = match self.spec.scope {
                 Scope::Global => mine(&stored.key).then_some(0),
@@ -263,9 +278,10 @@ impl Dedup {
                 }
             };
             let Some(index) = index else { continue };
-            if stored.bucket >= self.window(index).floor() {
+            let bucket = bucket(stored.bucket);
+            if bucket >= self.window(index).floor() {
                 let hash = hash(&self.hasher, &stored.key);
-                self.insert(index, stored.bucket, hash, &stored.key, false)?;
+                self.insert(index, bucket, hash, &stored.key, false)?;
             }
         }
         Ok(())
@@ -288,8 +304,12 @@ impl Dedup {
         if self.windows.len() <= index {
             self.windows.resize_with(index + 1, || None);
         }
-        let within = self.spec.within.as_nanos() as i64;
+        let within = self.within();
         self.windows[index].get_or_insert_with(|| Window::new(within))
+    }
+
+    fn within(&self) -> i64 {
+        self.spec.within.as_nanos() as i64
     }
 
     fn hand(&self) -> Hand {
@@ -424,11 +444,35 @@ mod tests {
         let mut after = unlimited(spec(Scope::Global, LatePolicy::Keep));
         after.add_split(0, "t/0", clock(110));
         for part in [first, second] {
-            after.restore(&part, |_| true).unwrap();
+            after.restore(&part, None, |_| true).unwrap();
         }
         let again = rows(&[("a", 111), ("0a0b0c0d-0000-4000-8000-0123456789ab", 111), ("c", 111), ("d", 111)]);
         assert_eq!(ids(after.judge(0, &again).unwrap().passed), ["d"]);
         assert!(after.snapshot().table().unwrap().unwrap().num_rows() == 1, "what was restored is not new");
+    }
+
+    #[test]
+    fn what_was_known_is_known_in_a_window_of_another_length_for_as_long_as_that_says() {
+        let long =
+            |seconds| Deduplicate { within: Duration::from_secs(seconds), ..spec(Scope::Global, LatePolicy::Keep) };
+        let before = |seconds| {
+            let mut before = unlimited(long(seconds));
+            before.add_split(0, "t/0", SplitClock::default());
+            before.judge(0, &rows(&[("a", 100_000), ("b", 100_000 + seconds as i64 - 1)])).unwrap();
+            before.snapshot()
+        };
+        for (was, is) in [(600, 60), (60, 600), (60, 61), (61, 60), (1, 86_400), (86_400, 1)] {
+            let stored = before(was);
+            let mut after = unlimited(long(is));
+            after.add_split(0, "t/0", clock(100_000 + was as i64 - 1));
+            after.all_known();
+            after.restore(&stored.table().unwrap().unwrap(), Some(stored.width), |_| true).unwrap();
+            let soon = 100_000 + (was + is) as i64 - 2;
+            assert_eq!(after.judge(0, &rows(&[("b", soon)])).unwrap().copies, 1, "{was} s, then {is} s");
+            let late = soon + 2 * (was + is) as i64;
+            after.set_clock(0, clock(late));
+            assert_eq!(after.size().keys, 0, "{was} s, then {is} s: what fell out of the window is forgotten");
+        }
     }
 
     #[test]
@@ -459,7 +503,7 @@ mod tests {
         let parts = dedup.snapshot().table().unwrap().unwrap();
         let mut only_one = unlimited(spec(Scope::Partition, LatePolicy::Keep));
         only_one.add_split(7, "t/1", SplitClock::default());
-        only_one.restore(&parts, |_| true).unwrap();
+        only_one.restore(&parts, None, |_| true).unwrap();
         assert_eq!(only_one.size().keys, 1);
     }
 }

@@ -69,7 +69,7 @@ impl Lived {
         self.dedup = Dedup::new(self.spec.clone(), 1, folder.to_path_buf());
         self.make_known();
         for part in &self.parts {
-            self.dedup.restore(part, |_| true).unwrap();
+            self.dedup.restore(part, None, |_| true).unwrap();
             assert!(self.dedup.size().memory_bytes as usize <= self.spec.memory, "while restoring");
         }
     }

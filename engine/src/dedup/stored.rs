@@ -63,6 +63,8 @@ pub struct DedupSnapshot {
     pub(super) new: Vec<NewOfBucket>,
     /// The oldest bucket that is still needed.
     pub floor: i64,
+    /// How long a bucket is, in nanoseconds.
+    pub width: i64,
     /// How far the clock is that all splits share, if they share one.
     pub clock: SplitClock,
 }

@@ -19,10 +19,19 @@ pub struct Window {
     buckets: Vec<(i64, Bucket)>,
 }
 
+/// How long a bucket is, in nanoseconds, in a window that is `within` long.
+pub fn bucket_width(within: i64) -> i64 {
+    (within / BUCKETS_PER_WINDOW).max(1)
+}
+
+/// The last moment of a bucket.
+pub fn last_moment(bucket: i64, width: i64) -> i64 {
+    bucket.saturating_add(1).saturating_mul(width).saturating_sub(1)
+}
+
 impl Window {
     pub fn new(within: i64) -> Self {
-        let width = (within / BUCKETS_PER_WINDOW).max(1);
-        Window { within, width, horizon: UNHEARD, buckets: vec![] }
+        Window { within, width: bucket_width(within), horizon: UNHEARD, buckets: vec![] }
     }
 
     /// The oldest time that can be judged.

@@ -117,6 +117,10 @@ pub struct Part {
     pub name: String,
     /// The newest time bucket in it: the part is dropped when the operator's oldest live bucket is newer.
     pub bucket: i64,
+    /// How long a bucket is, in nanoseconds: it follows from the window, which may be another one after a restart. The first
+    /// parts did not say it; theirs is that of the window that the job has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<i64>,
     pub rows: u64,
     pub bytes: u64,
 }

@@ -126,7 +126,7 @@ fn claim_from(partitions: &[i64], offset: i64) -> Kind {
 }
 
 fn part(name: &str) -> Part {
-    Part { name: format!("state/{name}"), bucket: 0, rows: 1, bytes: 1 }
+    Part { name: format!("state/{name}"), bucket: 0, width: None, rows: 1, bytes: 1 }
 }
 
 fn added(name: &str) -> PartChange {
