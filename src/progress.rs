@@ -46,8 +46,9 @@ impl Standing {
             metrics.splits.read().values().fold((0, 0), |(r, l), s| (r + s.records.get(), l + s.lag.get()));
         let published = metrics.checkpoints.published_at.get() as i64;
         let sinks = metrics.sinks.read();
-        let of_sinks = sinks.iter().find_map(|(name, s)| s.trouble.read().as_ref().map(|t| format!("{name}: {t}")));
-        let of_log = || metrics.checkpoints.trouble.read().as_ref().map(|t| format!("the job log: {t}"));
+        let of_sinks =
+            sinks.iter().find_map(|(name, s)| s.health.trouble.read().as_ref().map(|t| format!("{name}: {t}")));
+        let of_log = || metrics.checkpoints.health.trouble.read().as_ref().map(|t| format!("the job log: {t}"));
         Standing {
             records,
             lag,

@@ -112,7 +112,7 @@ fn sinks(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
         counter(
             "sink_commit_retries_total",
             "Tries to write or commit that failed and were repeated.",
-            each(&|m| m.retries.get()),
+            each(&|m| m.health.retries.get()),
         ),
         counter("sink_rejected_total", "Rows that the sink can never take.", each(&|m| m.rejected.get())),
         gauge("sink_uncommitted_entries", "Entries that are published and not shown.", each(&|m| m.uncommitted.get())),
@@ -120,7 +120,7 @@ fn sinks(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
         gauge(
             "sink_in_trouble",
             "1 while writes or commits fail and are repeated.",
-            each(&|m| m.trouble.read().is_some() as u64),
+            each(&|m| m.health.trouble.read().is_some() as u64),
         ),
     ]);
     let durations = sinks.iter().map(|(name, m)| (vec![label("sink", name)], &m.commit_durations));
@@ -144,12 +144,12 @@ fn checkpoints(metrics: &Metrics, now: i64, families: &mut Vec<MetricFamily>) {
         counter(
             "checkpoint_retries_total",
             "Tries to write a checkpoint that failed and were repeated.",
-            one(checkpoints.retries.get() as f64),
+            one(checkpoints.health.retries.get() as f64),
         ),
         gauge(
             "checkpoint_in_trouble",
             "1 while the store does not take what a checkpoint writes.",
-            one(checkpoints.trouble.read().is_some() as u8 as f64),
+            one(checkpoints.health.trouble.read().is_some() as u8 as f64),
         ),
         histogram("checkpoint_seconds", "From barrier to publication.", [(vec![], &checkpoints.durations)].into_iter()),
     ]);

@@ -86,7 +86,7 @@ impl Committer {
                 Ok(Committed::Rejected { entry, rows }) => self.leave_out(&mut entries, entry, rows).await,
                 Err(SinkError::Retry { place, what }) => {
                     tracing::warn!(sink = %self.context.sink, %place, %what, "not committed yet; trying again");
-                    self.metrics.suffer(format!("{place}: {what}"));
+                    self.metrics.health.suffer(format!("{place}: {what}"));
                     self.environment.sleep(backoff(&*self.environment, tries)).await;
                     tries += 1;
                 }
@@ -94,7 +94,7 @@ impl Committer {
             }
         }
         self.environment.crash_point("after-commit");
-        self.metrics.heal();
+        self.metrics.health.heal();
         self.metrics.commits.add(1);
         self.metrics.commit_durations.add(self.environment.elapsed().saturating_sub(begun));
         self.metrics.last_entry.set(entries.last().map_or(0, |e| e.entry));

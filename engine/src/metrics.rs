@@ -131,12 +131,12 @@ pub struct SinkMetrics {
     pub last_entry: Gauge,
     /// Entries that are published and not shown.
     pub uncommitted: Gauge,
-    pub retries: Gauge,
     /// From the first try to shown, entries shown together counted once.
     pub commit_durations: Durations,
     pub rejected: Gauge,
-    /// Why the sink takes no rows, or does not commit, just now.
-    pub trouble: RwLock<Option<String>>,
+    /// Whether the sink takes rows and commits.
+    #[serde(flatten)]
+    pub health: Health,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -160,25 +160,20 @@ pub struct CheckpointMetrics {
     pub last_bytes: Gauge,
     /// Cuts that wait to be published.
     pub waiting: Gauge,
+    /// Whether the store takes what a checkpoint writes.
+    #[serde(flatten)]
+    pub health: Health,
+}
+
+/// How something fares that is tried until it works.
+#[derive(Debug, Default, Serialize)]
+pub struct Health {
     pub retries: Gauge,
-    /// Why the store does not take what a checkpoint writes just now.
+    /// Why it does not work just now.
     pub trouble: RwLock<Option<String>>,
 }
 
-impl SinkMetrics {
-    /// A try that failed, and is repeated.
-    pub fn suffer(&self, why: String) {
-        self.retries.add(1);
-        *self.trouble.write() = Some(why);
-    }
-
-    /// What failed before has worked.
-    pub fn heal(&self) {
-        *self.trouble.write() = None;
-    }
-}
-
-impl CheckpointMetrics {
+impl Health {
     /// A try that failed, and is repeated.
     pub fn suffer(&self, why: String) {
         self.retries.add(1);

@@ -400,14 +400,14 @@ async fn put_until_there(
             Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => break,
             Err(error) => {
                 tracing::warn!(part = name, %error, "a state part was not written; trying again");
-                metrics.suffer(error.to_string());
+                metrics.health.suffer(error.to_string());
                 environment.sleep(backoff(environment, tries)).await;
                 tries += 1;
             }
         }
     }
     if tries > 0 {
-        metrics.heal();
+        metrics.health.heal();
     }
 }
 

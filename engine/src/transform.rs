@@ -1,12 +1,13 @@
 //! The fused stateless node: evaluates expressions directly on the batch. A row on which an expression fails goes to
 //! the dead letter; its neighbours go on.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, OffsetSizeTrait, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array,
 };
-use arrow::compute::{concat, filter_record_batch, take_record_batch};
+use arrow::compute::{filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -84,48 +85,61 @@ fn unnest(
     keep_empty: bool,
     schema: &SchemaRef,
 ) -> Result<RecordBatch, DataFusionError> {
+    let lists = columns.iter().map(|column| Lists::of(batch.column(*column))).collect::<Result<Vec<_>, _>>()?;
     let mut lengths = vec![usize::from(keep_empty); batch.num_rows()];
-    for column in columns {
-        for (row, length) in lengths.iter_mut().enumerate() {
-            *length = (*length).max(elements(batch.column(*column), row)?.map_or(0, |e| e.len()));
+    for of_column in &lists {
+        for (length, elements) in lengths.iter_mut().zip(&of_column.elements) {
+            *length = (*length).max(elements.len());
         }
     }
     let origin = lengths.iter().enumerate().flat_map(|(row, n)| std::iter::repeat_n(row as u32, *n));
     let origin = UInt32Array::from_iter_values(origin);
-    if origin.is_empty() {
-        return Ok(RecordBatch::new_empty(schema.clone()));
-    }
     let mut unnested = take_record_batch(batch, &origin)?.columns().to_vec();
-    for column in columns {
-        let item = schema.field(*column).data_type();
-        unnested[*column] = unnest_one(batch.column(*column), &lengths, item)?;
+    for (column, lists) in columns.iter().zip(&lists) {
+        unnested[*column] = lists.padded(&lengths)?;
     }
     Ok(rebuild(schema, unnested, origin.len())?)
 }
 
-/// The elements of all lists, each list followed by NULL up to its length.
-fn unnest_one(lists: &ArrayRef, lengths: &[usize], item: &DataType) -> Result<ArrayRef, DataFusionError> {
-    let mut values = vec![];
-    for (row, length) in lengths.iter().enumerate() {
-        let elements = elements(lists, row)?;
-        let missing = length - elements.as_ref().map_or(0, |e| e.len());
-        values.extend(elements);
-        if missing > 0 {
-            values.push(new_null_array(item, missing));
-        }
-    }
-    Ok(concat(&values.iter().map(|v| v.as_ref()).collect::<Vec<_>>())?)
+/// The lists of a column.
+struct Lists {
+    values: ArrayRef,
+    /// By row: which of the values are its list's.
+    elements: Vec<Range<usize>>,
 }
 
-fn elements(lists: &ArrayRef, row: usize) -> Result<Option<ArrayRef>, DataFusionError> {
-    if lists.is_null(row) {
-        return Ok(None);
+impl Lists {
+    fn of(column: &ArrayRef) -> Result<Lists, DataFusionError> {
+        match column.data_type() {
+            DataType::List(_) => Ok(Lists::by_offsets::<i32>(column)),
+            DataType::LargeList(_) => Ok(Lists::by_offsets::<i64>(column)),
+            DataType::FixedSizeList(_, length) => {
+                let length = *length as usize;
+                Ok(Lists::by(column, column.as_fixed_size_list().values(), |row| row * length..(row + 1) * length))
+            }
+            other => Err(DataFusionError::Execution(format!("a value of type {other} cannot be unnested"))),
+        }
     }
-    match lists.data_type() {
-        DataType::List(_) => Ok(Some(lists.as_list::<i32>().value(row))),
-        DataType::LargeList(_) => Ok(Some(lists.as_list::<i64>().value(row))),
-        DataType::FixedSizeList(_, _) => Ok(Some(lists.as_fixed_size_list().value(row))),
-        other => Err(DataFusionError::Execution(format!("a value of type {other} cannot be unnested"))),
+
+    fn by_offsets<O: OffsetSizeTrait>(column: &ArrayRef) -> Lists {
+        let lists = column.as_list::<O>();
+        let offsets = lists.value_offsets();
+        Lists::by(column, lists.values(), |row| offsets[row].as_usize()..offsets[row + 1].as_usize())
+    }
+
+    fn by(column: &ArrayRef, values: &ArrayRef, elements: impl Fn(usize) -> Range<usize>) -> Lists {
+        let of_row = |row| if column.is_null(row) { 0..0 } else { elements(row) };
+        Lists { values: values.clone(), elements: (0..column.len()).map(of_row).collect() }
+    }
+
+    /// The elements of all lists, each list followed by NULL up to its length.
+    fn padded(&self, lengths: &[usize]) -> Result<ArrayRef, ArrowError> {
+        let rows = self.elements.iter().zip(lengths);
+        let taken = rows.flat_map(|(elements, length)| {
+            let missing = length - elements.len();
+            elements.clone().map(|at| Some(at as u64)).chain(std::iter::repeat_n(None, missing))
+        });
+        take(&self.values, &taken.collect::<UInt64Array>(), None)
     }
 }
 

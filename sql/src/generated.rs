@@ -1,6 +1,6 @@
 //! Generated columns: `c AS expression`. A table that has some is a view over what its source delivers, so that each
-//! is computed only where a query uses it; where one reads another, views over views. Those that the watermark or the deduplication reads are computed at the
-//! source instead.
+//! is computed only where a query uses it; where one reads another, views over views. Those that the watermark or the
+//! deduplication reads are computed at the source instead.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;

@@ -27,13 +27,13 @@ pub async fn upload(
         match attempt(store, path, body.clone()).await {
             Err(SinkError::Retry { what, .. }) => {
                 tracing::warn!(path, what, "a data file was not written; trying again");
-                metrics.suffer(format!("{path}: {what}"));
+                metrics.health.suffer(format!("{path}: {what}"));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             settled => {
                 if pause > FIRST_PAUSE {
-                    metrics.heal();
+                    metrics.health.heal();
                 }
                 return settled;
             }

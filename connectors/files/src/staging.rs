@@ -21,14 +21,14 @@ pub async fn stage(store: &dyn ObjectStore, path: &Path, body: Bytes, metrics: &
             Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => break,
             Err(error) => {
                 tracing::warn!(%path, %error, "rows were not staged; trying again");
-                metrics.suffer(error.to_string());
+                metrics.health.suffer(error.to_string());
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
     if pause > FIRST_PAUSE {
-        metrics.heal();
+        metrics.health.heal();
     }
 }
 

@@ -158,7 +158,7 @@ impl JobLog {
             self.may_append(&entry)?;
             let race = self.create(&entry, &mut tries).await?;
             if tries > 0 {
-                self.metrics.heal();
+                self.metrics.health.heal();
             }
             match race {
                 Race::Won => {
@@ -268,7 +268,7 @@ impl JobLog {
                 Ok(Some(other)) => return Ok(Race::Lost(Box::new(other))),
                 Ok(None) | Err(JobLogError::Store(_)) => {
                     tracing::warn!(entry = entry.number, %error, "the job log did not answer an append; asking again");
-                    self.metrics.suffer(error.to_string());
+                    self.metrics.health.suffer(error.to_string());
                     self.environment.sleep(backoff(&*self.environment, *tries)).await;
                     *tries += 1;
                 }

@@ -90,6 +90,11 @@ impl World {
         assert_eq!(self.end(running).await, Outcome::Stopped);
     }
 
+    async fn stop_when_all_is_shown(&self, running: Running) {
+        self.until("all is shown", async || self.is_all_shown().await).await;
+        self.stop(running).await;
+    }
+
     /// How many events the first table shows.
     fn shown(&self) -> usize {
         self.outside.shown("first").len()
@@ -153,8 +158,7 @@ fn protocol_5_a_partition_that_stands_at_the_end_that_the_broker_stated_holds_no
         world(growing(vec![Partition::of(events(0..300)), Partition::of(events(1000..1005))]), LatePolicy::Drop);
     play(async {
         let running = world.process("w");
-        world.until("all is shown", async || world.is_all_shown().await).await;
-        world.stop(running).await;
+        world.stop_when_all_is_shown(running).await;
     });
     judge(&world).unwrap();
 }
@@ -170,8 +174,7 @@ fn protocol_5_a_partition_that_stood_at_its_end_before_a_restart_and_still_does_
         world.stop(first).await;
         assert!(world.log().await.is_some_and(|log| log.groups["events/1"].clock.idle), "it stood at its end");
         let second = world.process("second");
-        world.until("all is shown", async || world.is_all_shown().await).await;
-        world.stop(second).await;
+        world.stop_when_all_is_shown(second).await;
     });
     judge(&world).unwrap();
 }
@@ -243,8 +246,7 @@ fn protocol_6_the_window_stays_where_it_was_behind_a_restart_also_for_a_partitio
                 world.stop(running).await;
                 running = world.process("second");
             }
-            world.until("all is shown", async || world.is_all_shown().await).await;
-            world.stop(running).await;
+            world.stop_when_all_is_shown(running).await;
         });
         judge(&world).unwrap_or_else(|what| panic!("{late:?}, restart {restart}: {what}"));
         let times = |table: &str, row: &str| world.outside.shown(table).get(row).copied().unwrap_or(0);
@@ -417,8 +419,7 @@ fn partitions_of_a_topic_that_was_empty_are_read_by_whoever_claimed_it_last() {
         let second = world.process("second");
         world.until("the first is replaced", async || first.is_ended()).await;
         assert!(first.outcome().await.is_err_and(|error| error.is_fenced()));
-        world.until("all is shown", async || world.is_all_shown().await).await;
-        world.stop(second).await;
+        world.stop_when_all_is_shown(second).await;
     });
     judge(&world).unwrap();
 }
@@ -439,8 +440,7 @@ fn a_worker_that_comes_to_know_a_new_partition_late_does_not_make_the_others_wai
         world.until_time(seconds(2)).await;
         let read = running.process.records_read();
         assert!((100..900).contains(&read), "{read} records are read, and the others wait for partition 1");
-        world.until("all is shown", async || world.is_all_shown().await).await;
-        world.stop(running).await;
+        world.stop_when_all_is_shown(running).await;
     });
     judge(&world).unwrap();
 }

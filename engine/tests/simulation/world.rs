@@ -101,8 +101,8 @@ impl Running {
 
     /// Whether the store or a sink has not answered since it was asked last.
     pub fn is_in_trouble(&self) -> bool {
-        let sinks = TABLES.iter().any(|table| self.metrics.sink(table).trouble.read().is_some());
-        sinks || self.metrics.checkpoints.trouble.read().is_some()
+        let sinks = TABLES.iter().any(|table| self.metrics.sink(table).health.trouble.read().is_some());
+        sinks || self.metrics.checkpoints.health.trouble.read().is_some()
     }
 
     pub async fn outcome(self) -> Result<Outcome, JobError> {
