@@ -191,6 +191,7 @@ impl Publisher {
         self.environment.crash_point("between-prepare-and-publish");
         if self.is_idle(&checkpoint) {
             self.flush().await?;
+            self.log.listen().await?;
             return Ok(None);
         }
         checkpoint.committed = std::mem::take(&mut self.riding);

@@ -66,6 +66,9 @@ pub async fn look(
 /// A clean-up keeps the next checkpoint waiting: it asks for several deletions at once.
 const DELETES_AT_ONCE: usize = 16;
 
+/// How long a process that writes nothing may not know that another took over.
+const LISTEN: Duration = Duration::from_secs(10);
+
 /// One process's hold on a job log.
 pub struct JobLog {
     store: Arc<dyn ObjectStore>,
@@ -82,6 +85,8 @@ pub struct JobLog {
     /// When the snapshots were last asked for and none was found above what is known, on the clock that counts suspension.
     /// When they were asked for, not when the answer came: a process may be frozen in between.
     listed: Duration,
+    /// When nobody else had written, on the same clock.
+    heard: Duration,
     since_fold: u64,
     metrics: Arc<CheckpointMetrics>,
 }
@@ -121,6 +126,7 @@ impl JobLog {
             replaced: None,
             state: None,
             listed,
+            heard: listed,
             since_fold: 0,
             metrics: Arc::default(),
         }
@@ -164,6 +170,7 @@ impl JobLog {
                 Race::Won => {
                     self.prove_not_folded(entry.number).await?;
                     self.take_in(&entry)?;
+                    self.heard = self.environment.elapsed();
                     if let Kind::Claim(claim) = &entry.kind {
                         self.claimed.get_or_insert_default().extend(claim.groups.keys().cloned());
                     }
@@ -175,6 +182,39 @@ impl JobLog {
                         return Err(error);
                     }
                 }
+            }
+        }
+    }
+
+    /// Finds out now and then whether this process was replaced: one that writes nothing hears it nowhere else. A store
+    /// that does not answer is asked the next time.
+    pub async fn listen(&mut self) -> Result<(), JobLogError> {
+        let asked = self.environment.elapsed();
+        if asked.saturating_sub(self.heard) < LISTEN {
+            return Ok(());
+        }
+        self.heard = asked;
+        match self.take_in_others().await {
+            Err(JobLogError::Store(error)) => {
+                tracing::warn!(%error, "the job log cannot be read; asking again");
+                Ok(())
+            }
+            heard => heard,
+        }
+    }
+
+    async fn take_in_others(&mut self) -> Result<(), JobLogError> {
+        loop {
+            let next = self.state.as_ref().map_or(1, |s| s.number + 1);
+            let Some(entry) = self.read_entry(next).await? else {
+                return self.prove_not_folded(next).await;
+            };
+            if let Err(error) = self.take_in(&entry) {
+                self.look_at_snapshots(next).await?;
+                return Err(error);
+            }
+            if let Some((at, by)) = &self.replaced {
+                return Err(JobLogError::Fenced { at: *at, by: by.clone() });
             }
         }
     }

@@ -425,6 +425,20 @@ fn partitions_of_a_topic_that_was_empty_are_read_by_whoever_claimed_it_last() {
 }
 
 #[test]
+fn a_process_that_has_nothing_to_do_hears_that_it_was_replaced() {
+    let world = world(growing(vec![Partition::of(events(0..20))]), LatePolicy::Keep);
+    play(async {
+        let first = world.process("first");
+        world.until("everything is shown", async || world.is_all_shown().await).await;
+        let second = world.process("second");
+        world.until("the first is replaced", async || first.is_ended()).await;
+        assert!(first.outcome().await.is_err_and(|error| error.is_fenced()));
+        world.stop_when_all_is_shown(second).await;
+    });
+    judge(&world).unwrap();
+}
+
+#[test]
 fn a_worker_that_comes_to_know_a_new_partition_late_does_not_make_the_others_wait_for_it_for_ever() {
     let born = Duration::from_millis(100);
     // Partition 2 begins many windows ahead of where 0 is then, and the worker of 1 is long at something.

@@ -284,6 +284,7 @@ impl Making {
         let start = if self.moving && id >= turn && turn > 0 { self.windows(6) } else { 0 };
         let number = if self.moving && id >= turn { id - turn } else { id } as i64;
         let comes = BEGINNING + start + number * step + clock.pick(0..2 * step.max(1) as u64) as i64;
+        let comes = if self.moving && id < turn { comes.min(BEGINNING + self.windows(6)) } else { comes };
         let late = self.moving && clock.chance(5);
         let time = if late { comes - self.windows(2) } else { comes };
         (comes, Event { bad: !late && clock.chance(3), late, ..Event::new(id, time) })
