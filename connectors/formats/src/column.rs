@@ -1,6 +1,6 @@
 //! Arrow columns that are filled while JSON is read, without a tree of values in between.
 
-use std::fmt;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -12,18 +12,12 @@ use arrow::datatypes::{
     DataType, Date32Type, Field, FieldRef, Fields, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
     TimeUnit, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
-use crate::observed::Watch;
+use crate::number::Number;
+use crate::record::Record;
+use crate::reject::{Bad, bad};
+use crate::scanner::Scanner;
 use crate::timestamp::parse_instant;
-
-/// Stands between the code and the text of an error on its way through serde.
-pub const MARK: char = '\u{1}';
-
-fn bad<E: de::Error>(code: &str, text: impl fmt::Display) -> E {
-    E::custom(format_args!("{code}{MARK}{text}"))
-}
 
 /// One column, or one part of a nested one.
 pub struct Column {
@@ -238,15 +232,114 @@ impl Column {
         }))
     }
 
-    fn wrong<E: de::Error>(&self, found: impl fmt::Display) -> E {
+    /// Takes the next value.
+    #[inline]
+    pub fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Bad> {
+        let first = scanner.peek();
+        match (&mut self.values, first) {
+            (Values::Float64(b), b'-' | b'0'..=b'9') => {
+                let number = scanner.number()?;
+                let double = number.double();
+                if !double.is_finite() {
+                    return Err(self.out_of_range(number.text));
+                }
+                Ok(b.append_value(double))
+            }
+            (Values::Text(b), b'"') => Ok(b.append_value(scanner.string()?)),
+            (Values::Json(b), _) if first != b'n' => Ok(b.append_value(scanner.raw()?)),
+            (Values::Struct { fields, valid }, b'{') => {
+                fields.read(scanner)?;
+                Ok(valid.push(true))
+            }
+            _ => self.read_other(scanner, first),
+        }
+    }
+
+    fn read_other(&mut self, scanner: &mut Scanner<'_>, first: u8) -> Result<(), Bad> {
+        match first {
+            b'-' | b'0'..=b'9' => self.push_number(&scanner.number()?),
+            b'"' => self.push_text(&scanner.string()?),
+            b'[' => self.read_array(scanner),
+            b'{' => self.read_map(scanner),
+            _ => match scanner.word()? {
+                Some(value) => self.push_bool(value),
+                None => self.push_absent("null"),
+            },
+        }
+    }
+
+    fn read_array(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Bad> {
+        let Values::List { item, offsets, valid } = &mut self.values else { return Err(self.wrong("an array")) };
+        scanner.byte(b'[', "an array is expected")?;
+        if !scanner.try_byte(b']') {
+            item.read(scanner)?;
+            while scanner.try_byte(b',') {
+                item.read(scanner)?;
+            }
+            scanner.byte(b']', "a comma or the end of the array is expected")?;
+        }
+        offsets.push(item.len() as i32);
+        Ok(valid.push(true))
+    }
+
+    fn read_map(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Bad> {
+        let Values::Map { keys, values, offsets, valid, .. } = &mut self.values else {
+            return Err(self.wrong("an object"));
+        };
+        let mut first = true;
+        while let Some(key) = scanner.name(first)? {
+            keys.append_value(key);
+            values.read(scanner)?;
+            first = false;
+        }
+        offsets.push(values.len() as i32);
+        Ok(valid.push(true))
+    }
+
+    #[cold]
+    fn wrong(&self, found: impl Display) -> Bad {
         bad("wrong-type", format_args!("{}: found {found}, expected {}", self.field.name(), describe(&self.field)))
     }
 
-    fn out_of_range<E: de::Error>(&self, value: impl fmt::Display) -> E {
+    #[cold]
+    fn out_of_range(&self, value: impl Display) -> Bad {
         bad("out-of-range", format_args!("{}: {value} does not fit {}", self.field.name(), describe(&self.field)))
     }
 
-    fn push_integer<E: de::Error>(&mut self, value: i128) -> Result<(), E> {
+    /// Takes a field that is `null` or `missing`.
+    pub fn push_absent(&mut self, how: &str) -> Result<(), Bad> {
+        if !self.field.is_nullable() {
+            return Err(bad("missing", format_args!("{} is {how} and NOT NULL", self.field.name())));
+        }
+        self.push_null();
+        Ok(())
+    }
+
+    fn push_bool(&mut self, value: bool) -> Result<(), Bad> {
+        match &mut self.values {
+            Values::Boolean(b) => Ok(b.append_value(value)),
+            _ => Err(self.wrong(value)),
+        }
+    }
+
+    fn push_number(&mut self, number: &Number<'_>) -> Result<(), Bad> {
+        if let Values::Decimal(_) = self.values {
+            return self.push_decimal(number.text);
+        }
+        if !self.is_number() {
+            return Err(self.wrong("a number"));
+        }
+        match number.integer() {
+            Some(integer) => self.push_integer(integer),
+            None if number.is_integer && is_integer(&self.values) => Err(self.out_of_range(number.text)),
+            None => match number.double() {
+                double if double.is_finite() => self.push_float(double),
+                _ => Err(self.out_of_range(number.text)),
+            },
+        }
+    }
+
+    fn push_integer(&mut self, value: i128) -> Result<(), Bad> {
         macro_rules! fit {
             ($builder:ident, $type:ty) => {
                 match <$type>::try_from(value) {
@@ -270,7 +363,7 @@ impl Column {
         }
     }
 
-    fn push_float<E: de::Error>(&mut self, value: f64) -> Result<(), E> {
+    fn push_float(&mut self, value: f64) -> Result<(), Bad> {
         match &mut self.values {
             Values::Float64(b) => Ok(b.append_value(value)),
             Values::Float32(b) => match value as f32 {
@@ -286,9 +379,12 @@ impl Column {
         }
     }
 
-    fn push_text<E: de::Error>(&mut self, text: &str) -> Result<(), E> {
+    fn push_text(&mut self, text: &str) -> Result<(), Bad> {
         if self.lenient && self.is_number() {
             return self.push_quoted_number(text);
+        }
+        if self.lenient && matches!(self.values, Values::Decimal(_)) {
+            return self.push_decimal(text);
         }
         match &mut self.values {
             Values::Text(b) => Ok(b.append_value(text)),
@@ -312,9 +408,9 @@ impl Column {
     }
 
     /// Takes a value from a format that knows only text; `None` is NULL. What is nested is written as JSON.
-    pub fn push_field(&mut self, text: Option<&str>) -> Result<(), serde_json::Error> {
+    pub fn push_field(&mut self, text: Option<&str>) -> Result<(), Bad> {
         let is_text = matches!(self.values, Values::Text(_));
-        let Some(text) = text.filter(|t| is_text || !t.is_empty()) else { return self.visit_unit() };
+        let Some(text) = text.filter(|t| is_text || !t.is_empty()) else { return self.push_absent("null") };
         match &mut self.values {
             Values::Boolean(b) => match text {
                 _ if text.eq_ignore_ascii_case("true") => Ok(b.append_value(true)),
@@ -323,11 +419,13 @@ impl Column {
             },
             Values::Decimal(..) => self.push_decimal(text),
             Values::Json(_) | Values::Struct { .. } | Values::List { .. } | Values::Map { .. } => {
-                let mut deserializer = serde_json::Deserializer::from_str(text);
-                let read = (&mut *self).deserialize(&mut deserializer).and_then(|()| deserializer.end());
-                read.map_err(|e| match e.to_string() {
-                    marked if marked.contains(MARK) => e,
-                    said => bad("not-json", format_args!("{}: {said}", self.field.name())),
+                let mut scanner = Scanner::new(text);
+                let read = self.read(&mut scanner).and_then(|()| scanner.end().map_err(Bad::from));
+                read.map_err(|mut reject| {
+                    if reject.code == "not-json" {
+                        reject.error = format!("{}: {}", self.field.name(), reject.error);
+                    }
+                    reject
                 })
             }
             _ => self.push_text(text),
@@ -338,7 +436,7 @@ impl Column {
         is_integer(&self.values) || matches!(self.values, Values::Float32(_) | Values::Float64(_))
     }
 
-    fn push_quoted_number<E: de::Error>(&mut self, text: &str) -> Result<(), E> {
+    fn push_quoted_number(&mut self, text: &str) -> Result<(), Bad> {
         if let Ok(integer) = text.trim().parse::<i128>() {
             return self.push_integer(integer);
         }
@@ -348,7 +446,7 @@ impl Column {
         }
     }
 
-    fn push_decimal<E: de::Error>(&mut self, digits: &str) -> Result<(), E> {
+    fn push_decimal(&mut self, digits: &str) -> Result<(), Bad> {
         let DataType::Decimal128(precision, scale) = *self.field.data_type() else {
             return Err(self.wrong("a number"));
         };
@@ -444,190 +542,4 @@ fn base64(text: &str) -> Option<Vec<u8>> {
         }
     }
     (body.len() % 4 != 1).then_some(out)
-}
-
-/// The fields of an object, the outermost or a nested one.
-pub struct Record {
-    pub columns: Vec<Column>,
-    seen: Vec<u64>,
-    record: u64,
-    /// The field that is expected next: records of one stream have their fields in the same order.
-    guess: usize,
-    /// Meets fields that no column takes, of the outermost record and while somebody wants to know.
-    pub watch: Option<Box<Watch>>,
-}
-
-impl Record {
-    pub fn new(fields: &Fields, lenient: bool) -> Result<Record, String> {
-        let columns = fields.iter().map(|f| Column::new(f, lenient)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Record { seen: vec![0; columns.len()], columns, record: 0, guess: 0, watch: None })
-    }
-
-    fn find(&mut self, name: &str) -> Option<usize> {
-        let count = self.columns.len();
-        let found = (0..count).map(|i| (self.guess + i) % count).find(|i| self.columns[*i].field.name() == name)?;
-        self.guess = found + 1;
-        Some(found)
-    }
-
-    fn read<'de, A: MapAccess<'de>>(&mut self, mut map: A) -> Result<(), A::Error> {
-        self.record += 1;
-        while let Some(name) = map.next_key_seed(Name)? {
-            let Some(index) = self.find(&name) else {
-                match &mut self.watch {
-                    None => drop(map.next_value::<IgnoredAny>()?),
-                    Some(watch) => watch.meet(&name, map.next_value::<&RawValue>()?.get()),
-                }
-                continue;
-            };
-            if self.seen[index] == self.record {
-                return Err(bad("not-json", format_args!("the field {name} comes twice")));
-            }
-            self.seen[index] = self.record;
-            map.next_value_seed(&mut self.columns[index])?;
-        }
-        if let Some(watch) = &mut self.watch {
-            watch.record(self.seen.iter().map(|seen| *seen == self.record));
-        }
-        for (column, seen) in self.columns.iter_mut().zip(&self.seen) {
-            if *seen != self.record {
-                if !column.field.is_nullable() {
-                    return Err(bad("missing", format_args!("{} is missing and NOT NULL", column.field.name())));
-                }
-                column.push_null();
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A key, borrowed unless it is written with escapes.
-struct Name;
-
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = std::borrow::Cow<'de, str>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Name {
-    type Value = std::borrow::Cow<'de, str>;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field name")
-    }
-    fn visit_borrowed_str<E: de::Error>(self, v: &'de str) -> Result<Self::Value, E> {
-        Ok(v.into())
-    }
-    fn visit_str<E: de::Error>(self, v: &str) -> Result<Self::Value, E> {
-        Ok(v.to_string().into())
-    }
-}
-
-/// Reads an object into the record.
-impl<'de> DeserializeSeed<'de> for &mut Record {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for &mut Record {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        self.read(map)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for &mut Column {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match &mut self.values {
-            Values::Json(_) => {
-                let raw: &RawValue = serde::Deserialize::deserialize(deserializer)?;
-                if raw.get() == "null" {
-                    return self.visit_unit();
-                }
-                if let Values::Json(b) = &mut self.values {
-                    b.append_value(raw.get());
-                }
-                Ok(())
-            }
-            Values::Decimal(..) => {
-                let raw: &RawValue = serde::Deserialize::deserialize(deserializer)?;
-                match raw.get().as_bytes().first() {
-                    Some(b'n') => self.visit_unit(),
-                    Some(b'"') if self.lenient => self.push_decimal(raw.get().trim_matches('"')),
-                    Some(b'-' | b'0'..=b'9') => self.push_decimal(raw.get()),
-                    _ => Err(self.wrong(shorten(raw.get()))),
-                }
-            }
-            _ => deserializer.deserialize_any(self),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for &mut Column {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} for {}", describe(&self.field), self.field.name())
-    }
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        if !self.field.is_nullable() {
-            return Err(bad("missing", format_args!("{} is null and NOT NULL", self.field.name())));
-        }
-        self.push_null();
-        Ok(())
-    }
-    fn visit_bool<E: de::Error>(self, v: bool) -> Result<(), E> {
-        match &mut self.values {
-            Values::Boolean(b) => Ok(b.append_value(v)),
-            _ => Err(self.wrong(v)),
-        }
-    }
-    fn visit_i64<E: de::Error>(self, v: i64) -> Result<(), E> {
-        self.push_integer(v as i128)
-    }
-    fn visit_u64<E: de::Error>(self, v: u64) -> Result<(), E> {
-        self.push_integer(v as i128)
-    }
-    fn visit_f64<E: de::Error>(self, v: f64) -> Result<(), E> {
-        self.push_float(v)
-    }
-    fn visit_str<E: de::Error>(self, v: &str) -> Result<(), E> {
-        self.push_text(v)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        match &mut self.values {
-            Values::Struct { fields, valid } => {
-                fields.read(map)?;
-                valid.push(true);
-                Ok(())
-            }
-            Values::Map { keys, values, offsets, valid, .. } => {
-                while let Some(key) = map.next_key_seed(Name)? {
-                    keys.append_value(key);
-                    map.next_value_seed(&mut **values)?;
-                }
-                offsets.push(values.len() as i32);
-                valid.push(true);
-                Ok(())
-            }
-            _ => Err(self.wrong("an object")),
-        }
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        match &mut self.values {
-            Values::List { item, offsets, valid } => {
-                while seq.next_element_seed(&mut **item)?.is_some() {}
-                offsets.push(item.len() as i32);
-                valid.push(true);
-                Ok(())
-            }
-            _ => Err(self.wrong("an array")),
-        }
-    }
 }

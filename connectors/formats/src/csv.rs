@@ -7,7 +7,8 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use csv_core::ReadRecordResult;
 
-use crate::decoder::{Decoder, Format, JsonOptions, Reject};
+use crate::decoder::{Decoder, Format, JsonOptions};
+use crate::reject::Reject;
 
 /// How a CSV file is written.
 #[derive(Debug, Clone, PartialEq, Eq)]

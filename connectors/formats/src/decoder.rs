@@ -7,10 +7,11 @@ use arrow::array::{ArrayRef, BinaryBuilder, BooleanArray, RecordBatch, RecordBat
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
-use serde::de::DeserializeSeed;
 
-use crate::column::{MARK, Record};
 use crate::observed::{OBSERVED_ROWS, Observed, Watch};
+use crate::record::Record;
+use crate::reject::{Bad, Reject, bad};
+use crate::scanner::Scanner;
 
 /// How payloads are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,14 +42,6 @@ pub enum UnknownFields {
     /// Taken, and counted over the first rows: see [`Decoder::observed`].
     Warn,
     DeadLetter,
-}
-
-/// Why a payload was not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reject {
-    /// For programs: `not-json`, `wrong-type`, `out-of-range`, `missing`, `bad-timestamp`, `future-event-time`, `unknown-field`, `not-csv`.
-    pub code: &'static str,
-    pub error: String,
 }
 
 /// Fills a batch from payloads.
@@ -125,7 +118,7 @@ impl Decoder {
             Ok(()) => Ok(self.filled - before),
             Err(reject) => {
                 self.abandon(before);
-                Err(reject)
+                Err(*reject)
             }
         }
     }
@@ -153,7 +146,7 @@ impl Decoder {
             Ok(()) => Ok(1),
             Err(reject) => {
                 self.abandon(before);
-                Err(reject)
+                Err(*reject)
             }
         }
     }
@@ -193,7 +186,7 @@ impl Decoder {
         kept.into()
     }
 
-    fn append(&mut self, payload: &[u8], log_time: Option<i64>) -> Result<(), Reject> {
+    fn append(&mut self, payload: &[u8], log_time: Option<i64>) -> Result<(), Bad> {
         match &mut self.body {
             Body::Bytes(b) => b.append_value(payload),
             Body::Text(b) => b.append_value(utf8(payload)?),
@@ -203,51 +196,57 @@ impl Decoder {
         Ok(())
     }
 
-    fn append_json(&mut self, text: &str, log_time: Option<i64>) -> Result<(), Reject> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        if text.trim_start().starts_with('[') {
-            let elements: Vec<&serde_json::value::RawValue> = serde_json::from_str(text).map_err(explain)?;
-            return elements.iter().try_for_each(|element| self.append_record(element.get(), log_time).map(|_| ()));
+    fn append_json(&mut self, text: &str, log_time: Option<i64>) -> Result<(), Bad> {
+        let mut scanner = Scanner::new(text.strip_prefix('\u{feff}').unwrap_or(text));
+        if scanner.peek() == b'[' {
+            return self.append_array(&mut scanner, log_time);
         }
-        let mut rest = text;
         loop {
-            let used = self.append_record(rest, log_time)?;
-            rest = &rest[used..];
-            if rest.trim().is_empty() {
+            self.append_record(&mut scanner, log_time)?;
+            let behind = scanner.rest();
+            if scanner.end().is_ok() {
                 return Ok(());
             }
-            if !rest[..rest.len() - rest.trim_start().len()].contains('\n') {
-                let error = format!("after the record comes {:?}", rest.trim().chars().take(20).collect::<String>());
-                return Err(Reject { code: "not-json", error });
+            if !behind[..behind.len() - scanner.rest().len()].contains('\n') {
+                let next: String = scanner.rest().chars().take(20).collect();
+                return Err(bad("not-json", format_args!("after the record comes {next:?}")));
             }
         }
     }
 
-    /// Reads one record from the beginning of `text`. Returns how many bytes it took.
-    fn append_record(&mut self, text: &str, log_time: Option<i64>) -> Result<usize, Reject> {
-        let Body::Json(record) = &mut self.body else { return Ok(text.len()) };
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        record.as_mut().deserialize(&mut deserializer).map_err(explain)?;
+    fn append_array(&mut self, scanner: &mut Scanner<'_>, log_time: Option<i64>) -> Result<(), Bad> {
+        scanner.byte(b'[', "an array is expected")?;
+        if !scanner.try_byte(b']') {
+            self.append_record(scanner, log_time)?;
+            while scanner.try_byte(b',') {
+                self.append_record(scanner, log_time)?;
+            }
+            scanner.byte(b']', "a comma or the end of the array is expected")?;
+        }
+        Ok(scanner.end()?)
+    }
+
+    fn append_record(&mut self, scanner: &mut Scanner<'_>, log_time: Option<i64>) -> Result<(), Bad> {
+        let Body::Json(record) = &mut self.body else { return Ok(()) };
+        if scanner.peek() != b'{' {
+            let found = scanner.raw()?;
+            let found: String = found.chars().take(20).collect();
+            return Err(bad("wrong-type", format_args!("found {found}, expected a JSON object")));
+        }
+        record.read(scanner)?;
         self.filled += 1;
         if let Some(name) = record.watch.as_mut().and_then(|watch| watch.unknown.take())
             && self.options.unknown == UnknownFields::DeadLetter
         {
-            return Err(Reject { code: "unknown-field", error: format!("no column takes the field {name}") });
+            return Err(bad("unknown-field", format_args!("no column takes the field {name}")));
         }
-        check_event_time(self.event_time.as_ref(), record, log_time)?;
-        // A lone record, the usual case, ends with its text: the end is looked for only where more follows.
-        if deserializer.end().is_ok() {
-            return Ok(text.len());
-        }
-        let mut records = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
-        records.next();
-        Ok(records.byte_offset())
+        check_event_time(self.event_time.as_ref(), record, log_time)
     }
 
-    fn append_texts(&mut self, texts: &[Option<&str>], log_time: Option<i64>) -> Result<(), Reject> {
+    fn append_texts(&mut self, texts: &[Option<&str>], log_time: Option<i64>) -> Result<(), Bad> {
         let Body::Json(record) = &mut self.body else { return Ok(()) };
         for (column, text) in record.columns.iter_mut().zip(texts) {
-            column.push_field(*text).map_err(explain)?;
+            column.push_field(*text)?;
         }
         self.filled += 1;
         check_event_time(self.event_time.as_ref(), record, log_time)
@@ -272,40 +271,28 @@ impl Decoder {
     }
 }
 
-fn check_event_time(bound: Option<&EventTime>, record: &Record, log_time: Option<i64>) -> Result<(), Reject> {
+fn check_event_time(bound: Option<&EventTime>, record: &Record, log_time: Option<i64>) -> Result<(), Bad> {
     if let (Some(bound), Some(log_time)) = (bound, log_time)
         && let Some(time) = record.columns[bound.column].last_instant()
         && time.saturating_sub(log_time) > bound.max_ahead
     {
         let ahead = Duration::from_nanos((time - log_time) as u64);
-        let error = format!(
-            "{} lies {ahead:?} ahead of the log's own timestamp: a wrong clock must not move the watermark",
-            record.columns[bound.column].field.name()
-        );
-        return Err(Reject { code: "future-event-time", error });
+        let name = record.columns[bound.column].field.name();
+        return Err(bad(
+            "future-event-time",
+            format_args!(
+                "{name} lies {ahead:?} ahead of the log's own timestamp: a wrong clock must not move the watermark"
+            ),
+        ));
     }
     Ok(())
 }
 
-fn utf8(payload: &[u8]) -> Result<&str, Reject> {
-    std::str::from_utf8(payload)
-        .map_err(|e| Reject { code: "not-json", error: format!("not UTF-8 after byte {}", e.valid_up_to()) })
-}
-
-const CODES: [&str; 6] = ["not-json", "wrong-type", "out-of-range", "missing", "bad-timestamp", "unknown-field"];
-
-/// Takes the code out of an error's text.
-fn explain(error: serde_json::Error) -> Reject {
-    let text = error.to_string();
-    match text.split_once(MARK) {
-        Some((code, rest)) => {
-            let code = CODES.iter().find(|c| **c == code).copied().unwrap_or("not-json");
-            let rest = rest.rfind(" at line ").map_or(rest, |at| &rest[..at]);
-            Reject { code, error: rest.to_string() }
-        }
-        None if text.starts_with("invalid type") => Reject { code: "wrong-type", error: text },
-        None => Reject { code: "not-json", error: text },
-    }
+fn utf8(payload: &[u8]) -> Result<&str, Bad> {
+    simdutf8::basic::from_utf8(payload).map_err(|_| {
+        let valid = std::str::from_utf8(payload).map_or_else(|e| e.valid_up_to(), str::len);
+        bad("not-json", format_args!("not UTF-8 after byte {valid}"))
+    })
 }
 
 #[cfg(test)]
@@ -358,7 +345,8 @@ mod tests {
     #[test]
     fn each_kind_of_bad_record_is_rejected_with_its_code_and_its_neighbours_stay() {
         for (payload, code, says) in [
-            (r#"{"id":"a""#, "not-json", "EOF"),
+            (r#"{"id":"a""#, "not-json", "byte 9: a comma or the end of the object is expected"),
+            (r#"{"id":"a"#, "not-json", "byte 8: the end of the string is expected"),
             (r#"{"id":"a"} trailing"#, "not-json", "after the record comes"),
             (r#"42"#, "wrong-type", "a JSON object"),
             (r#"{"id":7}"#, "wrong-type", "id: found a number"),
@@ -372,7 +360,10 @@ mod tests {
             (r#"{"id":"a","more":{"m1":"x"}}"#, "wrong-type", "m1: found the text"),
             (r#"{"id":"a","list":[1,"x"]}"#, "wrong-type", "found the text"),
             (r#"{"id":"a","id":"b"}"#, "not-json", "the field id comes twice"),
-            (r#"{"id":"a","x":1e400}"#, "not-json", "number out of range"),
+            (r#"{"id":"a","x":1e400}"#, "out-of-range", "x: 1e400 does not fit"),
+            (r#"{"id":"a","n":1e400}"#, "out-of-range", "n: 1e400 does not fit"),
+            (r#"{"id":"a","n":123456789012345678901234567890123456789012}"#, "out-of-range", "does not fit Int64"),
+            (r#"{"id":"a","x":NaN}"#, "not-json", "byte 14: a value is expected"),
         ] {
             let mut decoder = event();
             decoder.push(br#"{"id":"before","list":[7]}"#, None).unwrap();

@@ -1,16 +1,21 @@
-//! Payloads into Arrow rows, and rows into lines. Depends on Arrow and serde only, so that its benches and fuzzers build fast.
+//! Payloads into Arrow rows, and rows into lines. Depends on Arrow and serde_json only, so that its benches and fuzzers build fast.
 
 mod column;
 mod csv;
 mod decoder;
 mod infer;
+mod number;
 mod observed;
+mod record;
+mod reject;
+mod scanner;
 mod timestamp;
 mod write;
 
 pub use csv::{CsvDecoder, CsvOptions, CsvRecord};
-pub use decoder::{Decoder, Format, JsonOptions, Reject, UnknownFields};
+pub use decoder::{Decoder, Format, JsonOptions, UnknownFields};
 pub use infer::{InferredColumn, infer, quoted};
 pub use observed::{OBSERVED_ROWS, Observed};
+pub use reject::Reject;
 pub use timestamp::parse_instant;
 pub use write::json_lines;

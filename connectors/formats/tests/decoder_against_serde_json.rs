@@ -146,7 +146,9 @@ fn same(column: &ArrayRef, row: usize, field: &Field, value: &Value) -> bool {
             let found = column.as_primitive::<Int64Type>().value(row);
             value.as_i64().map_or(value.as_f64() == Some(found as f64), |n| n == found)
         }
-        DataType::Float64 => Some(column.as_primitive::<Float64Type>().value(row)) == value.as_f64(),
+        DataType::Float64 => {
+            Some(column.as_primitive::<Float64Type>().value(row).to_bits()) == value.as_f64().map(f64::to_bits)
+        }
         DataType::Boolean => Some(column.as_boolean().value(row)) == value.as_bool(),
         DataType::Timestamp(..) => {
             let found = column.as_primitive::<TimestampNanosecondType>().value(row);

@@ -1,0 +1,373 @@
+//! Numbers of JSON: read once, exactly.
+//!
+//! The digits are gathered eight at a time. A double then needs a division by a power of ten that is right to the last
+//! bit. Up to 2^53 the processor's own division is (W. D. Clinger, "How to read floating point numbers accurately",
+//! 1990). Beyond, the 128 leading bits of the power's reciprocal settle nearly all cases (D. Lemire, "Number parsing at a
+//! gigabyte per second", 2021); what they leave open, and what is very large or small, the standard library decides.
+
+/// A number as it is written.
+pub struct Number<'a> {
+    pub text: &'a str,
+    negative: bool,
+    /// All digits, the point left out; meaningless if `exact` is false.
+    digits: u64,
+    /// The power of ten that the digits are multiplied with.
+    exponent: i32,
+    exact: bool,
+    /// Without a point and an exponent.
+    pub is_integer: bool,
+}
+
+/// Any 19 digits fit 64 bits.
+const EXACT_DIGITS: usize = 19;
+/// Integers up to here are doubles.
+const EXACT_DOUBLE: u64 = 1 << 53;
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+
+impl<'a> Number<'a> {
+    /// Reads the number that begins at `from`; says what is wrong, and where.
+    #[inline]
+    pub fn read(text: &'a str, from: usize) -> Result<Number<'a>, (usize, &'static str)> {
+        let bytes = text.as_bytes();
+        let negative = bytes.get(from) == Some(&b'-');
+        let first = from + usize::from(negative);
+        let (mut digits, mut end) = gather(bytes, first, 0);
+        let mut count = end - first;
+        if count == 0 {
+            return Err((end, "a digit is expected"));
+        }
+        if count > 1 && bytes[first] == b'0' {
+            return Err((first, "a number does not begin with 0"));
+        }
+        let (mut exponent, mut is_integer) = (0, true);
+        if bytes.get(end) == Some(&b'.') {
+            let point = end;
+            (digits, end) = gather(bytes, point + 1, digits);
+            if end == point + 1 {
+                return Err((end, "a digit is expected behind the point"));
+            }
+            is_integer = false;
+            count += end - point - 1;
+            exponent = -((end - point - 1) as i32);
+        }
+        if let Some(b'e' | b'E') = bytes.get(end) {
+            let power;
+            (power, end) = power_of_ten(bytes, end + 1)?;
+            is_integer = false;
+            exponent += power;
+        }
+        Ok(Number { text: &text[from..end], negative, digits, exponent, exact: count <= EXACT_DIGITS, is_integer })
+    }
+
+    /// The nearest double, infinite if there is none.
+    #[inline]
+    pub fn double(&self) -> f64 {
+        let nearest = if !self.exact {
+            None
+        } else if self.digits <= EXACT_DOUBLE && (-22..=22).contains(&self.exponent) {
+            let power = POWERS[self.exponent.unsigned_abs() as usize];
+            let digits = self.digits as f64;
+            Some(if self.exponent < 0 { digits / power } else { digits * power })
+        } else if self.exponent == 0 {
+            Some(self.digits as f64)
+        } else {
+            divide(self.digits, -self.exponent)
+        };
+        match nearest {
+            Some(nearest) if self.negative => -nearest,
+            Some(nearest) => nearest,
+            None => self.slowly(),
+        }
+    }
+
+    /// The integer, if it is written as one and fits.
+    #[inline]
+    pub fn integer(&self) -> Option<i128> {
+        if !self.is_integer {
+            return None;
+        }
+        if !self.exact {
+            return self.text.parse().ok();
+        }
+        let digits = i128::from(self.digits);
+        Some(if self.negative { -digits } else { digits })
+    }
+
+    #[cold]
+    fn slowly(&self) -> f64 {
+        self.text.parse().unwrap_or(f64::NAN)
+    }
+}
+
+/// Where the digits end that begin at `at`.
+#[inline]
+pub fn end_of_digits(bytes: &[u8], mut at: usize) -> usize {
+    loop {
+        let count = count_digits(eight(bytes, at));
+        at += count;
+        if count < 8 {
+            return at;
+        }
+    }
+}
+
+/// Appends the digits that begin at `at` to a number; it wraps around beyond 64 bits. Returns it, and where they end.
+#[inline]
+fn gather(bytes: &[u8], mut at: usize, mut number: u64) -> (u64, usize) {
+    loop {
+        let word = eight(bytes, at);
+        match count_digits(word) {
+            8 => {
+                number = number.wrapping_mul(100_000_000).wrapping_add(value(word ^ ZEROS));
+                at += 8;
+            }
+            0 => return (number, at),
+            count => {
+                // What is no digit goes, and the digits move to where the last ones of eight are.
+                let digits = (word ^ ZEROS) << (64 - 8 * count);
+                number = number.wrapping_mul(SMALL_POWERS[count]).wrapping_add(value(digits));
+                return (number, at + count);
+            }
+        }
+    }
+}
+
+const SMALL_POWERS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
+
+/// The next eight bytes, the first in the lowest; zeros where the text has ended.
+#[inline]
+fn eight(bytes: &[u8], at: usize) -> u64 {
+    match bytes.get(at..at + 8) {
+        Some(chunk) => u64::from_le_bytes(chunk.try_into().unwrap_or_default()),
+        None => last_bytes(bytes, at),
+    }
+}
+
+#[cold]
+fn last_bytes(bytes: &[u8], at: usize) -> u64 {
+    let mut chunk = [0; 8];
+    let rest = bytes.get(at..).unwrap_or_default();
+    chunk[..rest.len()].copy_from_slice(rest);
+    u64::from_le_bytes(chunk)
+}
+
+/// How many of the eight bytes are digits before the first that is none.
+#[inline]
+fn count_digits(word: u64) -> usize {
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    const TO_HIGH: u64 = u64::from_le_bytes([0x80 - 10; 8]);
+    let low = word ^ ZEROS;
+    // From 10 on the addition reaches the high bit. It may carry into the byte behind one that has it anyway.
+    let others = (low.wrapping_add(TO_HIGH) | low) & HIGH;
+    others.trailing_zeros() as usize / 8
+}
+
+/// The number that eight digits make, the first in the lowest byte: pairs, then fours, then all.
+#[inline]
+fn value(digits: u64) -> u64 {
+    const FOURS: u64 = 0x0000_00ff_0000_00ff;
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
+    let high = (pairs & FOURS).wrapping_mul(100 + (1_000_000 << 32));
+    let low = (pairs >> 16 & FOURS).wrapping_mul(1 + (10_000 << 32));
+    high.wrapping_add(low) >> 32
+}
+
+/// Reads what stands behind the `e`. Powers that no double has are all the same.
+fn power_of_ten(bytes: &[u8], at: usize) -> Result<(i32, usize), (usize, &'static str)> {
+    let negative = bytes.get(at) == Some(&b'-');
+    let first = at + usize::from(matches!(bytes.get(at), Some(b'-' | b'+')));
+    let end = end_of_digits(bytes, first);
+    if end == first {
+        return Err((end, "a digit is expected in the exponent"));
+    }
+    let power = bytes[first..end].iter().fold(0i32, |n, b| (n * 10 + i32::from(b - b'0')).min(100_000));
+    Ok((if negative { -power } else { power }, end))
+}
+
+const RECIPROCALS: [(u128, i32); 28] = {
+    let mut all = [(0, 0); 28];
+    let mut power = 1;
+    while power < 28 {
+        all[power] = reciprocal(5u64.pow(power as u32));
+        power += 1;
+    }
+    all
+};
+
+/// The 128 leading bits of 1/`of`, and the power of two that they were multiplied with: rounded down, by long division.
+const fn reciprocal(of: u64) -> (u128, i32) {
+    let shift = 127 + (64 - of.leading_zeros());
+    let (mut quotient, mut rest, mut step) = (0u128, 1u64, 0);
+    while step < shift {
+        rest <<= 1;
+        quotient <<= 1;
+        if rest >= of {
+            rest -= of;
+            quotient |= 1;
+        }
+        step += 1;
+    }
+    (quotient, shift as i32)
+}
+
+/// The double nearest to `digits` / 10^`power`; `None` where the reciprocal's 128 bits do not tell.
+#[inline]
+fn divide(digits: u64, power: i32) -> Option<f64> {
+    if !(1..28).contains(&power) || digits == 0 {
+        return None;
+    }
+    let (reciprocal, scale) = RECIPROCALS[power as usize];
+    let shift = digits.leading_zeros();
+    let whole = u128::from(digits << shift);
+    // The upper 128 of 192 bits. The reciprocal was rounded down, so that the truth is less than 2 above.
+    let product = whole * (reciprocal >> 64) + ((whole * (reciprocal & u128::from(u64::MAX))) >> 64);
+    let below = 75 - product.leading_zeros();
+    let rest = product & ((1 << below) - 1);
+    let half = 1 << (below - 1);
+    if rest <= half && rest + 2 >= half {
+        return None;
+    }
+    let mantissa = (product >> below) as u64 + u64::from(rest > half);
+    let exponent = below as i32 + 64 - scale - shift as i32 - power;
+    Some(mantissa as f64 * f64::from_bits(((exponent + 1023) as u64) << 52))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn read(text: &str) -> Number<'_> {
+        Number::read(text, 0).unwrap_or_else(|e| panic!("{text}: {e:?}"))
+    }
+
+    fn assert_exact(text: &str) {
+        let number = read(text);
+        assert_eq!(number.text, text);
+        let expected: f64 = text.parse().unwrap();
+        assert_eq!(number.double().to_bits(), expected.to_bits(), "{text}: {} and not {expected}", number.double());
+    }
+
+    #[test]
+    fn a_double_is_the_nearest_one_bit_for_bit() {
+        for text in [
+            "0",
+            "-0",
+            "0.0",
+            "-0.0e9",
+            "1",
+            "0.1",
+            "0.30000000000000004",
+            "9007199254740991",
+            "9007199254740992",
+            "9007199254740993",
+            "9007199254740993.0",
+            "4503599627370496.5",
+            "4503599627370497.5",
+            "9223372036854775808",
+            "18446744073709551615",
+            "18446744073709551616",
+            "1e22",
+            "1e23",
+            "123456789012345678e22",
+            "1.7976931348623157e308",
+            "1.7976931348623159e308",
+            "1e400",
+            "2.2250738585072014e-308",
+            "2.2250738585072011e-308",
+            "4.9e-324",
+            "2e-324",
+            "1e-400",
+            "0.000000000000000000000000000000000000001",
+            "0.99999999999999999999999999999999999",
+            "1e-0",
+            "1E+2",
+            "1e99999999999999999999",
+            "0e99999999999999999999",
+            "72057594037927945.6",
+        ] {
+            assert_exact(text);
+        }
+    }
+
+    #[test]
+    fn doubles_with_any_number_of_digits_are_exact() {
+        let mut random = StdRng::seed_from_u64(7);
+        for _ in 0..200_000 {
+            let digits: String = (0..random.random_range(1..25)).map(|_| random.random_range('0'..='9')).collect();
+            let whole = digits.trim_start_matches('0');
+            let point = random.random_range(0..=whole.len());
+            let (before, behind) = whole.split_at(point);
+            let before = if before.is_empty() { "0" } else { before };
+            let sign = if random.random_bool(0.2) { "-" } else { "" };
+            let point = if behind.is_empty() { "" } else { "." };
+            assert_exact(&format!("{sign}{before}{point}{behind}"));
+            if random.random_bool(0.3) {
+                assert_exact(&format!("{sign}{before}{point}{behind}e{}", random.random_range(-340..330)));
+            }
+        }
+    }
+
+    #[test]
+    fn every_double_comes_back_from_its_own_text_and_from_the_middle_to_its_neighbour() {
+        let mut random = StdRng::seed_from_u64(8);
+        for _ in 0..100_000 {
+            assert_exact(&format!("{:?}", random.random::<f64>()));
+            assert_exact(&format!("{:.17}", random.random_range(-1e6..1e6)));
+            // Exactly between two doubles: the even one is the nearest.
+            let mantissa = (1u64 << 53 | random.random::<u64>() >> 11) * 2 + 1;
+            let power = random.random_range(0..4);
+            let fives = u128::from(mantissa) * 5u128.pow(power);
+            if let Ok(digits) = u64::try_from(fives) {
+                let text = digits.to_string();
+                let (before, behind) = text.split_at(text.len() - power as usize);
+                assert_exact(&format!("{before}.{behind}0"));
+            }
+        }
+    }
+
+    #[test]
+    fn an_integer_is_exact_at_any_size() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("-0", Some(0)),
+            ("12345678", Some(12_345_678)),
+            ("-9223372036854775808", Some(i128::from(i64::MIN))),
+            ("18446744073709551615", Some(i128::from(u64::MAX))),
+            ("170141183460469231731687303715884105727", Some(i128::MAX)),
+            ("170141183460469231731687303715884105728", None),
+            ("1.0", None),
+            ("1e3", None),
+        ] {
+            assert_eq!(read(text).integer(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_of_json_is_refused_at_its_place() {
+        for (text, at) in [
+            ("", 0),
+            ("-", 1),
+            ("+1", 0),
+            (".5", 0),
+            ("01", 0),
+            ("-00", 1),
+            ("1.", 2),
+            ("1.e5", 2),
+            ("1e", 2),
+            ("1e+", 3),
+            ("NaN", 0),
+            ("-Infinity", 1),
+        ] {
+            assert_eq!(Number::read(text, 0).err().map(|e| e.0), Some(at), "{text}");
+        }
+        assert_eq!(read("1,2").text, "1");
+        assert_eq!(read("12345678 9").text, "12345678");
+    }
+}

@@ -1,0 +1,531 @@
+//! A walk over JSON text: its grammar, and nothing of what it is read into.
+
+use std::borrow::Cow;
+
+use crate::number::{Number, end_of_digits};
+
+/// A place in a JSON text. Each call takes what is there, or says what it expected and where.
+pub struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+/// The text breaks the grammar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken {
+    /// Byte of the text.
+    pub at: usize,
+    pub expected: &'static str,
+}
+
+type Taken<T> = Result<T, Broken>;
+
+/// Arrays and objects in one another; more is refused, as by most readers of JSON.
+const DEPTH: u32 = 128;
+/// Bytes of a lead that are compared at once.
+const LEAD: usize = 16;
+
+/// What stands before a value in an object, as it is written: a brace or comma, the name, the colon, white space.
+/// Records of one stream are written by one program, so that a comparison with the record before is all that it takes to
+/// find a field.
+pub struct Lead {
+    text: Box<[u8]>,
+    /// Its beginning and its end, which overlap if it is short.
+    head: u128,
+    tail: u128,
+}
+
+impl Lead {
+    fn new(text: &[u8]) -> Lead {
+        let part = |part: &[u8]| {
+            let mut bytes = [0; LEAD];
+            bytes[..part.len().min(LEAD)].copy_from_slice(&part[..part.len().min(LEAD)]);
+            u128::from_le_bytes(bytes)
+        };
+        Lead { text: text.into(), head: part(text), tail: part(&text[text.len().saturating_sub(LEAD)..]) }
+    }
+
+    #[inline]
+    fn begins(&self, bytes: &[u8]) -> bool {
+        let length = self.text.len();
+        if !(LEAD..=2 * LEAD).contains(&length) {
+            return bytes.starts_with(&self.text);
+        }
+        let part = |from: usize| bytes.get(from..from + LEAD)?.try_into().ok().map(u128::from_le_bytes);
+        part(0) == Some(self.head) && part(length - LEAD) == Some(self.tail)
+    }
+}
+
+impl<'a> Scanner<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Scanner { text, at: 0 }
+    }
+
+    /// What follows.
+    pub fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    /// Nothing but white space follows.
+    pub fn end(&mut self) -> Taken<()> {
+        if self.peek() != 0 || self.at < self.text.len() {
+            return Err(self.broken("the end is expected"));
+        }
+        Ok(())
+    }
+
+    /// The next byte that is not white space, which it goes to; 0 at the end.
+    #[inline]
+    pub fn peek(&mut self) -> u8 {
+        let bytes = self.text.as_bytes();
+        loop {
+            match bytes.get(self.at) {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                Some(byte) => return *byte,
+                None => return 0,
+            }
+        }
+    }
+
+    /// Takes this byte, after white space.
+    #[inline]
+    pub fn byte(&mut self, byte: u8, expected: &'static str) -> Taken<()> {
+        if self.peek() != byte {
+            return Err(self.broken(expected));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Takes this byte, after white space, if it is there.
+    #[inline]
+    pub fn try_byte(&mut self, byte: u8) -> bool {
+        let found = self.peek() == byte;
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Takes the lead if it is there, byte for byte.
+    #[inline]
+    pub fn try_lead(&mut self, lead: &Lead) -> bool {
+        let found = lead.begins(&self.text.as_bytes()[self.at..]);
+        if found {
+            self.at += lead.text.len();
+        }
+        found
+    }
+
+    /// Takes the lead of the next field, whatever it looks like, and returns the name too; `None` at the end of the
+    /// object, which is taken. `first`: the object begins here.
+    pub fn lead(&mut self, first: bool) -> Taken<Option<(Cow<'a, str>, Lead)>> {
+        let from = self.at;
+        let Some(name) = self.name(first)? else { return Ok(None) };
+        self.peek();
+        Ok(Some((name, Lead::new(&self.text.as_bytes()[from..self.at]))))
+    }
+
+    /// As [`Scanner::lead`], for names that are data: only the name.
+    pub fn name(&mut self, first: bool) -> Taken<Option<Cow<'a, str>>> {
+        if first {
+            self.byte(b'{', "an object is expected")?;
+        }
+        if self.try_byte(b'}') {
+            return Ok(None);
+        }
+        if !first {
+            self.byte(b',', "a comma or the end of the object is expected")?;
+        }
+        if self.peek() != b'"' {
+            return Err(self.broken("a field's name is expected"));
+        }
+        let name = self.string()?;
+        self.byte(b':', "a colon is expected")?;
+        Ok(Some(name))
+    }
+
+    /// Takes a string, whose quote is next.
+    #[inline]
+    pub fn string(&mut self) -> Taken<Cow<'a, str>> {
+        let from = self.at + 1;
+        let end = end_of_plain(self.text.as_bytes(), from);
+        if self.text.as_bytes().get(end) == Some(&b'"') {
+            self.at = end + 1;
+            return Ok(Cow::Borrowed(&self.text[from..end]));
+        }
+        self.escaped_string(from, end).map(Cow::Owned)
+    }
+
+    #[inline]
+    pub fn number(&mut self) -> Taken<Number<'a>> {
+        match Number::read(self.text, self.at) {
+            Ok(number) => {
+                self.at += number.text.len();
+                Ok(number)
+            }
+            Err((at, expected)) => Err(Broken { at, expected }),
+        }
+    }
+
+    /// Takes `true`, `false` or `null`.
+    pub fn word(&mut self) -> Taken<Option<bool>> {
+        let words = [("true", Some(true)), ("false", Some(false)), ("null", None)];
+        match words.into_iter().find(|(word, _)| self.rest().starts_with(word)) {
+            Some((word, value)) => {
+                self.at += word.len();
+                Ok(value)
+            }
+            None => Err(self.broken("a value is expected")),
+        }
+    }
+
+    /// Takes any value and returns it as it is written.
+    pub fn raw(&mut self) -> Taken<&'a str> {
+        self.peek();
+        let from = self.at;
+        self.skip()?;
+        Ok(&self.text[from..self.at])
+    }
+
+    /// Takes any value. All of its grammar is checked, also what no one reads.
+    pub fn skip(&mut self) -> Taken<()> {
+        let mut depth = 0;
+        // One bit for each that is open, the innermost lowest: set for an object.
+        let mut open = 0u128;
+        loop {
+            match self.peek() {
+                b'"' => self.skip_string()?,
+                b'-' | b'0'..=b'9' => self.skip_number()?,
+                begin @ (b'{' | b'[') => {
+                    if depth == DEPTH {
+                        return Err(self.broken("nested too deeply: no more than 128 levels are expected"));
+                    }
+                    self.at += 1;
+                    depth += 1;
+                    open = open << 1 | u128::from(begin == b'{');
+                    if begin == b'[' && self.peek() != b']' {
+                        continue;
+                    }
+                    if begin == b'{' && self.peek() != b'}' {
+                        self.skip_name()?;
+                        continue;
+                    }
+                }
+                _ => drop(self.word()?),
+            }
+            loop {
+                if depth == 0 {
+                    return Ok(());
+                }
+                let is_object = open & 1 == 1;
+                match self.peek() {
+                    b',' => {
+                        self.at += 1;
+                        if is_object {
+                            self.skip_name()?;
+                        }
+                        break;
+                    }
+                    end @ (b'}' | b']') if (end == b'}') == is_object => {
+                        self.at += 1;
+                        depth -= 1;
+                        open >>= 1;
+                    }
+                    _ if is_object => return Err(self.broken("a comma or the end of the object is expected")),
+                    _ => return Err(self.broken("a comma or the end of the array is expected")),
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn skip_name(&mut self) -> Taken<()> {
+        if self.peek() != b'"' {
+            return Err(self.broken("a field's name is expected"));
+        }
+        self.skip_string()?;
+        self.byte(b':', "a colon is expected")
+    }
+
+    #[inline]
+    fn skip_string(&mut self) -> Taken<()> {
+        let from = self.at + 1;
+        let end = end_of_plain(self.text.as_bytes(), from);
+        if self.text.as_bytes().get(end) == Some(&b'"') {
+            self.at = end + 1;
+            return Ok(());
+        }
+        self.skip_escaped_string(end)
+    }
+
+    /// Half of a surrogate pair passes: that is content, and nobody reads it.
+    #[cold]
+    fn skip_escaped_string(&mut self, plain: usize) -> Taken<()> {
+        let bytes = self.text.as_bytes();
+        let mut end = plain;
+        loop {
+            self.at = end;
+            match bytes.get(end) {
+                Some(b'"') => {
+                    self.at = end + 1;
+                    return Ok(());
+                }
+                Some(b'\\') if bytes.get(end + 1) == Some(&b'u') => end += self.code_unit(end).map(|_| 6)?,
+                Some(b'\\') => end += self.escape().map(|_| 2)?,
+                _ => return Err(self.not_in_a_string()),
+            }
+            end = end_of_plain(bytes, end);
+        }
+    }
+
+    #[inline]
+    fn skip_number(&mut self) -> Taken<()> {
+        let bytes = self.text.as_bytes();
+        let first = self.at + usize::from(bytes[self.at] == b'-');
+        let mut end = end_of_digits(bytes, first);
+        let plain = end > first && (end == first + 1 || bytes[first] != b'0');
+        if plain && bytes.get(end) == Some(&b'.') {
+            let point = end;
+            end = end_of_digits(bytes, point + 1);
+            if end > point + 1 && !matches!(bytes.get(end), Some(b'e' | b'E')) {
+                self.at = end;
+                return Ok(());
+            }
+        }
+        self.number().map(drop)
+    }
+
+    /// A string that is more than plain text up to `plain`.
+    #[cold]
+    fn escaped_string(&mut self, from: usize, plain: usize) -> Taken<String> {
+        let bytes = self.text.as_bytes();
+        let mut out = String::with_capacity(plain - from + 16);
+        let (mut from, mut end) = (from, plain);
+        loop {
+            out.push_str(&self.text[from..end]);
+            self.at = end;
+            match bytes.get(end) {
+                Some(b'"') => {
+                    self.at = end + 1;
+                    return Ok(out);
+                }
+                Some(b'\\') => out.push(self.escape()?),
+                _ => return Err(self.not_in_a_string()),
+            }
+            from = self.at;
+            end = end_of_plain(bytes, from);
+        }
+    }
+
+    fn escape(&mut self) -> Taken<char> {
+        let escaped = self.text.as_bytes().get(self.at + 1);
+        let plain = match escaped {
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => return self.unicode_escape(),
+            _ => return Err(self.broken("a known escape is expected")),
+        };
+        self.at += 2;
+        Ok(plain)
+    }
+
+    /// `\u` and four hexadecimal digits, twice for what UTF-16 needs two of.
+    fn unicode_escape(&mut self) -> Taken<char> {
+        let pair = [self.code_unit(self.at)?, self.code_unit(self.at + 6).unwrap_or_default()];
+        match char::decode_utf16(pair).next() {
+            Some(Ok(found)) => {
+                self.at += 6 * found.len_utf16();
+                Ok(found)
+            }
+            _ => Err(self.broken("the other half of a surrogate pair is expected")),
+        }
+    }
+
+    fn code_unit(&self, at: usize) -> Taken<u16> {
+        let digits = self.text.get(at..at + 6).and_then(|t| t.strip_prefix("\\u"));
+        let digits = digits.filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+        let unit = digits.and_then(|d| u16::from_str_radix(d, 16).ok());
+        unit.ok_or_else(|| self.broken("four hexadecimal digits are expected behind \\u"))
+    }
+
+    fn not_in_a_string(&self) -> Broken {
+        match self.text.as_bytes().get(self.at) {
+            Some(_) => self.broken("no control character is expected in a string"),
+            None => self.broken("the end of the string is expected"),
+        }
+    }
+
+    #[cold]
+    pub fn broken(&self, expected: &'static str) -> Broken {
+        Broken { at: self.at, expected }
+    }
+}
+
+/// Where text ends that stands for itself: at a quote, a backslash, a control character or the end.
+#[inline]
+fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    // The lowest byte that is marked is right; one above it may be marked by a borrow.
+    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word & HIGH;
+    while let Some(chunk) = bytes.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
+        let quotes = below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslashes = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let found = quotes | backslashes | below(word, b' ');
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let plain = |byte: &&u8| !matches!(**byte, b'"' | b'\\' | 0..b' ');
+    at + bytes[at.min(bytes.len())..].iter().take_while(plain).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What serde_json makes of a text is what the scanner makes of it.
+    fn agrees(text: &str) {
+        let mut scanner = Scanner::new(text);
+        let skipped = scanner.skip().and_then(|()| scanner.end());
+        let parsed = serde_json::from_str::<Box<serde_json::value::RawValue>>(text);
+        assert_eq!(skipped.is_ok(), parsed.is_ok(), "{text:?}: {skipped:?}, {parsed:?}");
+    }
+
+    #[test]
+    fn the_grammar_is_that_of_serde_json() {
+        for text in [
+            "",
+            " ",
+            "null",
+            "nul",
+            "nulll",
+            "true",
+            "false",
+            "tru",
+            "\"\"",
+            "\"",
+            "\"a",
+            "\"\\\"",
+            "\"\u{1}\"",
+            "\"\t\"",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u+123\"",
+            "\"\\u00e9\"",
+            "\"\\ud83d\\ude00\"",
+            "\"\\ud83d\"",
+            "\"\\ud83d\\u0041\"",
+            "\"\\ude00\"",
+            "\"é雪😀\"",
+            "\"\u{7f}\u{80}\"",
+            "0",
+            "-0",
+            "-",
+            "01",
+            "1.",
+            ".1",
+            "1.0",
+            "1.5e",
+            "1.5e+3",
+            "1e5",
+            "12345678",
+            "12345678.12345678",
+            "1x",
+            "[]",
+            "[1]",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "[1}",
+            "{}",
+            "{1:2}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1}",
+            "{\"a\":1,}",
+            "{\"a\":1 \"b\":2}",
+            "{\"a\":[{}]}",
+            "{\"a\":[{]}}",
+            "[[[[]]]",
+            "[[]]]",
+            " { \"a\" : [ 1 , { } ] } ",
+            "{\"a\":1}}",
+            "\u{feff}1",
+            "nan",
+            "1,2",
+        ] {
+            agrees(text);
+        }
+    }
+
+    #[test]
+    fn every_way_to_cut_or_change_a_text_is_judged_as_serde_json_judges_it() {
+        let text = r#"{ "a": [1.5, -2e3, "x\u00e9\n", {"b": null, "long name of a field": [true, false]}], "c": "0123456789" }"#;
+        for at in 0..text.len() {
+            agrees(&text[..at]);
+            for other in "{}[]\",:0 -.e\\x\u{1}".chars() {
+                agrees(&format!("{}{other}{}", &text[..at], &text[at + 1..]));
+                agrees(&format!("{}{other}{}", &text[..at], &text[at..]));
+            }
+        }
+    }
+
+    #[test]
+    fn nesting_has_a_bound_and_no_stack() {
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(Scanner::new(&nested(128)).skip().is_ok());
+        assert_eq!(Scanner::new(&nested(129)).skip().unwrap_err().at, 128);
+        assert!(Scanner::new(&"[".repeat(1_000_000)).skip().is_err());
+    }
+
+    #[test]
+    fn plain_text_ends_where_it_ends_wherever_that_is() {
+        for length in 0..40 {
+            for end in ["\"", "\\", "\u{1f}", ""] {
+                for letter in ["a", "é", "\u{7f}", " ", "!", "#", "[", "]"] {
+                    let text = letter.repeat(length) + end + "0123456789";
+                    let expected = if end.is_empty() { text.len() } else { length * letter.len() };
+                    assert_eq!(end_of_plain(text.as_bytes(), 0), expected, "{text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_lead_is_taken_only_as_it_was_written() {
+        for name in [
+            "a",
+            "a name",
+            "a name of 12 b",
+            "a name of some 20 bytes",
+            "a name that is longer than two words can hold",
+        ] {
+            let text = format!(r#"{{ "{name}" : 1, "{name}":2}}"#);
+            let mut scanner = Scanner::new(&text);
+            let (first, lead) = scanner.lead(true).unwrap().unwrap();
+            assert_eq!(first, name);
+            assert_eq!(scanner.number().unwrap().text, "1");
+            assert!(!scanner.try_lead(&lead));
+            let (_, next) = scanner.lead(false).unwrap().unwrap();
+            for (again, taken) in [(&lead, true), (&next, false)] {
+                assert_eq!(Scanner::new(&text).try_lead(again), taken, "{name}");
+            }
+            for at in 1..lead.text.len() {
+                let mut other = text.clone().into_bytes();
+                other[at] ^= 1;
+                assert!(!Scanner::new(std::str::from_utf8(&other).unwrap()).try_lead(&lead), "{name}, byte {at}");
+                assert!(!Scanner::new(&text[..at]).try_lead(&lead));
+            }
+            assert_eq!(scanner.number().unwrap().text, "2");
+            assert!(scanner.lead(false).unwrap().is_none());
+        }
+    }
+}
