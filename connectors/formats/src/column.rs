@@ -270,14 +270,7 @@ impl Column {
 
     fn read_array(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Bad> {
         let Values::List { item, offsets, valid } = &mut self.values else { return Err(self.wrong("an array")) };
-        scanner.byte(b'[', "an array is expected")?;
-        if !scanner.try_byte(b']') {
-            item.read(scanner)?;
-            while scanner.try_byte(b',') {
-                item.read(scanner)?;
-            }
-            scanner.byte(b']', "a comma or the end of the array is expected")?;
-        }
+        scanner.array(|scanner| item.read(scanner))?;
         offsets.push(item.len() as i32);
         Ok(valid.push(true))
     }

@@ -199,7 +199,8 @@ impl Decoder {
     fn append_json(&mut self, text: &str, log_time: Option<i64>) -> Result<(), Bad> {
         let mut scanner = Scanner::new(text.strip_prefix('\u{feff}').unwrap_or(text));
         if scanner.peek() == b'[' {
-            return self.append_array(&mut scanner, log_time);
+            scanner.array(|scanner| self.append_record(scanner, log_time))?;
+            return Ok(scanner.end()?);
         }
         loop {
             self.append_record(&mut scanner, log_time)?;
@@ -212,18 +213,6 @@ impl Decoder {
                 return Err(bad("not-json", format_args!("after the record comes {next:?}")));
             }
         }
-    }
-
-    fn append_array(&mut self, scanner: &mut Scanner<'_>, log_time: Option<i64>) -> Result<(), Bad> {
-        scanner.byte(b'[', "an array is expected")?;
-        if !scanner.try_byte(b']') {
-            self.append_record(scanner, log_time)?;
-            while scanner.try_byte(b',') {
-                self.append_record(scanner, log_time)?;
-            }
-            scanner.byte(b']', "a comma or the end of the array is expected")?;
-        }
-        Ok(scanner.end()?)
     }
 
     fn append_record(&mut self, scanner: &mut Scanner<'_>, log_time: Option<i64>) -> Result<(), Bad> {

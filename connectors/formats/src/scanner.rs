@@ -143,16 +143,39 @@ impl<'a> Scanner<'a> {
         Ok(Some(name))
     }
 
+    /// Takes an array, whose bracket is next; `element` takes each of its values.
+    pub fn array<E: From<Broken>>(&mut self, mut element: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
+        self.byte(b'[', "an array is expected")?;
+        if self.try_byte(b']') {
+            return Ok(());
+        }
+        element(self)?;
+        while self.try_byte(b',') {
+            element(self)?;
+        }
+        Ok(self.byte(b']', "a comma or the end of the array is expected")?)
+    }
+
     /// Takes a string, whose quote is next.
     #[inline]
     pub fn string(&mut self) -> Taken<Cow<'a, str>> {
         let from = self.at + 1;
-        let end = end_of_plain(self.text.as_bytes(), from);
-        if self.text.as_bytes().get(end) == Some(&b'"') {
-            self.at = end + 1;
-            return Ok(Cow::Borrowed(&self.text[from..end]));
+        match self.plain_string() {
+            Ok(end) => Ok(Cow::Borrowed(&self.text[from..end])),
+            Err(end) => self.escaped_string(from, end).map(Cow::Owned),
         }
-        self.escaped_string(from, end).map(Cow::Owned)
+    }
+
+    /// Takes a string if it stands for itself. Returns where its text ends, or where what stands for itself does.
+    #[inline]
+    fn plain_string(&mut self) -> Result<usize, usize> {
+        let bytes = self.text.as_bytes();
+        let end = end_of_plain(bytes, self.at + 1);
+        if bytes.get(end) != Some(&b'"') {
+            return Err(end);
+        }
+        self.at = end + 1;
+        Ok(end)
     }
 
     #[inline]
@@ -248,13 +271,10 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     fn skip_string(&mut self) -> Taken<()> {
-        let from = self.at + 1;
-        let end = end_of_plain(self.text.as_bytes(), from);
-        if self.text.as_bytes().get(end) == Some(&b'"') {
-            self.at = end + 1;
-            return Ok(());
+        match self.plain_string() {
+            Ok(_) => Ok(()),
+            Err(end) => self.skip_escaped_string(end),
         }
-        self.skip_escaped_string(end)
     }
 
     /// Half of a surrogate pair passes: that is content, and nobody reads it.

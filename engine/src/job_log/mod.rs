@@ -176,12 +176,7 @@ impl JobLog {
                     }
                     return Ok(entry.number);
                 }
-                Race::Lost(other) => {
-                    if let Err(error) = self.take_in(&other) {
-                        self.look_at_snapshots(other.number).await?;
-                        return Err(error);
-                    }
-                }
+                Race::Lost(other) => self.take_in_another_s(&other).await?,
             }
         }
     }
@@ -209,13 +204,8 @@ impl JobLog {
             let Some(entry) = self.read_entry(next).await? else {
                 return self.prove_not_folded(next).await;
             };
-            if let Err(error) = self.take_in(&entry) {
-                self.look_at_snapshots(next).await?;
-                return Err(error);
-            }
-            if let Some((at, by)) = &self.replaced {
-                return Err(JobLogError::Fenced { at: *at, by: by.clone() });
-            }
+            self.take_in_another_s(&entry).await?;
+            self.is_not_replaced()?;
         }
     }
 
@@ -282,14 +272,19 @@ impl JobLog {
         // publishes for all of them, also when the entry names none because every split is finished. Its first claim
         // needs nothing; a later one, for splits that it found, must not come from a process that was replaced
         // meanwhile, not even from one that owns no group that could be taken from it: it found a job without splits.
-        if let Some((at, by)) = &self.replaced {
-            return Err(JobLogError::Fenced { at: *at, by: by.clone() });
-        }
+        self.is_not_replaced()?;
         let (Some(state), Some(claimed)) = (&self.state, &self.claimed) else { return Ok(()) };
         if state.owns_all(&self.writer, claimed.iter()) {
             return Ok(());
         }
         Err(JobLogError::Fenced { at: state.number, by: "none".into() })
+    }
+
+    fn is_not_replaced(&self) -> Result<(), JobLogError> {
+        match &self.replaced {
+            Some((at, by)) => Err(JobLogError::Fenced { at: *at, by: by.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// One number is fought for until it is taken, by us or by another.
@@ -351,6 +346,15 @@ impl JobLog {
                 Ok(())
             }
         }
+    }
+
+    /// An entry that does not follow from what is known may stand at a number that was folded away: then we are too late.
+    async fn take_in_another_s(&mut self, entry: &Entry) -> Result<(), JobLogError> {
+        let taken = self.take_in(entry);
+        if taken.is_err() {
+            self.look_at_snapshots(entry.number).await?;
+        }
+        taken
     }
 
     fn take_in(&mut self, entry: &Entry) -> Result<(), JobLogError> {

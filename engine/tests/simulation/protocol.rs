@@ -90,6 +90,11 @@ impl World {
         assert_eq!(self.end(running).await, Outcome::Stopped);
     }
 
+    async fn until_replaced(&self, running: Running) {
+        self.until("it is replaced", async || running.is_ended()).await;
+        assert!(running.outcome().await.is_err_and(|error| error.is_fenced()));
+    }
+
     async fn stop_when_all_is_shown(&self, running: Running) {
         self.until("all is shown", async || self.is_all_shown().await).await;
         self.stop(running).await;
@@ -417,8 +422,7 @@ fn partitions_of_a_topic_that_was_empty_are_read_by_whoever_claimed_it_last() {
         let first = world.process("first");
         world.until_time(Duration::from_millis(400)).await;
         let second = world.process("second");
-        world.until("the first is replaced", async || first.is_ended()).await;
-        assert!(first.outcome().await.is_err_and(|error| error.is_fenced()));
+        world.until_replaced(first).await;
         world.stop_when_all_is_shown(second).await;
     });
     judge(&world).unwrap();
@@ -431,8 +435,7 @@ fn a_process_that_has_nothing_to_do_hears_that_it_was_replaced() {
         let first = world.process("first");
         world.until("everything is shown", async || world.is_all_shown().await).await;
         let second = world.process("second");
-        world.until("the first is replaced", async || first.is_ended()).await;
-        assert!(first.outcome().await.is_err_and(|error| error.is_fenced()));
+        world.until_replaced(first).await;
         world.stop_when_all_is_shown(second).await;
     });
     judge(&world).unwrap();
