@@ -1,5 +1,6 @@
 //! Payloads into Arrow rows, and rows into lines. Depends on Arrow and serde_json only, so that its benches and fuzzers build fast.
 
+mod chunk;
 mod column;
 mod csv;
 mod decoder;
@@ -9,6 +10,7 @@ mod observed;
 mod record;
 mod reject;
 mod scanner;
+mod structure;
 mod timestamp;
 mod write;
 

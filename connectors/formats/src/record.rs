@@ -58,9 +58,9 @@ impl Record {
             last = Some(field);
             let field = &self.shape.fields[field];
             let Some(index) = field.column else {
-                match &mut self.watch {
-                    None => scanner.skip()?,
-                    Some(watch) => watch.meet(&field.name, scanner.raw()?),
+                let value = scanner.skip()?;
+                if let Some(watch) = &mut self.watch {
+                    watch.meet(&field.name, value);
                 }
                 continue;
             };

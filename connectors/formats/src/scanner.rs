@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
+use crate::chunk::end_of_plain;
 use crate::number::{Number, end_of_digits};
+use crate::structure::{ARRAY_GOES_ON, OBJECT_GOES_ON, TOO_DEEP, end_of_nested};
 
 /// A place in a JSON text. Each call takes what is there, or says what it expected and where.
 pub struct Scanner<'a> {
@@ -21,7 +23,7 @@ pub struct Broken {
 type Taken<T> = Result<T, Broken>;
 
 /// Arrays and objects in one another; more is refused, as by most readers of JSON.
-const DEPTH: u32 = 128;
+pub const DEPTH: u32 = 128;
 /// Bytes of a lead that are compared at once.
 const LEAD: usize = 16;
 
@@ -133,7 +135,7 @@ impl<'a> Scanner<'a> {
             return Ok(None);
         }
         if !first {
-            self.byte(b',', "a comma or the end of the object is expected")?;
+            self.byte(b',', OBJECT_GOES_ON)?;
         }
         if self.peek() != b'"' {
             return Err(self.broken("a field's name is expected"));
@@ -153,7 +155,7 @@ impl<'a> Scanner<'a> {
         while self.try_byte(b',') {
             element(self)?;
         }
-        Ok(self.byte(b']', "a comma or the end of the array is expected")?)
+        Ok(self.byte(b']', ARRAY_GOES_ON)?)
     }
 
     /// Takes a string, whose quote is next.
@@ -201,26 +203,40 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes any value and returns it as it is written.
+    /// Takes any value and returns it as it is written. All of its grammar is checked.
     pub fn raw(&mut self) -> Taken<&'a str> {
         self.peek();
         let from = self.at;
-        self.skip()?;
+        self.check()?;
         Ok(&self.text[from..self.at])
     }
 
-    /// Takes any value. All of its grammar is checked, also what no one reads.
-    pub fn skip(&mut self) -> Taken<()> {
+    /// Takes a value that nobody reads, and returns it as it is written. Of what is nested only the structure is checked:
+    /// that strings end, and that each bracket has its partner.
+    pub fn skip(&mut self) -> Taken<&'a str> {
+        let first = self.peek();
+        let from = self.at;
+        match first {
+            b'{' | b'[' => {
+                let end = end_of_nested(self.text.as_bytes(), from);
+                self.at = end.map_err(|(at, expected)| Broken { at, expected })?;
+            }
+            _ => self.check()?,
+        }
+        Ok(&self.text[from..self.at])
+    }
+
+    fn check(&mut self) -> Taken<()> {
         let mut depth = 0;
         // One bit for each that is open, the innermost lowest: set for an object.
         let mut open = 0u128;
         loop {
             match self.peek() {
-                b'"' => self.skip_string()?,
-                b'-' | b'0'..=b'9' => self.skip_number()?,
+                b'"' => self.check_string()?,
+                b'-' | b'0'..=b'9' => self.check_number()?,
                 begin @ (b'{' | b'[') => {
                     if depth == DEPTH {
-                        return Err(self.broken("nested too deeply: no more than 128 levels are expected"));
+                        return Err(self.broken(TOO_DEEP));
                     }
                     self.at += 1;
                     depth += 1;
@@ -229,7 +245,7 @@ impl<'a> Scanner<'a> {
                         continue;
                     }
                     if begin == b'{' && self.peek() != b'}' {
-                        self.skip_name()?;
+                        self.check_name()?;
                         continue;
                     }
                 }
@@ -244,7 +260,7 @@ impl<'a> Scanner<'a> {
                     b',' => {
                         self.at += 1;
                         if is_object {
-                            self.skip_name()?;
+                            self.check_name()?;
                         }
                         break;
                     }
@@ -253,33 +269,47 @@ impl<'a> Scanner<'a> {
                         depth -= 1;
                         open >>= 1;
                     }
-                    _ if is_object => return Err(self.broken("a comma or the end of the object is expected")),
-                    _ => return Err(self.broken("a comma or the end of the array is expected")),
+                    _ if is_object => return Err(self.broken(OBJECT_GOES_ON)),
+                    _ => return Err(self.broken(ARRAY_GOES_ON)),
                 }
             }
         }
     }
 
     #[inline]
-    fn skip_name(&mut self) -> Taken<()> {
+    fn check_name(&mut self) -> Taken<()> {
+        self.peek();
+        let bytes = self.text.as_bytes();
+        if bytes.get(self.at) == Some(&b'"') {
+            let end = end_of_plain(bytes, self.at + 1);
+            if bytes.get(end..end + 2) == Some(b"\":") {
+                self.at = end + 2;
+                return Ok(());
+            }
+        }
+        self.check_any_name()
+    }
+
+    #[cold]
+    fn check_any_name(&mut self) -> Taken<()> {
         if self.peek() != b'"' {
             return Err(self.broken("a field's name is expected"));
         }
-        self.skip_string()?;
+        self.check_string()?;
         self.byte(b':', "a colon is expected")
     }
 
     #[inline]
-    fn skip_string(&mut self) -> Taken<()> {
+    fn check_string(&mut self) -> Taken<()> {
         match self.plain_string() {
             Ok(_) => Ok(()),
-            Err(end) => self.skip_escaped_string(end),
+            Err(end) => self.check_escaped_string(end),
         }
     }
 
     /// Half of a surrogate pair passes: that is content, and nobody reads it.
     #[cold]
-    fn skip_escaped_string(&mut self, plain: usize) -> Taken<()> {
+    fn check_escaped_string(&mut self, plain: usize) -> Taken<()> {
         let bytes = self.text.as_bytes();
         let mut end = plain;
         loop {
@@ -298,19 +328,25 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline]
-    fn skip_number(&mut self) -> Taken<()> {
+    fn check_number(&mut self) -> Taken<()> {
         let bytes = self.text.as_bytes();
         let first = self.at + usize::from(bytes[self.at] == b'-');
         let mut end = end_of_digits(bytes, first);
-        let plain = end > first && (end == first + 1 || bytes[first] != b'0');
-        if plain && bytes.get(end) == Some(&b'.') {
-            let point = end;
-            end = end_of_digits(bytes, point + 1);
-            if end > point + 1 && !matches!(bytes.get(end), Some(b'e' | b'E')) {
-                self.at = end;
-                return Ok(());
-            }
+        let mut plain = end > first && (end == first + 1 || bytes[first] != b'0');
+        if bytes.get(end) == Some(&b'.') {
+            let behind = end + 1;
+            end = end_of_digits(bytes, behind);
+            plain &= end > behind;
         }
+        if plain && !matches!(bytes.get(end), Some(b'e' | b'E')) {
+            self.at = end;
+            return Ok(());
+        }
+        self.check_any_number()
+    }
+
+    #[cold]
+    fn check_any_number(&mut self) -> Taken<()> {
         self.number().map(drop)
     }
 
@@ -386,27 +422,6 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Where text ends that stands for itself: at a quote, a backslash, a control character or the end.
-#[inline]
-fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    // The lowest byte that is marked is right; one above it may be marked by a borrow.
-    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word & HIGH;
-    while let Some(chunk) = bytes.get(at..at + 8) {
-        let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
-        let quotes = below(word ^ (ONES * u64::from(b'"')), 1);
-        let backslashes = below(word ^ (ONES * u64::from(b'\\')), 1);
-        let found = quotes | backslashes | below(word, b' ');
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    let plain = |byte: &&u8| !matches!(**byte, b'"' | b'\\' | 0..b' ');
-    at + bytes[at.min(bytes.len())..].iter().take_while(plain).count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,9 +429,9 @@ mod tests {
     /// What serde_json makes of a text is what the scanner makes of it.
     fn agrees(text: &str) {
         let mut scanner = Scanner::new(text);
-        let skipped = scanner.skip().and_then(|()| scanner.end());
+        let checked = scanner.raw().and_then(|_| scanner.end());
         let parsed = serde_json::from_str::<Box<serde_json::value::RawValue>>(text);
-        assert_eq!(skipped.is_ok(), parsed.is_ok(), "{text:?}: {skipped:?}, {parsed:?}");
+        assert_eq!(checked.is_ok(), parsed.is_ok(), "{text:?}: {checked:?}, {parsed:?}");
     }
 
     #[test]
@@ -501,22 +516,9 @@ mod tests {
     #[test]
     fn nesting_has_a_bound_and_no_stack() {
         let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(Scanner::new(&nested(128)).skip().is_ok());
-        assert_eq!(Scanner::new(&nested(129)).skip().unwrap_err().at, 128);
-        assert!(Scanner::new(&"[".repeat(1_000_000)).skip().is_err());
-    }
-
-    #[test]
-    fn plain_text_ends_where_it_ends_wherever_that_is() {
-        for length in 0..40 {
-            for end in ["\"", "\\", "\u{1f}", ""] {
-                for letter in ["a", "é", "\u{7f}", " ", "!", "#", "[", "]"] {
-                    let text = letter.repeat(length) + end + "0123456789";
-                    let expected = if end.is_empty() { text.len() } else { length * letter.len() };
-                    assert_eq!(end_of_plain(text.as_bytes(), 0), expected, "{text:?}");
-                }
-            }
-        }
+        assert!(Scanner::new(&nested(128)).raw().is_ok());
+        assert_eq!(Scanner::new(&nested(129)).raw().unwrap_err().at, 128);
+        assert!(Scanner::new(&"[".repeat(1_000_000)).raw().is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! `cargo bench -p formats`: the decoder beside what one would write without it, in the same process, by turns. Ratios count;
-//! the rates are of this machine at this moment.
+//! the rates are of this machine at this moment. `cargo bench -p formats -- text` runs only the lines that say so.
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, and stops at what is wrong")]
 
 mod reference;
@@ -50,6 +50,10 @@ fn main() {
 
 /// Lets both take their turns and prints the ratio in the middle.
 fn compare(what: &str, reference: impl Fn(), subject: impl Fn()) {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if !wanted.is_empty() && !wanted.iter().any(|wanted| what.contains(wanted.as_str())) {
+        return;
+    }
     let seconds = |run: &dyn Fn()| {
         let begun = Instant::now();
         run();

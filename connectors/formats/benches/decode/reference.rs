@@ -3,6 +3,7 @@
 use std::fmt;
 
 use arrow::array::{ArrayRef, Float64Builder, Int64Builder, StringBuilder, TimestampNanosecondBuilder};
+use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -89,8 +90,8 @@ impl<'de> Visitor<'de> for &mut Seed {
                 "deviceSequenceNumber" => self.sequence.append_value(map.next_value()?),
                 "type" => self.kind.append_value(map.next_value::<&str>()?),
                 "createdAt" => {
-                    let time = formats::parse_instant(map.next_value()?);
-                    self.created_at.append_value(time.ok_or_else(|| serde::de::Error::custom("no time"))?);
+                    let time = string_to_timestamp_nanos(map.next_value()?);
+                    self.created_at.append_value(time.map_err(serde::de::Error::custom)?);
                 }
                 "complexData" => match self.nested {
                     Nested::Doubles => map.next_value_seed(Doubles(&mut self.more))?,
