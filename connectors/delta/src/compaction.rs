@@ -44,7 +44,7 @@ pub async fn compact(options: &DeltaOptions, names: &Names) -> Result<(), SinkEr
     let files: Vec<LiveFile> = state.files.into_values().collect();
     for group in groups(files, options.target_file_size as u64) {
         let path = beside(&group[0].path, names);
-        let joined = join(&state.store, &group, path, options.compression).await;
+        let joined = join(&state.store, &group, path, options.encodings).await;
         let Some(joined) = joined.map_err(|e| SinkError::retry(&options.path, e))? else { continue };
         let (files, rows, bytes) = (joined.instead_of.len(), joined.file.rows, joined.file.size);
         if put_in_place(options, &joined).await? {

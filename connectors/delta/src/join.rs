@@ -16,11 +16,11 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{AsyncArrowWriter, ParquetRecordBatchStreamBuilder};
-use parquet::basic::Compression;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use crate::parquet_file::{DataFile, WRITTEN_BY, properties};
+use crate::encoding::{Encodings, WRITTEN_BY, properties};
+use crate::parquet_file::DataFile;
 use crate::statistics::{Boundless, statistics};
 
 /// Rows that are in hand at once.
@@ -47,10 +47,10 @@ pub async fn join(
     store: &Arc<dyn ObjectStore>,
     files: &[LiveFile],
     path: String,
-    compression: Compression,
+    encodings: Encodings,
 ) -> Result<Option<Joined>> {
     let Some(Opened { schema, sources }) = open(store, files).await? else { return Ok(None) };
-    let mut output = Output::new(store, &path, schema, compression);
+    let mut output = Output::new(store, &path, schema, encodings);
     let mut expected = 0;
     let mut instead_of = vec![];
     for Source { file, stored, metadata } in sources {
@@ -123,7 +123,7 @@ fn widened(schema: &Schema, other: &Schema, first: bool) -> Option<Schema> {
 /// The file that is written.
 struct Output {
     target: Option<BufWriter>,
-    compression: Compression,
+    encodings: Encodings,
     schema: SchemaRef,
     /// Made with the first rows, from which the encodings are chosen.
     writer: Option<AsyncArrowWriter<BufWriter>>,
@@ -132,15 +132,15 @@ struct Output {
 }
 
 impl Output {
-    fn new(store: &Arc<dyn ObjectStore>, path: &str, schema: SchemaRef, compression: Compression) -> Self {
+    fn new(store: &Arc<dyn ObjectStore>, path: &str, schema: SchemaRef, encodings: Encodings) -> Self {
         let target = Some(BufWriter::new(store.clone(), Path::from(path)));
-        Output { target, compression, schema, writer: None, boundless: Boundless::default(), rows: 0 }
+        Output { target, encodings, schema, writer: None, boundless: Boundless::default(), rows: 0 }
     }
 
     async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = with_columns(batch, &self.schema)?;
         if let Some(target) = self.target.take() {
-            let properties = properties(&self.schema, self.compression, &rows);
+            let properties = properties(&self.schema, self.encodings, &rows)?;
             self.writer = Some(AsyncArrowWriter::try_new(target, self.schema.clone(), Some(properties))?);
         }
         self.rows += rows.num_rows() as u64;

@@ -6,6 +6,7 @@ mod cause;
 mod checkpoint;
 mod commit;
 mod compaction;
+mod encoding;
 mod join;
 mod log_cleanup;
 mod options;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use engine::connector::{Connector, OptionKind, OptionSpec, Problem, TableSpec};
 use engine::sink::Sink;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::Compression;
 
+use crate::encoding::Encodings;
 use crate::partitioning;
 use crate::schema::{alike_but_for_case, delta_field};
 use crate::sink::DeltaSink;
@@ -22,7 +23,7 @@ pub struct DeltaConnector;
 pub struct DeltaOptions {
     pub path: String,
     pub partition_by: Vec<String>,
-    pub compression: Compression,
+    pub encodings: Encodings,
     pub target_file_size: usize,
     /// Small files are joined into files of the target size, beside the commits.
     pub compaction: bool,
@@ -38,7 +39,7 @@ impl DeltaOptions {
         DeltaOptions {
             path: folder.to_string_lossy().to_string(),
             partition_by: vec![],
-            compression: Compression::SNAPPY,
+            encodings: Encodings { compression: Compression::SNAPPY, ..Encodings::default() },
             target_file_size: 1 << 20,
             compaction: true,
             add_columns: false,
@@ -60,6 +61,11 @@ impl Connector for DeltaConnector {
                 "parquet.compression",
                 OptionKind::OneOf(&[&["zstd"], &["snappy"], &["none", "uncompressed"]]),
                 "default zstd",
+            ),
+            OptionSpec::new(
+                "parquet.encodings",
+                OptionKind::OneOf(&[&["auto"], &["plain"]]),
+                "auto: what suits the first rows of a file; plain: only dictionaries, for readers that know no more. Default auto",
             ),
             OptionSpec::new(
                 "target_file_size",
@@ -102,14 +108,15 @@ impl Connector for DeltaConnector {
         let compression = match options.get("parquet.compression") {
             Some("snappy") => Compression::SNAPPY,
             Some("none") => Compression::UNCOMPRESSED,
-            _ => Compression::ZSTD(ZstdLevel::default()),
+            _ => Encodings::default().compression,
         };
+        let encodings = Encodings { compression, plain: options.get("parquet.encodings") == Some("plain") };
         let seldom = options.duration("commit_interval").is_some_and(|interval| interval >= SELDOM);
         let compaction = options.get("compaction").map_or(!seldom, |_| options.flag("compaction"));
         Ok(Arc::new(DeltaSink::new(DeltaOptions {
             path: options.get("path").unwrap_or_default().to_string(),
             partition_by,
-            compression,
+            encodings,
             compaction,
             target_file_size: options.bytes("target_file_size").unwrap_or(128 << 20) as usize,
             add_columns: options.get("schema_evolution") == Some("add"),

@@ -1,20 +1,19 @@
 //! One Parquet file of the table: encoded in memory, with the statistics that Delta keeps of it.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use bytes::Bytes;
+use object_store::{PutPayload, PutPayloadMut};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
 use parquet::errors::ParquetError;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::encoding::{Encodings, properties};
 use crate::statistics::{Boundless, statistics};
 
 /// A closed file, as the job log's token and the table's `add` action name it.
@@ -53,34 +52,26 @@ pub fn decode_path(path: &str) -> String {
     path.replace("%20", " ").replace("%25", "%")
 }
 
-/// How the name of a file's writer begins, in its footer.
-pub const WRITTEN_BY: &str = "millrace version ";
-/// Encoded bytes after which a row group is closed: readers and compactions hold one in memory, more than once while it
-/// is on its way. Smaller ones cost a reader of few columns a request each.
-const ROW_GROUP: usize = 16 << 20;
+/// Bytes of a piece of a file: larger ones would be moved more often while a file grows.
+const PIECE: usize = 1 << 20;
 
-/// How a file is encoded. `first`: its first rows, from which the encodings are chosen.
-pub fn properties(schema: &SchemaRef, compression: Compression, first: &RecordBatch) -> WriterProperties {
-    let mut properties = WriterProperties::builder()
-        .set_compression(compression)
-        // Dictionaries cost three to five times the encoding where nearly every value is another.
-        .set_dictionary_enabled(false)
-        // The names that the format gives to the parts of lists and maps: some readers go by them.
-        .set_coerce_types(true)
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_max_row_group_bytes(Some(ROW_GROUP))
-        .set_created_by(format!("{WRITTEN_BY}{}", env!("CARGO_PKG_VERSION")));
-    for (index, field) in schema.fields().iter().enumerate() {
-        if repeats(first.column(index).as_ref()) {
-            properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), true);
-        }
+/// A file's bytes, in pieces that stay where they are.
+struct Pieces(PutPayloadMut);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
-    properties.build()
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Encodes rows as they come.
 pub struct ParquetFile {
-    writer: ArrowWriter<Vec<u8>>,
+    writer: ArrowWriter<Pieces>,
     schema: SchemaRef,
     boundless: Boundless,
     pub rows: u64,
@@ -88,9 +79,10 @@ pub struct ParquetFile {
 
 impl ParquetFile {
     /// `first`: the first rows, from which the encodings are chosen.
-    pub fn new(schema: SchemaRef, compression: Compression, first: &RecordBatch) -> Result<Self, ParquetError> {
-        let properties = properties(&schema, compression, first);
-        let writer = ArrowWriter::try_new(vec![], schema.clone(), Some(properties))?;
+    pub fn new(schema: SchemaRef, encodings: Encodings, first: &RecordBatch) -> Result<Self, ParquetError> {
+        let properties = properties(&schema, encodings, first)?;
+        let pieces = Pieces(PutPayloadMut::new().with_block_size(PIECE));
+        let writer = ArrowWriter::try_new(pieces, schema.clone(), Some(properties))?;
         Ok(ParquetFile { writer, schema, boundless: Boundless::default(), rows: 0 })
     }
 
@@ -106,11 +98,12 @@ impl ParquetFile {
     }
 
     /// The file's bytes and statistics.
-    pub fn close(mut self) -> Result<(Bytes, String), ParquetError> {
+    pub fn close(mut self) -> Result<(PutPayload, String), ParquetError> {
         let metadata = self.writer.finish()?;
         let stats = statistics(&self.schema, &metadata, self.rows, &self.boundless);
         // `into_inner` would finish a second time, which is an error.
-        Ok((std::mem::take(self.writer.inner_mut()).into(), stats))
+        let Pieces(bytes) = std::mem::replace(self.writer.inner_mut(), Pieces(PutPayloadMut::new()));
+        Ok((bytes.freeze(), stats))
     }
 }
 
@@ -120,14 +113,4 @@ pub fn to_stored(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch,
     let columns =
         columns.map(|(c, f)| if c.data_type() == f.data_type() { Ok(c.clone()) } else { cast(c, f.data_type()) });
     RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, _>>()?)
-}
-
-/// Whether a text column has few values, seen from its first rows.
-fn repeats(column: &dyn Array) -> bool {
-    if column.data_type() != &DataType::Utf8 || column.len() < 8 {
-        return false;
-    }
-    let sample: Vec<&str> = column.as_string::<i32>().iter().flatten().take(2048).collect();
-    let distinct: std::collections::HashSet<&str> = sample.iter().copied().collect();
-    distinct.len() * 2 <= sample.len()
 }

@@ -33,10 +33,15 @@ impl Boundless {
     }
 }
 
+/// All are looked at, many at once: to stop at the first would be to look at them one by one.
 fn has_nan(column: &dyn Array) -> bool {
     match column.data_type() {
-        DataType::Float32 => column.as_primitive::<Float32Type>().values().iter().any(|v| v.is_nan()),
-        DataType::Float64 => column.as_primitive::<Float64Type>().values().iter().any(|v| v.is_nan()),
+        DataType::Float32 => {
+            column.as_primitive::<Float32Type>().values().iter().fold(false, |nan, v| nan | v.is_nan())
+        }
+        DataType::Float64 => {
+            column.as_primitive::<Float64Type>().values().iter().fold(false, |nan, v| nan | v.is_nan())
+        }
         _ => false,
     }
 }
@@ -210,12 +215,12 @@ fn iso_millis(millis: i64, zone: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::Encodings;
     use crate::parquet_file::ParquetFile;
     use arrow::array::{
         ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array, StringArray, TimestampMicrosecondArray,
     };
     use arrow::datatypes::{Field, Schema};
-    use parquet::basic::Compression;
     use serde_json::{Value, json};
     use std::sync::Arc;
 
@@ -228,7 +233,7 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("c", first.data_type().clone(), true)]));
         let rows = |column| RecordBatch::try_new(schema.clone(), vec![column]).unwrap();
         let (first, second) = (rows(first), rows(second));
-        let mut file = ParquetFile::new(schema.clone(), Compression::SNAPPY, &first).unwrap();
+        let mut file = ParquetFile::new(schema.clone(), Encodings::default(), &first).unwrap();
         file.write(&first).unwrap();
         file.write(&second).unwrap();
         file.close().unwrap().1

@@ -8,7 +8,7 @@ use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use engine::sink::SinkError;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde_json::Value;
 use url::Url;
 
@@ -183,7 +183,11 @@ pub async fn last_checkpoint(store: &dyn ObjectStore) -> Result<Option<u64>, obj
 }
 
 /// Creates what must not be there yet.
-pub async fn create(store: &Arc<dyn ObjectStore>, path: &Path, body: Bytes) -> Result<(), object_store::Error> {
+pub async fn create(
+    store: &Arc<dyn ObjectStore>,
+    path: &Path,
+    body: impl Into<PutPayload>,
+) -> Result<(), object_store::Error> {
     store.put_opts(path, body.into(), PutOptions::from(PutMode::Create)).await.map(|_| ())
 }
 

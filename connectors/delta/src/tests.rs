@@ -258,6 +258,20 @@ fn batch(ids: &[&str]) -> RecordBatch {
 }
 
 #[tokio::test]
+async fn a_table_for_old_readers_has_only_the_encodings_that_they_know() {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    for (option, differences) in [("auto", true), ("plain", false)] {
+        let story = Story::new().option("parquet.encodings", option);
+        let token = story.start("w1").await.prepare(&["a", "b"]).await;
+        let file = story.table().join(token["files"][0]["path"].as_str().unwrap());
+        let file = SerializedFileReader::new(std::fs::File::open(file).unwrap()).unwrap();
+        let columns = file.metadata().row_group(0).columns();
+        let mut encodings = columns.iter().flat_map(|column| column.encodings().map(|e| e.to_string()));
+        assert_eq!(encodings.any(|encoding| encoding.starts_with("DELTA")), differences, "{option}");
+    }
+}
+
+#[tokio::test]
 async fn rows_are_prepared_shown_and_found_again_by_a_new_process() {
     let story = Story::new();
     let first = story.start("w1").await;

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use engine::metrics::SinkMetrics;
 use engine::sink::SinkError;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
 use crate::cause::{reading, writing};
 use crate::store::create;
@@ -19,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub async fn upload(
     store: &Arc<dyn ObjectStore>,
     path: &str,
-    body: Bytes,
+    body: PutPayload,
     metrics: &SinkMetrics,
 ) -> Result<(), SinkError> {
     let mut pause = FIRST_PAUSE;
@@ -41,9 +40,9 @@ pub async fn upload(
     }
 }
 
-async fn attempt(store: &Arc<dyn ObjectStore>, path: &str, body: Bytes) -> Result<(), SinkError> {
+async fn attempt(store: &Arc<dyn ObjectStore>, path: &str, body: PutPayload) -> Result<(), SinkError> {
     use object_store::Error::{AlreadyExists, Precondition};
-    let size = body.len() as u64;
+    let size = body.content_length() as u64;
     match create(store, &Path::from(path), body).await {
         Ok(()) => Ok(()),
         Err(AlreadyExists { .. } | Precondition { .. }) => same_file(store, path, size).await,

@@ -79,7 +79,7 @@ impl DeltaWriter {
     fn append(&mut self, partition: Partition, rows: &RecordBatch) -> Result<(), SinkError> {
         let rows = rows.project(&self.file_columns).map_err(|e| self.failed(e))?;
         if !self.open.contains_key(&partition) {
-            let file = ParquetFile::new(self.file_schema.clone(), self.options.compression, &rows);
+            let file = ParquetFile::new(self.file_schema.clone(), self.options.encodings, &rows);
             self.open.insert(partition.clone(), file.map_err(|e| self.failed(e))?);
         }
         let Some(file) = self.open.get_mut(&partition) else { return Ok(()) };
@@ -100,7 +100,7 @@ impl DeltaWriter {
         let absent = self.absent.iter().map(|name| (name.clone(), None));
         let partition_values: BTreeMap<_, _> = names.zip(partition.iter().cloned()).chain(absent).collect();
         let path = format!("{}part-{}.parquet", folder(&partition_values), self.context.names.next());
-        let file = DataFile { path, size: body.len() as u64, rows, partition_values, stats };
+        let file = DataFile { path, size: body.content_length() as u64, rows, partition_values, stats };
         let (store, uploading, metrics) = (self.store.clone(), self.uploading.clone(), self.context.metrics.clone());
         uploading.fetch_add(1, Ordering::Relaxed);
         self.uploads.push(self.context.runtime.spawn(async move {

@@ -20,7 +20,7 @@ async fn joined(story: &Story) -> Joined {
     let state = State::read(&options(story)).await.unwrap().unwrap();
     let path = format!("joined-{}.parquet", Names::of("w9").next());
     let files = joinable(story).await;
-    join(&state.store, &files, path, options(story).compression).await.unwrap().unwrap()
+    join(&state.store, &files, path, options(story).encodings).await.unwrap().unwrap()
 }
 
 async fn with_five_files() -> (Story, Process) {
