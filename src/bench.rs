@@ -1,4 +1,4 @@
-//! `millrace bench`: how fast the job of the README is on this machine, and where the time goes.
+//! `millrace bench`: how fast jobs from bytes to a committed table are on this machine, and where the time goes.
 //!
 //! The stages are measured by running more and more of the job over the same events in the same process, a moment after
 //! each other: their differences are the stages. All is CPU time of the whole process, so that what runs beside the
@@ -6,6 +6,9 @@
 
 mod buffer;
 mod ids;
+mod jobs;
+#[path = "../connectors/formats/benches/decode/seed.rs"]
+mod seed;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,11 +33,9 @@ use tokio::sync::watch;
 use crate::job::report;
 use crate::run::open_state;
 use buffer::{Buffer, BufferConnector};
+use jobs::Reads;
+use seed::{Nested, Seed};
 
-const JOB: &str = include_str!("../jobs/eventhubs-databricks-delta/job.sql");
-/// What the job file says about copies, and something harmless in its place: for a run without deduplication.
-const DEDUPLICATE: &str = "'deduplicate.key'      = 'eventId',\n  'deduplicate.within'   = '10 minutes'";
-const NOTHING: &str = "'watermark.max-ahead' = '1 hour'";
 /// The deduplication that is shown with less memory than ids: 64 MiB for 6 million.
 const IDS: usize = 6_000_000;
 const MEMORY: usize = 64 << 20;
@@ -44,7 +45,7 @@ const MEMORY: usize = 64 << 20;
     after_help = "Examples:\n  millrace bench\n  millrace bench --events 1000000 --parallelism 1 --json\n\nBuild with --release first: other builds are slower by a factor of ten and more."
 )]
 pub struct Bench {
-    /// Events to run through the job, kept in memory (about 900 bytes each) [default: 400000, without --release 20000]
+    /// Events to run through each job, kept in memory (about 1 KB each) [default: 400000, without --release 20000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     events: Option<u32>,
     /// Ids that deduplication alone is measured with [default: 6000000, without --release 60000]
@@ -55,7 +56,10 @@ pub struct Bench {
     parallelism: Option<usize>,
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     partitions: u16,
-    /// Where the table and what does not fit in memory are written, and deleted again [default: the system's temporary folder]
+    /// The simulator's event as it is, with numbers of nine or ten digits [default: 15 to 17 digits]
+    #[arg(long)]
+    short_numbers: bool,
+    /// Where the tables and what does not fit in memory are written, and deleted again [default: the system's temporary folder]
     #[arg(long)]
     folder: Option<PathBuf>,
     /// One JSON object a line
@@ -66,18 +70,24 @@ pub struct Bench {
 /// One line of the result.
 #[derive(Serialize, Clone)]
 struct Row {
+    /// What the job reads; empty where it is none.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    job: &'static str,
     what: String,
     events: usize,
     seconds: f64,
     cpu_seconds: f64,
     events_per_second: f64,
     events_per_cpu_second: f64,
-    /// Events per CPU second, as a multiple of the reference.
+    /// Events per CPU second, as a multiple of what the reference does.
     #[serde(skip_serializing_if = "Option::is_none")]
     of_reference: Option<f64>,
     /// CPU time of what this line does more than the one before, as a part of the whole job's.
     #[serde(skip_serializing_if = "Option::is_none")]
     share: Option<f64>,
+    /// Events per second, as a multiple of one worker's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of_one_worker: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,7 +127,8 @@ impl Bench {
         let machine = Machine::this();
         let workers = self.parallelism.unwrap_or(machine.cores).max(1);
         let events = self.events.map_or(if machine.is_optimised() { 400_000 } else { 20_000 }, |n| n as usize);
-        let buffer = Arc::new(Buffer::fill(Settings::default(), events, usize::from(self.partitions)));
+        let buffer =
+            Arc::new(Buffer::fill(Settings::default(), events, usize::from(self.partitions), !self.short_numbers));
         self.say(&format!(
             "{} events of {} bytes, {} of them copies, in {} partitions; {workers} workers\n{} cores, {}; {} build\n",
             buffer.messages(),
@@ -128,12 +139,16 @@ impl Bench {
             machine.model,
             machine.build,
         ));
-        let rows = stages(&buffer, workers, folder.path()).await?;
-        self.show(&rows, &machine)?;
+        let reference = reference(buffer.clone(), workers).await?;
+        self.show("", &[reference.row("reference: serde_json into Arrow, all columns", buffer.messages())], &machine)?;
+        for reads in [Reads::Everything, Reads::SixColumns, Reads::Readme] {
+            let rows = stages(reads, &buffer, workers, reference, folder.path()).await?;
+            self.show(reads.title(), &rows, &machine)?;
+        }
         let ids = self.ids.map_or(if machine.is_optimised() { IDS } else { IDS / 100 }, |n| n as usize);
         let folder = folder.path().to_path_buf();
         let rows = tokio::task::spawn_blocking(move || deduplication(ids, &folder));
-        self.show(&rows.await.map_err(|e| e.to_string())??, &machine)
+        self.show("deduplication alone, one core", &rows.await.map_err(|e| e.to_string())??, &machine)
     }
 
     fn say(&self, text: &str) {
@@ -144,7 +159,7 @@ impl Bench {
         }
     }
 
-    fn show(&self, rows: &[Row], machine: &Machine) -> Result<(), String> {
+    fn show(&self, title: &str, rows: &[Row], machine: &Machine) -> Result<(), String> {
         if self.json {
             for row in rows {
                 let row = Row { what: row.what.trim_start_matches([' ', '+']).to_string(), ..row.clone() };
@@ -154,15 +169,16 @@ impl Bench {
             }
             return Ok(());
         }
-        println!("{:<58} {:>11} {:>14} {:>10} {:>7}", "", "events/s", "events/CPU s", "reference", "share");
+        println!("{title:<48} {:>11} {:>14} {:>10} {:>7}", "events/s", "events/CPU s", "reference", "share");
         for row in rows {
+            let compared = row.of_one_worker.map(|n| format!("{n:.2} of 1 worker"));
             println!(
-                "{:<58} {:>11.0} {:>14.0} {:>10} {:>7}",
+                "{:<48} {:>11.0} {:>14.0} {:>10} {:>7}",
                 row.what,
                 row.events_per_second,
                 row.events_per_cpu_second,
                 row.of_reference.map_or(String::new(), |r| format!("{r:.2}x")),
-                row.share.map_or(String::new(), |s| format!("{:.0} %", s * 100.0)),
+                compared.or(row.share.map(|s| format!("{:.0} %", s * 100.0))).unwrap_or_default(),
             );
         }
         println!();
@@ -170,34 +186,50 @@ impl Bench {
     }
 }
 
-/// More and more of the job, over the same events.
-async fn stages(buffer: &Arc<Buffer>, workers: usize, folder: &Path) -> Result<Vec<Row>, String> {
-    let without = JOB.replace(DEDUPLICATE, NOTHING);
-    if without == JOB {
-        return Err("the job file no longer says of copies what the benchmark leaves out".into());
-    }
+/// More and more of a job over the same events, and the whole with one worker and without deduplication.
+async fn stages(
+    reads: Reads,
+    buffer: &Arc<Buffer>,
+    workers: usize,
+    reference: Cost,
+    folder: &Path,
+) -> Result<Vec<Row>, String> {
     let nothing = || Some(Arc::new(Blackhole) as Arc<dyn Sink>);
-    let table = folder.join("events");
-    let compiled = |text: &str, sink| plan(text, buffer, &table, sink);
-    let messages = buffer.messages();
-    let reference = parse(buffer.clone(), workers).await?;
-    let decode = decode(&compiled(&without, nothing())?, workers).await?;
-    let query = run(compiled(&without, nothing())?, workers, folder, messages).await?;
-    let dedup = run(compiled(JOB, nothing())?, workers, folder, buffer.distinct).await?;
-    let whole = run(compiled(JOB, None)?, workers, folder, buffer.distinct).await?;
-    let lines = [
-        ("reference: serde_json parses to values", reference, None),
-        ("decode to Arrow", decode, Some(Duration::ZERO)),
-        ("  + workers, query, checkpoints", query, Some(decode.cpu)),
-        ("  + deduplication, exchange", dedup, Some(query.cpu)),
-        ("  + Parquet, Delta commits = the whole job", whole, Some(dedup.cpu)),
-    ];
-    let row = |(what, cost, before): (&str, Cost, Option<Duration>)| {
-        let share = before.map(|before| (cost.cpu.as_secs_f64() - before.as_secs_f64()) / whole.cpu.as_secs_f64());
-        let of_reference = Some(reference.cpu.as_secs_f64() / cost.cpu.as_secs_f64());
-        Row { share, of_reference, ..cost.row(what, messages) }
+    let compiled = |deduplicated, sink| {
+        let table = tempfile::tempdir_in(folder).map_err(|e| e.to_string())?;
+        Ok::<_, String>((plan(&reads.job(deduplicated)?, buffer, table.path(), sink)?, table))
     };
-    Ok(lines.into_iter().map(row).collect())
+    let (messages, distinct) = (buffer.messages(), buffer.distinct);
+    let decode = decode(&compiled(false, nothing())?.0, workers).await?;
+    let query = run(compiled(false, nothing())?.0, workers, folder, messages).await?;
+    let dedup = run(compiled(true, nothing())?.0, workers, folder, distinct).await?;
+    let measured = async |deduplicated, workers, rows| {
+        let (plan, _table) = compiled(deduplicated, None)?;
+        run(plan, workers, folder, rows).await
+    };
+    let whole = measured(true, workers, distinct).await?;
+    let alone = measured(true, 1, distinct).await?;
+    let without = measured(false, workers, messages).await?;
+    let stages = [
+        ("decode to Arrow", decode, Duration::ZERO),
+        ("  + workers, query, checkpoints", query, decode.cpu),
+        ("  + deduplication, exchange", dedup, query.cpu),
+        ("  + Parquet, Delta commits = the whole job", whole, dedup.cpu),
+    ];
+    let of_reference = |cost: Cost| Some(reference.cpu.as_secs_f64() / cost.cpu.as_secs_f64());
+    let row =
+        |what, cost: Cost| Row { job: reads.title(), of_reference: of_reference(cost), ..cost.row(what, messages) };
+    let mut rows: Vec<Row> = vec![];
+    for (what, cost, before) in stages {
+        let share = (cost.cpu.as_secs_f64() - before.as_secs_f64()) / whole.cpu.as_secs_f64();
+        rows.push(Row { share: Some(share), ..row(what, cost) });
+    }
+    let sped_up = alone.elapsed.as_secs_f64() / whole.elapsed.as_secs_f64();
+    rows.push(row("the whole job, one worker", alone));
+    let all_workers = format!("the whole job, {workers} workers");
+    rows.push(Row { of_one_worker: Some(sped_up), ..row(&all_workers, whole) });
+    rows.push(row("the whole job without deduplication", without));
+    Ok(rows)
 }
 
 /// Deduplication alone on one core: all in memory, and with less memory than ids.
@@ -210,7 +242,7 @@ fn deduplication(ids: usize, folder: &Path) -> Result<Vec<Row>, String> {
         let seen = ids::judge(ids, limit, folder)?;
         let (size, per_id) = (seen.size, seen.size.memory_bytes as f64 / seen.size.keys as f64);
         let cost = Cost { elapsed: seen.took, cpu: seen.took };
-        let row = cost.row(&format!("deduplication alone, {} ids live, {named}", size.keys), seen.ids);
+        let row = cost.row(&format!("{} ids live, {named}", size.keys), seen.ids);
         rows.push(Row { memory_bytes: Some(size.memory_bytes), disk_bytes: Some(size.disk_bytes), ..row });
         eprintln!(
             "{named}: {per_id:.1} bytes of memory an id, at most {} KiB, {} KiB on disk; longest cut {:.1?}; restored in {:.1?} with at most {} KiB",
@@ -224,7 +256,7 @@ fn deduplication(ids: usize, folder: &Path) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-/// The job of the README, reading from the buffer.
+/// A job that reads from the buffer.
 fn plan(text: &str, buffer: &Arc<Buffer>, table: &Path, sink: Option<Arc<dyn Sink>>) -> Result<Plan, String> {
     let mut connectors = registry(Arc::new(parking_lot::Mutex::new(std::io::sink())));
     let buffered: Arc<dyn Connector> = Arc::new(BufferConnector(buffer.clone()));
@@ -236,7 +268,7 @@ fn plan(text: &str, buffer: &Arc<Buffer>, table: &Path, sink: Option<Arc<dyn Sin
         default_dead_letter: Arc::new(Blackhole),
         instead_of_sinks: sink,
     };
-    let file = SourceFile { name: "jobs/eventhubs-databricks-delta/job.sql".into(), text: text.into() };
+    let file = SourceFile { name: "bench.sql".into(), text: text.into() };
     let job = compile(&[file], &environment).map_err(|problems| {
         report(&problems);
         "the benchmark's job file is wrong".to_string()
@@ -288,14 +320,19 @@ fn read_to_end(mut reader: Box<dyn SplitReader>) -> Result<(), String> {
     }
 }
 
-/// What a program costs that parses each message and does nothing with it.
-async fn parse(buffer: Arc<Buffer>, workers: usize) -> Result<Cost, String> {
+/// What a program costs that reads nothing but this event, and does nothing with it.
+async fn reference(buffer: Arc<Buffer>, workers: usize) -> Result<Cost, String> {
     let partitions: Vec<_> = (0..buffer.partitions()).collect();
+    let batch = JobSettings::default().limits.read.records;
     on_threads(partitions, workers, move |partition| {
-        for payload in buffer.payloads(partition) {
-            let value: serde_json::Value = serde_json::from_slice(payload).map_err(|e| e.to_string())?;
-            std::hint::black_box(value);
+        let mut seed = Seed::new(Nested::Doubles);
+        for (number, payload) in buffer.payloads(partition).enumerate() {
+            seed.push(payload).map_err(|e| e.to_string())?;
+            if number % batch == batch - 1 {
+                std::hint::black_box(seed.finish());
+            }
         }
+        std::hint::black_box(seed.finish());
         Ok(())
     })
     .await
@@ -339,8 +376,10 @@ impl Cost {
             cpu_seconds,
             events_per_second: events as f64 / seconds,
             events_per_cpu_second: events as f64 / cpu_seconds,
+            job: "",
             of_reference: None,
             share: None,
+            of_one_worker: None,
             memory_bytes: None,
             disk_bytes: None,
         }

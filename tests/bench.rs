@@ -16,12 +16,18 @@ fn the_benchmark_runs_the_whole_job_and_says_where_the_time_goes() {
     assert!(output.status.success(), "{said}");
     let text = String::from_utf8(output.stdout).unwrap();
     let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rows.len(), 7, "{text}");
     assert!(rows.iter().all(|r| r["events_per_cpu_second"].as_f64() > Some(0.0)), "{text}");
     assert!(rows.iter().all(|r| r["machine"]["cores"].as_u64() > Some(0)), "{text}");
-    let shares: f64 = rows.iter().filter_map(|r| r["share"].as_f64()).sum();
-    assert!((shares - 1.0).abs() < 1e-6, "the stages are the whole: {shares}");
-    let [in_memory, spilled] = &rows[5..] else { panic!("{text}") };
+    let jobs = ["all 29 columns", "6 columns, complexData not read", "the README's job, complexData as text"];
+    assert_eq!(rows.len(), 1 + 7 * jobs.len() + 2, "{text}");
+    for job in jobs {
+        let rows: Vec<_> = rows.iter().filter(|r| r["job"] == job).collect();
+        let shares: f64 = rows.iter().filter_map(|r| r["share"].as_f64()).sum();
+        assert!((shares - 1.0).abs() < 1e-6, "{job}: the stages are the whole: {shares}");
+        assert!(rows.iter().all(|r| r["of_reference"].as_f64() > Some(0.0)), "{text}");
+        assert_eq!(rows.iter().filter(|r| r["of_one_worker"].as_f64() > Some(0.0)).count(), 1, "{text}");
+    }
+    let [.., in_memory, spilled] = &rows[..] else { panic!("{text}") };
     assert_eq!(in_memory["disk_bytes"], 0);
     assert!(spilled["disk_bytes"].as_u64() > Some(0), "{text}");
     assert!(spilled["memory_bytes"].as_u64() < in_memory["memory_bytes"].as_u64(), "{text}");

@@ -11,6 +11,8 @@ use engine::source::{
 };
 use formats::{Decoder, Format, JsonOptions};
 use kafka::KafkaConnector;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use simulator::{Generator, Settings};
 
 /// Messages by partition. A copy lies in another partition than its event, as with the seed's Kafka sender.
@@ -28,13 +30,16 @@ struct Messages {
 }
 
 impl Buffer {
-    pub fn fill(settings: Settings, events: usize, partitions: usize) -> Buffer {
+    /// `wide`: with numbers of 15 to 17 digits, as measuring devices send them, instead of the simulator's nine or ten.
+    pub fn fill(settings: Settings, events: usize, partitions: usize, wide: bool) -> Buffer {
         let mut buffer =
             Buffer { partitions: (0..partitions).map(|_| Messages::default()).collect(), distinct: events };
+        let mut random = StdRng::seed_from_u64(settings.seed);
         for (number, event) in Generator::new(settings).take(events).enumerate() {
+            let payload = if wide { widened(&event.payload, &mut random) } else { event.payload };
             for copy in 0..=event.copies as usize {
                 let messages = &mut buffer.partitions[(number + copy) % partitions];
-                messages.bytes.extend_from_slice(&event.payload);
+                messages.bytes.extend_from_slice(&payload);
                 messages.ends.push((messages.bytes.len(), event.due));
             }
         }
@@ -57,6 +62,22 @@ impl Buffer {
         let messages = &self.partitions[partition];
         (0..messages.ends.len()).map(|i| messages.payload(i))
     }
+}
+
+/// The event with five to seven digits more in each of its numbers between 0 and 1.
+fn widened(payload: &[u8], random: &mut StdRng) -> Vec<u8> {
+    let mut wide = Vec::with_capacity(payload.len() + 7 * 24);
+    let mut in_fraction = false;
+    for (at, byte) in payload.iter().enumerate() {
+        if in_fraction && !byte.is_ascii_digit() {
+            let digits = random.random_range(5..=7);
+            wide.extend((0..digits).map(|_| random.random_range(b'1'..=b'9')));
+            in_fraction = false;
+        }
+        in_fraction |= payload[..at].ends_with(b" 0.");
+        wide.push(*byte);
+    }
+    wide
 }
 
 impl Messages {
@@ -189,5 +210,24 @@ impl BufferReader {
         let columns = self.from_payload.iter().map(|value| if *value { values.next() } else { None });
         let columns = columns.map(|column| column.unwrap_or_else(|| time.clone())).collect();
         RecordBatch::try_new(self.schema.clone(), columns).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wide_event_is_the_same_event_with_longer_numbers() {
+        let event = Generator::new(Settings::default()).event(7).payload;
+        let wide = widened(&event, &mut StdRng::seed_from_u64(1));
+        let parse = |payload: &[u8]| serde_json::from_slice::<serde_json::Value>(payload).unwrap();
+        let (event, wide) = (parse(&event), parse(&wide));
+        assert_eq!((&event["eventId"], &event["createdAt"]), (&wide["eventId"], &wide["createdAt"]));
+        for name in (1..=23).map(|n| format!("moreData{n}")) {
+            let number = |of: &serde_json::Value| of["complexData"][&name].as_f64().unwrap();
+            assert!((number(&event) - number(&wide)).abs() < 1e-8);
+            assert!(number(&wide).to_string().len() > number(&event).to_string().len(), "{wide}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, and stops at what is wrong")]
 
 mod reference;
+mod seed;
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 use formats::{Decoder, Format, JsonOptions};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use reference::{Nested, Seed};
+use seed::{Nested, Seed};
 
 const EVENTS: usize = 20_000;
 /// Rows of a batch, as the engine reads them.
@@ -69,7 +70,7 @@ fn compare(what: &str, reference: impl Fn(), subject: impl Fn()) {
 fn decode_with_seed(events: &[Vec<u8>], nested: Nested) {
     let mut seed = Seed::new(nested);
     for batch in events.chunks(BATCH) {
-        batch.iter().for_each(|event| seed.push(event));
+        batch.iter().for_each(|event| seed.push(event).expect("an event"));
         black_box(seed.finish());
     }
 }

@@ -1,0 +1,60 @@
+//! The jobs that are measured: what they read of an event, and what they write of it.
+
+/// The job of the README: `complexData` stays the text that came.
+const README: &str = include_str!("../../jobs/eventhubs-databricks-delta/job.sql");
+/// What its file says about copies, and something harmless in its place: for a run without deduplication.
+const DEDUPLICATE: &str = "'deduplicate.key'      = 'eventId',\n  'deduplicate.within'   = '10 minutes'";
+const NOTHING: &str = "'watermark.max-ahead' = '1 hour'";
+/// Numbers in `complexData`.
+const NUMBERS: usize = 23;
+
+#[derive(Clone, Copy)]
+pub enum Reads {
+    /// All 29 columns, each number one of its own.
+    Everything,
+    /// The six columns beside `complexData`.
+    SixColumns,
+    Readme,
+}
+
+impl Reads {
+    pub fn title(self) -> &'static str {
+        match self {
+            Reads::Everything => "all 29 columns",
+            Reads::SixColumns => "6 columns, complexData not read",
+            Reads::Readme => "the README's job, complexData as text",
+        }
+    }
+
+    /// The job's file.
+    pub fn job(self, deduplicated: bool) -> Result<String, String> {
+        let text = match self {
+            Reads::Readme => README.to_string(),
+            _ => self.written(),
+        };
+        let without = text.replace(DEDUPLICATE, NOTHING);
+        if without == text {
+            return Err("the job file no longer says of copies what the benchmark leaves out".into());
+        }
+        Ok(if deduplicated { text } else { without })
+    }
+
+    fn written(self) -> String {
+        let numbers = |write: &dyn Fn(usize) -> String| (1..=NUMBERS).map(write).collect::<Vec<_>>().join(", ");
+        let (column, selected) = match self {
+            Reads::Everything => (
+                format!("complexData STRUCT<{}>,", numbers(&|n| format!("moreData{n} DOUBLE"))),
+                numbers(&|n| format!(", complexData.moreData{n} AS moreData{n}")).replace(", ,", ","),
+            ),
+            _ => Default::default(),
+        };
+        format!(
+            "CREATE TABLE events (eventId STRING NOT NULL, {column} value DOUBLE, type STRING, deviceId STRING,
+  deviceSequenceNumber BIGINT, createdAt TIMESTAMP, WATERMARK FOR createdAt AS createdAt - INTERVAL '5' SECOND)
+WITH (connector = 'kafka', bootstrap_servers = 'memory', topic = 'streaming', format = 'json',
+  {DEDUPLICATE});
+CREATE TABLE serving WITH (connector = 'delta', path = '${{TABLE}}');
+INSERT INTO serving SELECT eventId, value, type, deviceId, deviceSequenceNumber, createdAt{selected} FROM events;"
+        )
+    }
+}
