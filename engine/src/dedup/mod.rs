@@ -11,9 +11,10 @@ mod table;
 mod window;
 
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::path::PathBuf;
 
-use arrow::array::{Array, AsArray, BooleanBuilder, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch};
 use arrow::datatypes::TimestampNanosecondType;
 use arrow::error::ArrowError;
 
@@ -40,9 +41,12 @@ pub struct Dedup {
     groups: Vec<Option<String>>,
     hasher: Hasher,
     spill: Spill,
-    /// For the bytes of one key, and for one page from disk.
+    /// For the bytes of one key, for one page from disk, and for the rows that are judged next.
     key_space: Vec<u8>,
     page_space: Vec<u8>,
+    looked_up: Vec<LookedUp>,
+    /// Buckets that keys came into since then.
+    touched: Vec<i64>,
 }
 
 /// What became of the rows of a batch.
@@ -64,6 +68,19 @@ enum Verdict {
     TooOld,
 }
 
+/// A row's key, and whether it was in memory before any row that it was looked up with.
+struct LookedUp {
+    hash: u64,
+    id: Option<u128>,
+    known: bool,
+}
+
+impl LookedUp {
+    fn key<'a>(&self, keys: &Keys, row: usize, space: &'a mut Vec<u8>) -> Key<'a> {
+        self.id.map_or_else(|| keys.get(row, space), Key::Uuid)
+    }
+}
+
 /// How much a share holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Size {
@@ -81,6 +98,9 @@ pub enum DedupError {
     Spill(#[from] SpillError),
 }
 
+/// Rows that are looked up before the first of them is judged. A look-up is mostly waiting for memory, and those that do not
+/// depend on each other wait at the same time.
+const TOGETHER: usize = 256;
 /// Where memory is short, at least this share of it is made free at once.
 const FREED_AT_ONCE: usize = 32;
 /// A table that takes less stays in memory: to know where its keys are on disk would cost nearly as much.
@@ -101,6 +121,8 @@ impl Dedup {
             spill: Spill::new(folder),
             key_space: vec![],
             page_space: vec![],
+            looked_up: Vec::with_capacity(TOGETHER),
+            touched: vec![],
         }
     }
 
@@ -151,40 +173,68 @@ impl Dedup {
         let index = self.index(split);
         // A row without a time is as old as the window allows: it is judged, and forgotten first.
         let oldest = self.window(index).oldest();
-        let mut pass = BooleanBuilder::with_capacity(keys.len());
-        let mut late = BooleanBuilder::with_capacity(keys.len());
+        let mut pass = BooleanBufferBuilder::new(keys.len());
+        let mut late = BooleanBufferBuilder::new(keys.len());
         let (mut copies, mut unjudged) = (0, 0);
         let mut space = std::mem::take(&mut self.key_space);
-        for row in 0..keys.len() {
-            let time = if times.is_null(row) { oldest } else { times.value(row) };
-            let verdict = self.verdict(index, &keys.get(row, &mut space), time)?;
-            pass.append_value(verdict == Verdict::First || (verdict == Verdict::TooOld && late_passes));
-            late.append_value(verdict == Verdict::TooOld);
-            copies += (verdict == Verdict::Copy) as u64;
-            unjudged += (verdict == Verdict::TooOld) as u64;
+        for begin in (0..keys.len()).step_by(TOGETHER) {
+            let rows = begin..keys.len().min(begin + TOGETHER);
+            self.look_up(index, &keys, rows.clone(), &mut space);
+            for row in rows {
+                let time = if times.is_null(row) { oldest } else { times.value(row) };
+                let looked_up = &self.looked_up[row - begin];
+                let (hash, known, key) = (looked_up.hash, looked_up.known, looked_up.key(&keys, row, &mut space));
+                let verdict = self.verdict(index, hash, &key, known, time)?;
+                pass.append(verdict == Verdict::First || (verdict == Verdict::TooOld && late_passes));
+                late.append(verdict == Verdict::TooOld);
+                copies += (verdict == Verdict::Copy) as u64;
+                unjudged += (verdict == Verdict::TooOld) as u64;
+            }
         }
         self.key_space = space;
         if copies == 0 && unjudged == 0 {
             return Ok(Judged { passed: Some(batch.clone()), ..Judged::default() });
         }
-        let (passed, _) = partition(batch, &pass.finish())?;
+        let (passed, _) = partition(batch, &BooleanArray::from(pass.finish()))?;
         let late = match self.spec.late {
-            LatePolicy::DeadLetter if unjudged > 0 => Some(partition(batch, &late.finish())?.0),
+            LatePolicy::DeadLetter if unjudged > 0 => Some(partition(batch, &BooleanArray::from(late.finish()))?.0),
             _ => None,
         };
         Ok(Judged { passed: Some(passed).filter(|b| b.num_rows() > 0), late, copies, unjudged })
     }
 
-    fn verdict(&mut self, index: usize, key: &Key<'_>, time: i64) -> Result<Verdict, SpillError> {
-        let hash = hash(&self.hasher, key);
+    fn look_up(&mut self, index: usize, keys: &Keys, rows: Range<usize>, space: &mut Vec<u8>) {
+        self.touched.clear();
+        self.looked_up.clear();
+        let Some(window) = &self.windows[index] else { return };
+        self.looked_up.extend(rows.map(|row| {
+            let key = keys.get(row, space);
+            let hash = hash(&self.hasher, &key);
+            let id = if let Key::Uuid(id) = key { Some(id) } else { None };
+            LookedUp { hash, id, known: window.in_memory(hash, &key) }
+        }));
+    }
+
+    /// `known`: whether the key was found when it was looked up. What came since then, and what is on disk, is seen here.
+    fn verdict(
+        &mut self,
+        index: usize,
+        hash: u64,
+        key: &Key<'_>,
+        known: bool,
+        time: i64,
+    ) -> Result<Verdict, SpillError> {
         let Some(window) = &self.windows[index] else { return Ok(Verdict::TooOld) };
         if window.is_too_old(time) {
             return Ok(Verdict::TooOld);
         }
-        if window.contains(hash, key, &mut self.page_space)? {
+        if known || window.in_buckets(&self.touched, hash, key) || window.on_disk(hash, key, &mut self.page_space)? {
             return Ok(Verdict::Copy);
         }
         let number = window.number(time);
+        if !self.touched.contains(&number) {
+            self.touched.push(number);
+        }
         self.insert(index, number, hash, key, true)?;
         Ok(Verdict::First)
     }

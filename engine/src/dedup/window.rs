@@ -63,11 +63,16 @@ impl Window {
         time.div_euclid(self.width)
     }
 
-    /// Whether a key is known. What is in memory is asked first.
-    pub fn contains(&self, hash: u64, key: &Key<'_>, space: &mut Vec<u8>) -> Result<bool, SpillError> {
-        if self.buckets.iter().any(|(_, bucket)| bucket.in_memory(hash, key)) {
-            return Ok(true);
-        }
+    pub fn in_memory(&self, hash: u64, key: &Key<'_>) -> bool {
+        self.buckets.iter().any(|(_, bucket)| bucket.in_memory(hash, key))
+    }
+
+    /// Whether a key is in memory in one of these buckets.
+    pub fn in_buckets(&self, numbers: &[i64], hash: u64, key: &Key<'_>) -> bool {
+        self.buckets.iter().any(|(number, bucket)| numbers.contains(number) && bucket.in_memory(hash, key))
+    }
+
+    pub fn on_disk(&self, hash: u64, key: &Key<'_>, space: &mut Vec<u8>) -> Result<bool, SpillError> {
         for (_, bucket) in &self.buckets {
             if bucket.on_disk(hash, key, space)? {
                 return Ok(true);
