@@ -54,6 +54,13 @@ impl Bucket {
         tables + size_of_val(&*self.shards) + self.new.memory() + self.spilled_memory
     }
 
+    /// Asks memory for the place of a key, without waiting: see [`Table::touch`].
+    #[inline]
+    pub fn touch(&self, hash: u64) -> u64 {
+        self.shards[self.shard(hash)].table.touch(hash)
+    }
+
+    #[inline]
     pub fn in_memory(&self, hash: u64, key: &Key<'_>) -> bool {
         self.shards[self.shard(hash)].table.contains(hash, key)
     }
@@ -115,6 +122,7 @@ impl Bucket {
         Ok(())
     }
 
+    #[inline]
     fn shard(&self, hash: u64) -> usize {
         if self.shards.len() == 1 { 0 } else { (hash >> (u64::BITS - SHARDS.ilog2())) as usize }
     }

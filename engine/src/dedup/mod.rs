@@ -5,6 +5,7 @@
 
 mod bucket;
 mod filter;
+mod ids;
 mod spill;
 mod stored;
 mod table;
@@ -98,9 +99,9 @@ pub enum DedupError {
     Spill(#[from] SpillError),
 }
 
-/// Rows that are looked up before the first of them is judged. A look-up is mostly waiting for memory, and those that do not
-/// depend on each other wait at the same time.
-const TOGETHER: usize = 256;
+/// Rows that are looked up together. A look-up is mostly waiting for memory: so that they wait at the same time, the places of all
+/// are asked for before the first is looked at. As many as the processor's nearest cache holds the places of.
+const TOGETHER: usize = 64;
 /// Where memory is short, at least this share of it is made free at once.
 const FREED_AT_ONCE: usize = 32;
 /// A table that takes less stays in memory: to know where its keys are on disk would cost nearly as much.
@@ -207,12 +208,16 @@ impl Dedup {
         self.touched.clear();
         self.looked_up.clear();
         let Some(window) = &self.windows[index] else { return };
-        self.looked_up.extend(rows.map(|row| {
+        self.looked_up.extend(rows.clone().map(|row| {
             let key = keys.get(row, space);
-            let hash = hash(&self.hasher, &key);
             let id = if let Key::Uuid(id) = key { Some(id) } else { None };
-            LookedUp { hash, id, known: window.in_memory(hash, &key) }
+            LookedUp { hash: hash(&self.hasher, &key), id, known: false }
         }));
+        let touched = self.looked_up.iter().fold(0, |touched, looked_up| touched ^ window.touch(looked_up.hash));
+        std::hint::black_box(touched);
+        for (row, looked_up) in rows.zip(&mut self.looked_up) {
+            looked_up.known = window.in_memory(looked_up.hash, &looked_up.key(keys, row, space));
+        }
     }
 
     /// `known`: whether the key was found when it was looked up. What came since then, and what is on disk, is seen here.
@@ -435,6 +440,18 @@ mod tests {
         assert_eq!(judged.copies, 1);
         assert_eq!(ids(judged.passed), ["a", "b"]);
         assert_eq!(ids(dedup.judge(0, &rows(&[("b", 130), ("c", 130)])).unwrap().passed), ["c"]);
+    }
+
+    #[test]
+    fn copies_in_one_batch_are_seen_however_far_apart_they_are_in_rows_and_in_time() {
+        let mut dedup = unlimited(spec(Scope::Global, LatePolicy::Keep));
+        dedup.add_split(0, "t/0", SplitClock::default());
+        let names: Vec<String> = (0..2 * TOGETHER).map(|n| n.to_string()).collect();
+        let next_to_each_other = names.iter().flat_map(|name| [(name.as_str(), 100), (name.as_str(), 125)]);
+        let far_apart = names.iter().map(|name| (name.as_str(), 150));
+        let judged = dedup.judge(0, &rows(&next_to_each_other.chain(far_apart).collect::<Vec<_>>())).unwrap();
+        assert_eq!(judged.copies as usize, 2 * names.len());
+        assert_eq!(ids(judged.passed), names);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 
+use super::ids::Ids;
 use crate::key::Key;
 
 /// How keys are hashed here. Seeded anew in each process, so that nobody can choose ids that collide, and independent of
@@ -20,7 +21,7 @@ pub fn hash(hasher: &Hasher, key: &Key<'_>) -> u64 {
 /// A set of keys.
 #[derive(Default)]
 pub struct Table {
-    ids: HashTable<u128>,
+    ids: Ids,
     /// Where each begins in `bytes`.
     texts: HashTable<usize>,
     bytes: Packed,
@@ -33,12 +34,19 @@ impl Table {
 
     /// The bytes of memory that it takes.
     pub fn memory(&self) -> usize {
-        self.ids.allocation_size() + self.texts.allocation_size() + self.bytes.memory()
+        self.ids.memory() + self.texts.allocation_size() + self.bytes.memory()
     }
 
+    /// Asks memory for the place of a key of 16 bytes, without waiting: see [`Ids::touch`].
+    #[inline]
+    pub fn touch(&self, hash: u64) -> u64 {
+        self.ids.touch(spread(hash))
+    }
+
+    #[inline]
     pub fn contains(&self, hash: u64, key: &Key<'_>) -> bool {
         match key {
-            Key::Uuid(id) => self.ids.find(spread(hash), |other| other == id).is_some(),
+            Key::Uuid(id) => self.ids.contains(spread(hash), *id),
             Key::Bytes(bytes) => self.texts.find(spread(hash), |at| self.bytes.at(*at) == *bytes).is_some(),
         }
     }
@@ -46,8 +54,7 @@ impl Table {
     /// By how much `memory` would grow, about, if this key came; nearly always zero.
     pub fn growth(&self, key: &Key<'_>) -> usize {
         match key {
-            Key::Uuid(_) if self.ids.len() < self.ids.capacity() => 0,
-            Key::Uuid(_) => self.ids.allocation_size().max(SMALLEST),
+            Key::Uuid(_) => self.ids.growth(),
             Key::Bytes(bytes) => {
                 let table = if self.texts.len() < self.texts.capacity() {
                     0
@@ -61,13 +68,9 @@ impl Table {
 
     /// Takes a key in; one that is there stays there once.
     pub fn insert(&mut self, hash: u64, key: &Key<'_>, hasher: &Hasher) {
-        if self.contains(hash, key) {
-            return;
-        }
         match key {
-            Key::Uuid(id) => {
-                self.ids.insert_unique(spread(hash), *id, |id| spread(hasher.hash_one(id)));
-            }
+            Key::Uuid(id) => self.ids.insert(spread(hash), *id, |id| spread(hasher.hash_one(id))),
+            Key::Bytes(_) if self.contains(hash, key) => {}
             Key::Bytes(bytes) => {
                 let at = self.bytes.push(bytes);
                 let packed = &self.bytes;
@@ -77,8 +80,8 @@ impl Table {
     }
 
     pub fn for_each(&self, hasher: &Hasher, mut see: impl FnMut(u64, Key<'_>)) {
-        for id in &self.ids {
-            see(hasher.hash_one(id), Key::Uuid(*id));
+        for id in self.ids.iter() {
+            see(hasher.hash_one(id), Key::Uuid(id));
         }
         for at in &self.texts {
             let bytes = self.bytes.at(*at);
@@ -88,7 +91,7 @@ impl Table {
 
     /// The ids with their hashes, in the order of these.
     pub fn sorted_ids(&self, hasher: &Hasher) -> Vec<(u64, Key<'_>)> {
-        let mut ids: Vec<_> = self.ids.iter().map(|id| (hasher.hash_one(id), Key::Uuid(*id))).collect();
+        let mut ids: Vec<_> = self.ids.iter().map(|id| (hasher.hash_one(id), Key::Uuid(id))).collect();
         ids.sort_unstable_by_key(|(hash, _)| *hash);
         ids
     }
@@ -102,7 +105,7 @@ impl Table {
     }
 }
 
-/// What the smallest table takes.
+/// What the smallest table of texts takes.
 const SMALLEST: usize = 128;
 
 /// The upper bits of a hash tell the table: those that tell the slot and the tag within it are others.
