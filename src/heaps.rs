@@ -18,3 +18,32 @@ pub fn bound() {
         unsafe { libc::mallopt(libc::M_ARENA_MAX, i32::try_from(cores.max(2)).unwrap_or(i32::MAX)) };
     }
 }
+
+/// Gives free memory back from now on, on a thread of its own.
+///
+/// Left alone, glibc keeps what is freed unless it lies at a heap's end. A job that wrote ten small files a second had 21 MB in use
+/// after seven minutes and held 230; when what was free was given back, 121, of which a good part is the program itself.
+pub fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        let every_so_often = || {
+            loop {
+                std::thread::sleep(GIVEN_BACK_EVERY);
+                // SAFETY: both may be called at any time and from any thread.
+                unsafe {
+                    if libc::mallinfo2().fordblks >= WORTH_GIVING_BACK {
+                        libc::malloc_trim(0);
+                    }
+                }
+            }
+        };
+        // Without the thread the process only takes more memory.
+        let _ = std::thread::Builder::new().name("heaps".into()).spawn(every_so_often);
+    }
+}
+
+/// While it lasts, a thread that allocates from the same heap waits: milliseconds.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const GIVEN_BACK_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const WORTH_GIVING_BACK: usize = 32 << 20;

@@ -16,6 +16,7 @@ use object_store::ObjectStore;
 use tokio::sync::{oneshot, watch};
 
 use crate::crash::Crashing;
+use crate::heaps;
 use crate::job::{environment_variable, load, report, warn};
 use crate::log::{complain, is_text, say};
 use crate::progress;
@@ -118,6 +119,7 @@ impl Run {
                 Err(_) => {}
             }
         });
+        heaps::give_back();
         let terminal = std::io::stderr().is_terminal();
         if terminal || !is_text() {
             tokio::spawn(progress::show(metrics.clone(), terminal));

@@ -15,6 +15,8 @@ pub struct Ids {
 /// that an id takes 22 to 32 bytes.
 const FULL: (usize, usize) = (3, 4);
 const SMALLEST: usize = 8;
+/// Ids in a line of the processor's cache.
+const LINE: usize = 4;
 
 impl Ids {
     pub fn len(&self) -> usize {
@@ -31,10 +33,13 @@ impl Ids {
         if self.has_room() { 0 } else { self.larger() * size_of::<u128>() - self.memory() }
     }
 
-    /// Asks memory for the place of an id, without waiting. The result means nothing: it is there so that the load is not left out.
+    /// Asks memory for the place of an id and what lies behind it, without waiting. The result means nothing: it is there so that
+    /// the loads are not left out.
     #[inline]
     pub fn touch(&self, hash: u64) -> u64 {
-        self.slots.get(place(hash, self.slots.len())).map_or(0, |id| *id as u64)
+        let place = place(hash, self.slots.len());
+        let at = |place: usize| self.slots.get(place).map_or(0, |id| *id as u64);
+        at(place) ^ at(place + LINE)
     }
 
     #[inline]
