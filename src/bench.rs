@@ -37,6 +37,7 @@ use jobs::Reads;
 use seed::{Nested, Seed};
 
 /// The deduplication that is shown with less memory than ids: 64 MiB for 6 million.
+const DEDUPLICATION: &str = "deduplication alone, one core";
 const IDS: usize = 6_000_000;
 const MEMORY: usize = 64 << 20;
 
@@ -148,7 +149,7 @@ impl Bench {
         let ids = self.ids.map_or(if machine.is_optimised() { IDS } else { IDS / 100 }, |n| n as usize);
         let folder = folder.path().to_path_buf();
         let rows = tokio::task::spawn_blocking(move || deduplication(ids, &folder));
-        self.show("deduplication alone, one core", &rows.await.map_err(|e| e.to_string())??, &machine)
+        self.show(DEDUPLICATION, &rows.await.map_err(|e| e.to_string())??, &machine)
     }
 
     fn say(&self, text: &str) {
@@ -243,7 +244,12 @@ fn deduplication(ids: usize, folder: &Path) -> Result<Vec<Row>, String> {
         let (size, per_id) = (seen.size, seen.size.memory_bytes as f64 / seen.size.keys as f64);
         let cost = Cost { elapsed: seen.took, cpu: seen.took };
         let row = cost.row(&format!("{} ids live, {named}", size.keys), seen.ids);
-        rows.push(Row { memory_bytes: Some(size.memory_bytes), disk_bytes: Some(size.disk_bytes), ..row });
+        rows.push(Row {
+            job: DEDUPLICATION,
+            memory_bytes: Some(size.memory_bytes),
+            disk_bytes: Some(size.disk_bytes),
+            ..row
+        });
         eprintln!(
             "{named}: {per_id:.1} bytes of memory an id, at most {} KiB, {} KiB on disk; longest cut {:.1?}; restored in {:.1?} with at most {} KiB",
             seen.peak >> 10,

@@ -27,13 +27,13 @@ pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         let every_so_often = || {
+            let mut left = 0;
             loop {
                 std::thread::sleep(GIVEN_BACK_EVERY);
-                // SAFETY: both may be called at any time and from any thread.
-                unsafe {
-                    if libc::mallinfo2().fordblks >= WORTH_GIVING_BACK {
-                        libc::malloc_trim(0);
-                    }
+                if private_memory() >= left + WORTH_GIVING_BACK {
+                    // SAFETY: it may be called at any time and from any thread.
+                    unsafe { libc::malloc_trim(0) };
+                    left = private_memory();
                 }
             }
         };
@@ -42,8 +42,30 @@ pub fn give_back() {
     }
 }
 
+/// Bytes in memory that are this process's own: not the program's file.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn private_memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok()).map_or(0, |kib| kib << 10)
+}
+
 /// While it lasts, a thread that allocates from the same heap waits: milliseconds.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const GIVEN_BACK_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
+/// So much more than was left the last time.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const WORTH_GIVING_BACK: usize = 32 << 20;
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use super::private_memory;
+
+    #[test]
+    fn what_a_process_takes_is_seen() {
+        let before = private_memory();
+        let taken = std::hint::black_box(vec![1u8; 256 << 20]);
+        assert!(private_memory() >= before + (200 << 20));
+        drop(taken);
+    }
+}

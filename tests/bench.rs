@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+const DEDUPLICATION: &str = "deduplication alone, one core";
 
 #[test]
 fn the_benchmark_runs_the_whole_job_and_says_where_the_time_goes() {
@@ -28,6 +30,7 @@ fn the_benchmark_runs_the_whole_job_and_says_where_the_time_goes() {
         assert_eq!(rows.iter().filter(|r| r["of_one_worker"].as_f64() > Some(0.0)).count(), 1, "{text}");
     }
     let [.., in_memory, spilled] = &rows[..] else { panic!("{text}") };
+    assert_eq!((&in_memory["job"], &spilled["job"]), (&json!(DEDUPLICATION), &json!(DEDUPLICATION)));
     assert_eq!(in_memory["disk_bytes"], 0);
     assert!(spilled["disk_bytes"].as_u64() > Some(0), "{text}");
     assert!(spilled["memory_bytes"].as_u64() < in_memory["memory_bytes"].as_u64(), "{text}");

@@ -7,7 +7,8 @@ use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use object_store::{PutPayload, PutPayloadMut};
+use bytes::Bytes;
+use object_store::PutPayload;
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
@@ -52,15 +53,30 @@ pub fn decode_path(path: &str) -> String {
     path.replace("%20", " ").replace("%25", "%")
 }
 
-/// Bytes of a piece of a file: larger ones would be moved more often while a file grows.
+/// Bytes of a piece of a file.
 const PIECE: usize = 1 << 20;
 
-/// A file's bytes, in pieces that stay where they are.
-struct Pieces(PutPayloadMut);
+/// A file's bytes. What is in a piece that is full does not move while the file grows.
+#[derive(Default)]
+struct Pieces {
+    full: Vec<Bytes>,
+    open: Vec<u8>,
+}
+
+impl Pieces {
+    fn into_payload(mut self) -> PutPayload {
+        self.open.shrink_to_fit();
+        self.full.push(self.open.into());
+        self.full.into_iter().collect()
+    }
+}
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(bytes);
+        self.open.extend_from_slice(bytes);
+        if self.open.len() >= PIECE {
+            self.full.push(std::mem::take(&mut self.open).into());
+        }
         Ok(bytes.len())
     }
 
@@ -81,8 +97,7 @@ impl ParquetFile {
     /// `first`: the first rows, from which the encodings are chosen.
     pub fn new(schema: SchemaRef, encodings: Encodings, first: &RecordBatch) -> Result<Self, ParquetError> {
         let properties = properties(&schema, encodings, first)?;
-        let pieces = Pieces(PutPayloadMut::new().with_block_size(PIECE));
-        let writer = ArrowWriter::try_new(pieces, schema.clone(), Some(properties))?;
+        let writer = ArrowWriter::try_new(Pieces::default(), schema.clone(), Some(properties))?;
         Ok(ParquetFile { writer, schema, boundless: Boundless::default(), rows: 0 })
     }
 
@@ -102,8 +117,7 @@ impl ParquetFile {
         let metadata = self.writer.finish()?;
         let stats = statistics(&self.schema, &metadata, self.rows, &self.boundless);
         // `into_inner` would finish a second time, which is an error.
-        let Pieces(bytes) = std::mem::replace(self.writer.inner_mut(), Pieces(PutPayloadMut::new()));
-        Ok((bytes.freeze(), stats))
+        Ok((std::mem::take(self.writer.inner_mut()).into_payload(), stats))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Payloads into Arrow rows, and rows into lines. Depends on Arrow and serde_json only, so that its benches and fuzzers build fast.
+//! Payloads into Arrow rows, and rows into lines. Depends on Arrow and a few small crates, so that its benches and fuzzers build fast.
 
 mod chunk;
 mod column;

@@ -212,7 +212,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes a value that nobody reads, and returns it as it is written. Of what is nested only the structure is checked:
-    /// that strings end, and that each bracket has its partner.
+    /// see [`end_of_nested`].
     pub fn skip(&mut self) -> Taken<&'a str> {
         let first = self.peek();
         let from = self.at;

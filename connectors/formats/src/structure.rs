@@ -8,7 +8,8 @@ use crate::scanner::DEPTH;
 const BLOCK: usize = 64;
 
 /// Where the object or array ends whose bracket stands at `from`; else where it breaks, and what was expected there.
-/// Looked at are the brackets, which have to be in pairs, and the strings, which have to end: nothing else.
+/// Looked at are the brackets, which have to be in pairs and within the bound of nesting, and the strings, which have to end and
+/// hold no control character: nothing else.
 pub fn end_of_nested(bytes: &[u8], from: usize) -> Result<usize, (usize, &'static str)> {
     let (mut nesting, mut strings) = (Nesting::default(), Strings::default());
     for block in (from..bytes.len()).step_by(BLOCK) {
@@ -26,6 +27,9 @@ pub fn end_of_nested(bytes: &[u8], from: usize) -> Result<usize, (usize, &'stati
             }
             stops &= stops - 1;
         }
+    }
+    if strings.open != 0 {
+        return Err(in_a_string(bytes, bytes.len()));
     }
     Err((bytes.len(), nesting.expected()))
 }
@@ -223,7 +227,7 @@ mod tests {
         }
         for length in 50..80 {
             let open = format!("[\"{}", "x".repeat(length));
-            assert_eq!(end_of_nested(open.as_bytes(), 0).unwrap_err().0, open.len());
+            assert_eq!(end_of_nested(open.as_bytes(), 0), Err((open.len(), "the end of the string is expected")));
         }
     }
 

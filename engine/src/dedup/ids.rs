@@ -12,7 +12,7 @@ pub struct Ids {
 }
 
 /// Of four slots no more than three are taken, since the ways to a free one grow fast beyond; half as many are added at a time, so
-/// that an id takes 22 to 32 bytes.
+/// that an id takes 21 to 32 bytes where there are many.
 const FULL: (usize, usize) = (3, 4);
 const SMALLEST: usize = 8;
 /// Ids in a line of the processor's cache.
@@ -28,7 +28,7 @@ impl Ids {
         size_of_val(&*self.slots)
     }
 
-    /// By how much `memory` grows when the next id comes.
+    /// By how much `memory` grows when the next id comes, unless that is zero.
     pub fn growth(&self) -> usize {
         if self.has_room() { 0 } else { self.larger() * size_of::<u128>() - self.memory() }
     }
