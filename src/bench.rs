@@ -36,8 +36,8 @@ use buffer::{Buffer, BufferConnector};
 use jobs::Reads;
 use seed::{Nested, Seed};
 
-/// The deduplication that is shown with less memory than ids: 64 MiB for 6 million.
 const DEDUPLICATION: &str = "deduplication alone, one core";
+/// The deduplication that is shown with less memory than ids: 64 MiB for 6 million.
 const IDS: usize = 6_000_000;
 const MEMORY: usize = 64 << 20;
 

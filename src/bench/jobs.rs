@@ -44,7 +44,7 @@ impl Reads {
         let (column, selected) = match self {
             Reads::Everything => (
                 format!("complexData STRUCT<{}>,", numbers(&|n| format!("moreData{n} DOUBLE"))),
-                numbers(&|n| format!(", complexData.moreData{n} AS moreData{n}")).replace(", ,", ","),
+                format!(", {}", numbers(&|n| format!("complexData.moreData{n} AS moreData{n}"))),
             ),
             _ => Default::default(),
         };

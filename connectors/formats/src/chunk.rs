@@ -1,4 +1,4 @@
-//! Sixteen bytes of a text at a time: where plain text ends.
+//! Several bytes of a text at a time, and where plain text ends.
 
 use wide::u8x16;
 
@@ -8,7 +8,7 @@ const CHUNK: usize = 16;
 #[inline]
 pub fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
     loop {
-        let chunk = chunk(bytes, at);
+        let chunk = u8x16::new(next_bytes::<CHUNK>(bytes, at));
         let control = chunk.min(u8x16::splat(0x1f)).simd_eq(chunk);
         let stops = chunk.simd_eq(u8x16::splat(b'"')) | chunk.simd_eq(u8x16::splat(b'\\')) | control;
         let stops = stops.to_bitmask();
@@ -19,20 +19,20 @@ pub fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
     }
 }
 
-/// The next bytes; where the text has ended zeros, which are control characters.
+/// The next bytes of a text; where it has ended zeros, which are control characters and no digits.
 #[inline]
-fn chunk(bytes: &[u8], at: usize) -> u8x16 {
-    match bytes.get(at..at + CHUNK) {
-        Some(chunk) => u8x16::new(chunk.try_into().unwrap_or_default()),
-        None => last_bytes(bytes.get(at..).unwrap_or_default()),
+pub fn next_bytes<const N: usize>(text: &[u8], at: usize) -> [u8; N] {
+    match text.get(at..).and_then(|rest| rest.first_chunk()) {
+        Some(bytes) => *bytes,
+        None => last_bytes(text.get(at..).unwrap_or_default()),
     }
 }
 
 #[cold]
-fn last_bytes(rest: &[u8]) -> u8x16 {
-    let mut chunk = [0; CHUNK];
-    chunk[..rest.len()].copy_from_slice(rest);
-    u8x16::new(chunk)
+fn last_bytes<const N: usize>(rest: &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes[..rest.len()].copy_from_slice(rest);
+    bytes
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! 1990). Beyond, the 128 leading bits of the power's reciprocal settle nearly all cases (D. Lemire, "Number parsing at a
 //! gigabyte per second", 2021); what they leave open, and what is very large or small, the standard library decides.
 
+use crate::chunk::next_bytes;
+
 /// A number as it is written.
 pub struct Number<'a> {
     pub text: &'a str,
@@ -141,18 +143,7 @@ const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
 /// The next eight bytes, the first in the lowest; zeros where the text has ended.
 #[inline]
 fn eight(bytes: &[u8], at: usize) -> u64 {
-    match bytes.get(at..at + 8) {
-        Some(chunk) => u64::from_le_bytes(chunk.try_into().unwrap_or_default()),
-        None => last_bytes(bytes, at),
-    }
-}
-
-#[cold]
-fn last_bytes(bytes: &[u8], at: usize) -> u64 {
-    let mut chunk = [0; 8];
-    let rest = bytes.get(at..).unwrap_or_default();
-    chunk[..rest.len()].copy_from_slice(rest);
-    u64::from_le_bytes(chunk)
+    u64::from_le_bytes(next_bytes(bytes, at))
 }
 
 /// How many of the eight bytes are digits before the first that is none.

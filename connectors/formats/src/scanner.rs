@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::chunk::end_of_plain;
+use crate::chunk::{end_of_plain, next_bytes};
 use crate::number::{Number, end_of_digits};
-use crate::structure::{ARRAY_GOES_ON, OBJECT_GOES_ON, TOO_DEEP, end_of_nested};
+use crate::structure::{ARRAY_GOES_ON, Nesting, OBJECT_GOES_ON, end_of_nested};
 
 /// A place in a JSON text. Each call takes what is there, or says what it expected and where.
 pub struct Scanner<'a> {
@@ -22,8 +22,6 @@ pub struct Broken {
 
 type Taken<T> = Result<T, Broken>;
 
-/// Arrays and objects in one another; more is refused, as by most readers of JSON.
-pub const DEPTH: u32 = 128;
 /// Bytes of a lead that are compared at once.
 const LEAD: usize = 16;
 
@@ -39,12 +37,8 @@ pub struct Lead {
 
 impl Lead {
     fn new(text: &[u8]) -> Lead {
-        let part = |part: &[u8]| {
-            let mut bytes = [0; LEAD];
-            bytes[..part.len().min(LEAD)].copy_from_slice(&part[..part.len().min(LEAD)]);
-            u128::from_le_bytes(bytes)
-        };
-        Lead { text: text.into(), head: part(text), tail: part(&text[text.len().saturating_sub(LEAD)..]) }
+        let part = |from: usize| u128::from_le_bytes(next_bytes::<LEAD>(text, from));
+        Lead { text: text.into(), head: part(0), tail: part(text.len().saturating_sub(LEAD)) }
     }
 
     #[inline]
@@ -227,20 +221,13 @@ impl<'a> Scanner<'a> {
     }
 
     fn check(&mut self) -> Taken<()> {
-        let mut depth = 0;
-        // One bit for each that is open, the innermost lowest: set for an object.
-        let mut open = 0u128;
+        let mut nesting = Nesting::default();
         loop {
             match self.peek() {
                 b'"' => self.check_string()?,
                 b'-' | b'0'..=b'9' => self.check_number()?,
                 begin @ (b'{' | b'[') => {
-                    if depth == DEPTH {
-                        return Err(self.broken(TOO_DEEP));
-                    }
-                    self.at += 1;
-                    depth += 1;
-                    open = open << 1 | u128::from(begin == b'{');
+                    self.check_bracket(&mut nesting, begin)?;
                     if begin == b'[' && self.peek() != b']' {
                         continue;
                     }
@@ -252,28 +239,29 @@ impl<'a> Scanner<'a> {
                 _ => drop(self.word()?),
             }
             loop {
-                if depth == 0 {
+                if nesting.depth == 0 {
                     return Ok(());
                 }
-                let is_object = open & 1 == 1;
                 match self.peek() {
                     b',' => {
                         self.at += 1;
-                        if is_object {
+                        if nesting.in_object() {
                             self.check_name()?;
                         }
                         break;
                     }
-                    end @ (b'}' | b']') if (end == b'}') == is_object => {
-                        self.at += 1;
-                        depth -= 1;
-                        open >>= 1;
-                    }
-                    _ if is_object => return Err(self.broken(OBJECT_GOES_ON)),
-                    _ => return Err(self.broken(ARRAY_GOES_ON)),
+                    end @ (b'}' | b']') => self.check_bracket(&mut nesting, end)?,
+                    _ => return Err(self.broken(nesting.expected())),
                 }
             }
         }
+    }
+
+    #[inline]
+    fn check_bracket(&mut self, nesting: &mut Nesting, bracket: u8) -> Taken<()> {
+        nesting.meet(bracket).map_err(|expected| self.broken(expected))?;
+        self.at += 1;
+        Ok(())
     }
 
     #[inline]
@@ -327,6 +315,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Only the grammar, of the forms that most numbers have: to work out what it is worth made text columns slower by a tenth.
     #[inline]
     fn check_number(&mut self) -> Taken<()> {
         let bytes = self.text.as_bytes();

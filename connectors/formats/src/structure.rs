@@ -3,7 +3,7 @@
 
 use wide::u8x64;
 
-use crate::scanner::DEPTH;
+use crate::chunk::next_bytes;
 
 const BLOCK: usize = 64;
 
@@ -53,10 +53,7 @@ struct Found {
 impl Found {
     #[inline]
     fn in_block(bytes: &[u8], from: usize) -> Found {
-        let block = match bytes.get(from..from + BLOCK) {
-            Some(block) => u8x64::new(block.try_into().unwrap_or([0; BLOCK])),
-            None => last_bytes(&bytes[from..]),
-        };
+        let block = u8x64::new(next_bytes::<BLOCK>(bytes, from));
         let bits = |byte: u8| block.simd_eq(u8x64::splat(byte));
         // One bit makes the difference between the two kinds of brackets.
         let either = block | u8x64::splat(b'{' ^ b'[');
@@ -68,13 +65,6 @@ impl Found {
             controls: block.min(u8x64::splat(0x1f)).simd_eq(block).to_bitmask(),
         }
     }
-}
-
-#[cold]
-fn last_bytes(rest: &[u8]) -> u8x64 {
-    let mut block = [0; BLOCK];
-    block[..rest.len()].copy_from_slice(rest);
-    u8x64::new(block)
 }
 
 /// What the blocks before say of the next one.
@@ -118,14 +108,18 @@ impl Strings {
 
 /// The brackets that are open: one bit for each, the innermost lowest, set for an object.
 #[derive(Default)]
-struct Nesting {
+pub struct Nesting {
     open: u128,
-    depth: u32,
+    pub depth: u32,
 }
 
+/// Arrays and objects in one another; more is refused, as by most readers of JSON.
+const DEPTH: u32 = 128;
+
 impl Nesting {
+    /// Takes a bracket, or says what was expected in its place.
     #[inline]
-    fn meet(&mut self, bracket: u8) -> Result<(), &'static str> {
+    pub fn meet(&mut self, bracket: u8) -> Result<(), &'static str> {
         let is_object = matches!(bracket, b'{' | b'}');
         if matches!(bracket, b'{' | b'[') {
             if self.depth == DEPTH {
@@ -135,7 +129,7 @@ impl Nesting {
             self.depth += 1;
             return Ok(());
         }
-        if (self.open & 1 == 1) != is_object {
+        if self.in_object() != is_object {
             return Err(self.expected());
         }
         self.open >>= 1;
@@ -143,12 +137,19 @@ impl Nesting {
         Ok(())
     }
 
-    fn expected(&self) -> &'static str {
-        if self.open & 1 == 1 { OBJECT_GOES_ON } else { ARRAY_GOES_ON }
+    /// Whether the innermost that is open is an object.
+    #[inline]
+    pub fn in_object(&self) -> bool {
+        self.open & 1 == 1
+    }
+
+    /// What may come behind a value.
+    pub fn expected(&self) -> &'static str {
+        if self.in_object() { OBJECT_GOES_ON } else { ARRAY_GOES_ON }
     }
 }
 
-pub const TOO_DEEP: &str = "nested too deeply: no more than 128 levels are expected";
+const TOO_DEEP: &str = "nested too deeply: no more than 128 levels are expected";
 pub const OBJECT_GOES_ON: &str = "a comma or the end of the object is expected";
 pub const ARRAY_GOES_ON: &str = "a comma or the end of the array is expected";
 
