@@ -9,9 +9,11 @@ mod ids;
 mod jobs;
 #[path = "../connectors/formats/benches/decode/seed.rs"]
 mod seed;
+mod topic;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,17 +35,20 @@ use tokio::sync::watch;
 use crate::job::report;
 use crate::run::open_state;
 use buffer::{Buffer, BufferConnector};
-use jobs::Reads;
+use jobs::{CONSUME, Reads};
 use seed::{Nested, Seed};
+use topic::Topic;
 
 const DEDUPLICATION: &str = "deduplication alone, one core";
+const FROM_KAFKA: &str = "from Kafka";
+const JOBS: [Reads; 3] = [Reads::Everything, Reads::SixColumns, Reads::Readme];
 /// The deduplication that is shown with less memory than ids: 64 MiB for 6 million.
 const IDS: usize = 6_000_000;
 const MEMORY: usize = 64 << 20;
 
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  millrace bench\n  millrace bench --events 1000000 --parallelism 1 --json\n\nBuild with --release first: other builds are slower by a factor of ten and more."
+    after_help = "Examples:\n  millrace bench\n  millrace bench --events 1000000 --parallelism 1 --json\n  millrace bench --kafka localhost:9092\n\nBuild with --release first: other builds are slower by a factor of ten and more."
 )]
 pub struct Bench {
     /// Events to run through each job, kept in memory (about 1 KB each) [default: 400000, without --release 20000]
@@ -52,6 +57,9 @@ pub struct Bench {
     /// Ids that deduplication alone is measured with [default: 6000000, without --release 60000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(10_000..))]
     ids: Option<u32>,
+    /// Run the jobs from a topic of this broker as well; it is made, filled, and deleted again
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
     /// Worker threads [default: the cores]
     #[arg(long)]
     parallelism: Option<usize>,
@@ -72,8 +80,8 @@ pub struct Bench {
 #[derive(Serialize, Clone)]
 struct Row {
     /// What the job reads; empty where it is none.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    job: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    job: String,
     what: String,
     events: usize,
     seconds: f64,
@@ -86,6 +94,9 @@ struct Row {
     /// CPU time of what this line does more than the one before, as a part of the whole job's.
     #[serde(skip_serializing_if = "Option::is_none")]
     share: Option<f64>,
+    /// CPU time, as a multiple of that of the parts, each measured alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of_parts: Option<f64>,
     /// Events per second, as a multiple of one worker's.
     #[serde(skip_serializing_if = "Option::is_none")]
     of_one_worker: Option<f64>,
@@ -142,14 +153,45 @@ impl Bench {
         ));
         let reference = reference(buffer.clone(), workers).await?;
         self.show("", &[reference.row("reference: serde_json into Arrow, all columns", buffer.messages())], &machine)?;
-        for reads in [Reads::Everything, Reads::SixColumns, Reads::Readme] {
-            let rows = stages(reads, &buffer, workers, reference, folder.path()).await?;
-            self.show(reads.title(), &rows, &machine)?;
+        let place = Place { buffer: &buffer, topic: None, workers, reference, folder: folder.path() };
+        let mut decoding = vec![];
+        for reads in JOBS {
+            let stages = place.stages(reads, None).await?;
+            decoding.push(stages.decode);
+            self.show(&place.title(reads), &stages.rows, &machine)?;
+        }
+        if let Some(servers) = &self.kafka {
+            let topic = Topic::make(servers, buffer.partitions()).await?;
+            let measured = self.run_from(&topic, place, &decoding, &machine).await;
+            topic.delete().await;
+            measured?;
         }
         let ids = self.ids.map_or(if machine.is_optimised() { IDS } else { IDS / 100 }, |n| n as usize);
         let folder = folder.path().to_path_buf();
         let rows = tokio::task::spawn_blocking(move || deduplication(ids, &folder));
         self.show(DEDUPLICATION, &rows.await.map_err(|e| e.to_string())??, &machine)
+    }
+
+    /// The jobs once more, over the same events in a topic. `decoding`: what decoding alone costs, by job.
+    async fn run_from(
+        &self,
+        topic: &Topic,
+        place: Place<'_>,
+        decoding: &[Cost],
+        machine: &Machine,
+    ) -> Result<(), String> {
+        let place = Place { topic: Some(topic), ..place };
+        let begun = Cost::begin();
+        tokio::task::block_in_place(|| topic.fill(place.buffer))?;
+        let produce = begun.end();
+        let consume = decode(&place.plan(CONSUME, Path::new(""), None)?, place.workers).await?;
+        let row = |what, cost| place.row(String::new(), what, cost);
+        self.show(FROM_KAFKA, &[row("produce", produce), row("consume, and drop", consume)], machine)?;
+        for (reads, decode) in JOBS.into_iter().zip(decoding) {
+            let parts = Cost { elapsed: consume.elapsed + decode.elapsed, cpu: consume.cpu + decode.cpu };
+            self.show(&place.title(reads), &place.stages(reads, Some(parts)).await?.rows, machine)?;
+        }
+        Ok(())
     }
 
     fn say(&self, text: &str) {
@@ -172,7 +214,8 @@ impl Bench {
         }
         println!("{title:<48} {:>11} {:>14} {:>10} {:>7}", "events/s", "events/CPU s", "reference", "share");
         for row in rows {
-            let compared = row.of_one_worker.map(|n| format!("{n:.2} of 1 worker"));
+            let of_parts = row.of_parts.map(|n| format!("{n:.2} of the parts"));
+            let compared = row.of_one_worker.map(|n| format!("{n:.2} of 1 worker")).or(of_parts);
             println!(
                 "{:<48} {:>11.0} {:>14.0} {:>10} {:>7}",
                 row.what,
@@ -187,50 +230,101 @@ impl Bench {
     }
 }
 
-/// More and more of a job over the same events, and the whole with one worker and without deduplication.
-async fn stages(
-    reads: Reads,
-    buffer: &Arc<Buffer>,
+/// Over which events jobs run, how, and what they are compared with.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    buffer: &'a Arc<Buffer>,
+    /// Where the buffer's events are read from, if not from memory.
+    topic: Option<&'a Topic>,
     workers: usize,
     reference: Cost,
-    folder: &Path,
-) -> Result<Vec<Row>, String> {
-    let nothing = || Some(Arc::new(Blackhole) as Arc<dyn Sink>);
-    let compiled = |deduplicated, sink| {
-        let table = tempfile::tempdir_in(folder).map_err(|e| e.to_string())?;
-        Ok::<_, String>((plan(&reads.job(deduplicated)?, buffer, table.path(), sink)?, table))
-    };
-    let (messages, distinct) = (buffer.messages(), buffer.distinct);
-    let decode = decode(&compiled(false, nothing())?.0, workers).await?;
-    let query = run(compiled(false, nothing())?.0, workers, folder, messages).await?;
-    let dedup = run(compiled(true, nothing())?.0, workers, folder, distinct).await?;
-    let measured = async |deduplicated, workers, rows| {
-        let (plan, _table) = compiled(deduplicated, None)?;
-        run(plan, workers, folder, rows).await
-    };
-    let whole = measured(true, workers, distinct).await?;
-    let alone = measured(true, 1, distinct).await?;
-    let without = measured(false, workers, messages).await?;
-    let stages = [
-        ("decode to Arrow", decode, Duration::ZERO),
-        ("  + workers, query, checkpoints", query, decode.cpu),
-        ("  + deduplication, exchange", dedup, query.cpu),
-        ("  + Parquet, Delta commits = the whole job", whole, dedup.cpu),
-    ];
-    let of_reference = |cost: Cost| Some(reference.cpu.as_secs_f64() / cost.cpu.as_secs_f64());
-    let row =
-        |what, cost: Cost| Row { job: reads.title(), of_reference: of_reference(cost), ..cost.row(what, messages) };
-    let mut rows: Vec<Row> = vec![];
-    for (what, cost, before) in stages {
-        let share = (cost.cpu.as_secs_f64() - before.as_secs_f64()) / whole.cpu.as_secs_f64();
-        rows.push(Row { share: Some(share), ..row(what, cost) });
+    folder: &'a Path,
+}
+
+struct Stages {
+    rows: Vec<Row>,
+    /// Reading and decoding, without the engine.
+    decode: Cost,
+}
+
+impl Place<'_> {
+    fn title(&self, reads: Reads) -> String {
+        let from = if self.topic.is_some() { FROM_KAFKA } else { "" };
+        [from, reads.title()].join(if from.is_empty() { "" } else { ": " })
     }
-    let sped_up = alone.elapsed.as_secs_f64() / whole.elapsed.as_secs_f64();
-    rows.push(row("the whole job, one worker", alone));
-    let all_workers = format!("the whole job, {workers} workers");
-    rows.push(Row { of_one_worker: Some(sped_up), ..row(&all_workers, whole) });
-    rows.push(row("the whole job without deduplication", without));
-    Ok(rows)
+
+    /// More and more of a job over the same events, and the whole with one worker and without deduplication. `parts`: what
+    /// reading and decoding cost, each alone.
+    async fn stages(&self, reads: Reads, parts: Option<Cost>) -> Result<Stages, String> {
+        let nothing = || Some(Arc::new(Blackhole) as Arc<dyn Sink>);
+        let compiled = |deduplicated, sink| {
+            let table = tempfile::tempdir_in(self.folder).map_err(|e| e.to_string())?;
+            Ok::<_, String>((self.plan(&reads.job(deduplicated)?, table.path(), sink)?, table))
+        };
+        let (messages, distinct) = (self.buffer.messages(), self.buffer.distinct);
+        let decode = decode(&compiled(false, nothing())?.0, self.workers).await?;
+        let query = run(compiled(false, nothing())?.0, self.workers, self.folder, messages).await?;
+        let dedup = run(compiled(true, nothing())?.0, self.workers, self.folder, distinct).await?;
+        let measured = async |deduplicated, workers, rows| {
+            let (plan, _table) = compiled(deduplicated, None)?;
+            run(plan, workers, self.folder, rows).await
+        };
+        let whole = measured(true, self.workers, distinct).await?;
+        let alone = measured(true, 1, distinct).await?;
+        let without = measured(false, self.workers, messages).await?;
+        let stages = [
+            (if parts.is_some() { "consume, decode to Arrow" } else { "decode to Arrow" }, decode, Duration::ZERO),
+            ("  + workers, query, checkpoints", query, decode.cpu),
+            ("  + deduplication, exchange", dedup, query.cpu),
+            ("  + Parquet, Delta commits = the whole job", whole, dedup.cpu),
+        ];
+        let row = |what, cost: Cost| self.row(self.title(reads), what, cost);
+        let mut rows: Vec<Row> = vec![];
+        for (what, cost, before) in stages {
+            let share = (cost.cpu.as_secs_f64() - before.as_secs_f64()) / whole.cpu.as_secs_f64();
+            rows.push(Row { share: Some(share), ..row(what, cost) });
+        }
+        rows[0].of_parts = parts.map(|parts| decode.cpu.as_secs_f64() / parts.cpu.as_secs_f64());
+        let sped_up = alone.elapsed.as_secs_f64() / whole.elapsed.as_secs_f64();
+        rows.push(row("the whole job, one worker", alone));
+        let all_workers = format!("the whole job, {} workers", self.workers);
+        rows.push(Row { of_one_worker: Some(sped_up), ..row(&all_workers, whole) });
+        rows.push(row("the whole job without deduplication", without));
+        Ok(Stages { rows, decode })
+    }
+
+    fn row(&self, job: String, what: &str, cost: Cost) -> Row {
+        let of_reference = Some(self.reference.cpu.as_secs_f64() / cost.cpu.as_secs_f64());
+        Row { job, of_reference, ..cost.row(what, self.buffer.messages()) }
+    }
+
+    /// A job that reads these events.
+    fn plan(&self, text: &str, table: &Path, sink: Option<Arc<dyn Sink>>) -> Result<Plan, String> {
+        let mut connectors = registry(Arc::new(parking_lot::Mutex::new(std::io::sink())));
+        if self.topic.is_none() {
+            let buffered: Arc<dyn Connector> = Arc::new(BufferConnector(self.buffer.clone()));
+            connectors.retain(|c| c.name() != buffered.name());
+            connectors.push(buffered);
+        }
+        let variables = |name: &str| match name {
+            "TABLE" => Some(table.display().to_string()),
+            "KAFKA" => Some(self.topic.map_or("memory".into(), |t| t.servers.clone())),
+            "TOPIC" => Some(self.topic.map_or("events".into(), |t| t.name.clone())),
+            _ => None,
+        };
+        let environment = Environment {
+            connectors: &connectors,
+            variables: &variables,
+            default_dead_letter: Arc::new(Blackhole),
+            instead_of_sinks: sink,
+        };
+        let file = SourceFile { name: "bench.sql".into(), text: text.into() };
+        let job = compile(&[file], &environment).map_err(|problems| {
+            report(&problems);
+            "the benchmark's job file is wrong".to_string()
+        })?;
+        Ok(job.plan)
+    }
 }
 
 /// Deduplication alone on one core: all in memory, and with less memory than ids.
@@ -245,7 +339,7 @@ fn deduplication(ids: usize, folder: &Path) -> Result<Vec<Row>, String> {
         let cost = Cost { elapsed: seen.took, cpu: seen.took };
         let row = cost.row(&format!("{} ids live, {named}", size.keys), seen.ids);
         rows.push(Row {
-            job: DEDUPLICATION,
+            job: DEDUPLICATION.into(),
             memory_bytes: Some(size.memory_bytes),
             disk_bytes: Some(size.disk_bytes),
             ..row
@@ -260,26 +354,6 @@ fn deduplication(ids: usize, folder: &Path) -> Result<Vec<Row>, String> {
         );
     }
     Ok(rows)
-}
-
-/// A job that reads from the buffer.
-fn plan(text: &str, buffer: &Arc<Buffer>, table: &Path, sink: Option<Arc<dyn Sink>>) -> Result<Plan, String> {
-    let mut connectors = registry(Arc::new(parking_lot::Mutex::new(std::io::sink())));
-    let buffered: Arc<dyn Connector> = Arc::new(BufferConnector(buffer.clone()));
-    connectors.retain(|c| c.name() != buffered.name());
-    connectors.push(buffered);
-    let environment = Environment {
-        connectors: &connectors,
-        variables: &|name| (name == "TABLE").then(|| table.display().to_string()),
-        default_dead_letter: Arc::new(Blackhole),
-        instead_of_sinks: sink,
-    };
-    let file = SourceFile { name: "bench.sql".into(), text: text.into() };
-    let job = compile(&[file], &environment).map_err(|problems| {
-        report(&problems);
-        "the benchmark's job file is wrong".to_string()
-    })?;
-    Ok(job.plan)
 }
 
 /// Runs a job from its first event to its last commit. A run that did not bring `rows` rows measured something else.
@@ -309,19 +383,28 @@ async fn decode(plan: &Plan, workers: usize) -> Result<Cost, String> {
     let mut readers = vec![];
     for split in node.source.splits().await.map_err(|e| e.to_string())? {
         let start = node.source.resolve(&split, false).await.map_err(|e| e.to_string())?;
-        let opened = node.source.open(&split, &start, &request, Wake::new(|| {})).await;
-        readers.push(opened.map_err(|e| e.to_string())?);
+        let (ring, rung) = sync_channel(1);
+        let wake = Wake::new(move || {
+            let _ = ring.try_send(());
+        });
+        let opened = node.source.open(&split, &start, &request, wake).await;
+        readers.push((opened.map_err(|e| e.to_string())?, rung));
     }
-    on_threads(readers, workers, read_to_end).await
+    on_threads(readers, workers, |(reader, rung)| read_to_end(reader, &rung)).await
 }
 
-fn read_to_end(mut reader: Box<dyn SplitReader>) -> Result<(), String> {
+fn read_to_end(mut reader: Box<dyn SplitReader>, rung: &Receiver<()>) -> Result<(), String> {
     let limit = JobSettings::default().limits.read;
     loop {
         let read = reader.read(limit).map_err(|e| e.to_string())?;
         std::hint::black_box::<Option<RecordBatch>>(read.batch);
-        if read.status == ReadStatus::Finished {
-            return Ok(());
+        match read.status {
+            ReadStatus::Finished => return Ok(()),
+            ReadStatus::More => {}
+            ReadStatus::Pending | ReadStatus::AtEnd => {
+                // Nobody rings of a failure, which the next read tells.
+                let _ = rung.recv_timeout(Duration::from_secs(1));
+            }
         }
     }
 }
@@ -382,9 +465,10 @@ impl Cost {
             cpu_seconds,
             events_per_second: events as f64 / seconds,
             events_per_cpu_second: events as f64 / cpu_seconds,
-            job: "",
+            job: String::new(),
             of_reference: None,
             share: None,
+            of_parts: None,
             of_one_worker: None,
             memory_bytes: None,
             disk_bytes: None,

@@ -1,16 +1,22 @@
 //! `millrace bench` measures what it says it does.
 
 use std::process::Command;
+use std::time::Duration;
 
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
+
+use crate::broker::Broker;
 
 const DEDUPLICATION: &str = "deduplication alone, one core";
 
 #[test]
 fn the_benchmark_runs_the_whole_job_and_says_where_the_time_goes() {
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, broker) = (tempfile::tempdir().unwrap(), Broker::shared());
     let output = Command::new(env!("CARGO_BIN_EXE_millrace"))
-        .args(["bench", "--events", "2000", "--ids", "20000", "--partitions", "4", "--json", "--folder"])
+        .args(["bench", "--events", "2000", "--ids", "20000", "--partitions", "4", "--json"])
+        .args(["--kafka", &broker.bootstrap_servers(), "--folder"])
         .arg(folder.path())
         .output()
         .unwrap();
@@ -21,9 +27,10 @@ fn the_benchmark_runs_the_whole_job_and_says_where_the_time_goes() {
     assert!(rows.iter().all(|r| r["events_per_cpu_second"].as_f64() > Some(0.0)), "{text}");
     assert!(rows.iter().all(|r| r["machine"]["cores"].as_u64() > Some(0)), "{text}");
     let jobs = ["all 29 columns", "6 columns, complexData not read", "the README's job, complexData as text"];
-    assert_eq!(rows.len(), 1 + 7 * jobs.len() + 2, "{text}");
-    for job in jobs {
-        let rows: Vec<_> = rows.iter().filter(|r| r["job"] == job).collect();
+    assert_eq!(rows.len(), 1 + 7 * jobs.len() + 2 + 7 * jobs.len() + 2, "{text}");
+    for job in jobs.iter().flat_map(|job| [job.to_string(), format!("from Kafka: {job}")]) {
+        let rows: Vec<_> = rows.iter().filter(|r| r["job"] == *job).collect();
+        assert_eq!(rows[0]["of_parts"].as_f64() > Some(0.0), job.starts_with("from Kafka"), "{text}");
         let shares: f64 = rows.iter().filter_map(|r| r["share"].as_f64()).sum();
         assert!((shares - 1.0).abs() < 1e-6, "{job}: the stages are the whole: {shares}");
         assert!(rows.iter().all(|r| r["of_reference"].as_f64() > Some(0.0)), "{text}");
@@ -35,4 +42,13 @@ fn the_benchmark_runs_the_whole_job_and_says_where_the_time_goes() {
     assert!(spilled["disk_bytes"].as_u64() > Some(0), "{text}");
     assert!(spilled["memory_bytes"].as_u64() < in_memory["memory_bytes"].as_u64(), "{text}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+    let topics = topics(broker);
+    assert!(!topics.iter().any(|topic| topic.starts_with("millrace-bench-")), "{topics:?}");
+}
+
+fn topics(broker: &Broker) -> Vec<String> {
+    let client: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).create().expect("a client");
+    let metadata = client.fetch_metadata(None, Duration::from_secs(60)).expect("the broker's topics");
+    metadata.topics().iter().map(|topic| topic.name().to_string()).collect()
 }

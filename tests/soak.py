@@ -9,11 +9,12 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
+
+from kafka_broker import free_port, start_kafka, until
 
 OUTPUT = os.path.abspath("soak-output")
 JOB = os.path.abspath("jobs/eventhubs-databricks-delta/job.sql")
@@ -30,54 +31,6 @@ def start(command, log, **variables):
         process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **variables}, cwd=OUTPUT)
     started.append(process)
     return process
-
-
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
-def start_kafka(jars):
-    port, controller = free_port(), free_port()
-    settings = {
-        "process.roles": "broker,controller",
-        "node.id": 1,
-        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "offsets.topic.replication.factor": 1,
-        "num.partitions": PARTITIONS,
-        # What was read long ago makes room: the disk holds an hour at any rate.
-        "log.retention.bytes": 256 << 20,
-        "log.segment.bytes": 64 << 20,
-        "log.retention.check.interval.ms": 30_000,
-        "log.dirs": os.path.join(OUTPUT, "kafka"),
-    }
-    properties = os.path.join(OUTPUT, "server.properties")
-    with open(properties, "w") as file:
-        file.writelines(f"{name}={value}\n" for name, value in settings.items())
-    java = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", os.path.join(os.path.abspath(jars), "*")]
-    tool = [*java, "kafka.tools.StorageTool", "format", "-t", "bWlsbHJhY2UtdGVzdHMtMA", "-c", properties]
-    subprocess.run(tool, check=True, capture_output=True)
-    start([*java, "kafka.Kafka", properties], "kafka.log")
-    until("Kafka answers", lambda: answers(port))
-    return f"127.0.0.1:{port}"
-
-
-def answers(port):
-    with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
-
-
-def until(what, holds, patience=120):
-    for _ in range(patience * 10):
-        if holds():
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"{patience} s without: {what}")
 
 
 class Table:
@@ -150,7 +103,16 @@ def main(binary, jars, seconds, rate):
     binary, seconds, rate = os.path.abspath(binary), int(seconds), float(rate)
     shutil.rmtree(OUTPUT, ignore_errors=True)
     os.makedirs(OUTPUT)
-    kafka = start_kafka(jars)
+    broker, kafka = start_kafka(
+        jars,
+        OUTPUT,
+        num_partitions=PARTITIONS,
+        # What was read long ago makes room: the disk holds an hour at any rate.
+        log_retention_bytes=256 << 20,
+        log_segment_bytes=64 << 20,
+        log_retention_check_interval_ms=30_000,
+    )
+    started.append(broker)
     to = ["--to", "kafka", "--kafka", kafka, "--topic", "streaming"]
     start([binary, "simulate", *to, "--rate", str(rate), "--duration", f"{seconds}s"], "simulator.log")
     until("the simulator sends", lambda: "messages" in open(os.path.join(OUTPUT, "simulator.log")).read())

@@ -60,6 +60,10 @@ pub struct Decoder {
 
 enum Body {
     Json(Box<Record>),
+    /// Of a raw format, whose one column nobody reads. Text is still refused if it is none.
+    Nothing {
+        text: bool,
+    },
     Text(StringBuilder),
     Bytes(BinaryBuilder),
 }
@@ -81,7 +85,6 @@ impl Decoder {
     ) -> Result<Decoder, String> {
         let event_time = event_time.map(|(column, ahead)| EventTime { column, max_ahead: ahead.as_nanos() as i64 });
         let one_column = |wanted: &DataType| match schema.fields().as_ref() {
-            [] => Ok(()),
             [field] if field.data_type() == wanted => Ok(()),
             _ => Err(format!(
                 "a raw format fills one column of type {wanted}; the table reads {}",
@@ -99,6 +102,7 @@ impl Decoder {
                 };
                 Body::Json(Box::new(record))
             }
+            _ if schema.fields().is_empty() => Body::Nothing { text: format == Format::RawString },
             Format::RawString => one_column(&DataType::Utf8).map(|()| Body::Text(StringBuilder::new()))?,
             Format::RawBytes => one_column(&DataType::Binary).map(|()| Body::Bytes(BinaryBuilder::new()))?,
         };
@@ -155,10 +159,10 @@ impl Decoder {
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         let columns = match &mut self.body {
             Body::Json(record) => record.columns.iter_mut().map(|c| c.finish()).collect::<Result<Vec<_>, _>>()?,
+            Body::Nothing { .. } => vec![],
             Body::Text(b) => vec![Arc::new(b.finish()) as ArrayRef],
             Body::Bytes(b) => vec![Arc::new(b.finish()) as ArrayRef],
         };
-        let columns = if self.schema.fields().is_empty() { vec![] } else { columns };
         let kept = (!self.abandoned.is_empty()).then(|| self.kept());
         let options = RecordBatchOptions::new().with_row_count(Some(self.filled));
         self.filled = 0;
@@ -188,6 +192,11 @@ impl Decoder {
 
     fn append(&mut self, payload: &[u8], log_time: Option<i64>) -> Result<(), Bad> {
         match &mut self.body {
+            Body::Nothing { text } => {
+                if *text {
+                    utf8(payload)?;
+                }
+            }
             Body::Bytes(b) => b.append_value(payload),
             Body::Text(b) => b.append_value(utf8(payload)?),
             Body::Json(_) => return self.append_json(utf8(payload)?, log_time),
@@ -255,7 +264,7 @@ impl Decoder {
     fn longest(&self) -> usize {
         match &self.body {
             Body::Json(record) => record.columns.iter().map(|c| c.longest()).max().unwrap_or(0),
-            Body::Text(_) | Body::Bytes(_) => self.filled,
+            Body::Text(_) | Body::Bytes(_) | Body::Nothing { .. } => self.filled,
         }
     }
 }

@@ -1,5 +1,4 @@
 //! What librdkafka knows and its Rust face does not show: a topic's id, and whether anything told waits to be handled.
-//! The only unsafe code of this crate.
 
 use std::ffi::{CStr, CString, c_int};
 use std::ptr;
@@ -9,6 +8,8 @@ use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+
+use crate::owned::Owned;
 
 /// The id that the brokers gave the topic when it was made, as librdkafka writes it. A topic that is made again under
 /// the same name has another one. `None` where brokers give no ids.
@@ -96,17 +97,5 @@ pub fn untaken<C: ConsumerContext>(client: &BaseConsumer<C>) -> usize {
         }
         let queue = Owned(queue, sys::rd_kafka_queue_destroy);
         sys::rd_kafka_queue_length(queue.0)
-    }
-}
-
-/// Something of librdkafka's, and how it is freed.
-struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        if !self.0.is_null() {
-            // SAFETY: made by librdkafka for us alone, and freed once.
-            unsafe { self.1(self.0) }
-        }
     }
 }

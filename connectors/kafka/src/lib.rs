@@ -1,4 +1,6 @@
 //! Kafka-protocol logs as sources: Apache Kafka, Redpanda, and Azure Event Hubs' Kafka endpoint.
+//!
+//! What is unsafe is in `queue`, `incarnation` and `owned`.
 
 mod client;
 mod embedded;
@@ -7,7 +9,9 @@ mod identity;
 mod incarnation;
 mod metadata;
 mod options;
+mod owned;
 mod producer;
+mod queue;
 mod reader;
 mod source;
 mod tls;

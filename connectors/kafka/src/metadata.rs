@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampNanosecondBuilder};
 use arrow::datatypes::{DataType, FieldRef};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+
+use crate::queue::Record;
 
 /// One `METADATA FROM` column.
 pub struct MetadataColumn {
@@ -17,7 +18,7 @@ enum Kind {
     Timestamp,
     Partition,
     Offset,
-    Topic,
+    Topic(String),
     Key,
     Header(String),
 }
@@ -34,12 +35,12 @@ enum Values {
 pub const NAMES: &str = "timestamp, partition, offset, topic, key, headers.<name>";
 
 impl MetadataColumn {
-    pub fn new(name: &str, field: &FieldRef, amqp: bool) -> Result<Self, String> {
+    pub fn new(name: &str, field: &FieldRef, topic: &str, amqp: bool) -> Result<Self, String> {
         let kind = match name {
             "timestamp" => Kind::Timestamp,
             "partition" => Kind::Partition,
             "offset" => Kind::Offset,
-            "topic" => Kind::Topic,
+            "topic" => Kind::Topic(topic.to_string()),
             "key" => Kind::Key,
             _ => match name.strip_prefix("headers.") {
                 Some(header) => Kind::Header(header.to_string()),
@@ -52,7 +53,7 @@ impl MetadataColumn {
             }
             (Kind::Partition | Kind::Offset, DataType::Int32) => Values::Int32(Int32Builder::new()),
             (Kind::Partition | Kind::Offset | Kind::Timestamp, DataType::Int64) => Values::Int64(Int64Builder::new()),
-            (Kind::Topic | Kind::Key | Kind::Header(_), DataType::Utf8) => Values::Text(StringBuilder::new()),
+            (Kind::Topic(_) | Kind::Key | Kind::Header(_), DataType::Utf8) => Values::Text(StringBuilder::new()),
             (Kind::Key | Kind::Header(_), DataType::Binary) => Values::Bytes(BinaryBuilder::new()),
             (_, other) => {
                 return Err(format!("column {}: metadata {name:?} cannot have the type {other}", field.name()));
@@ -61,10 +62,10 @@ impl MetadataColumn {
         Ok(MetadataColumn { kind, values, amqp })
     }
 
-    /// A message became `rows` rows: each has the message's metadata.
-    pub fn push(&mut self, message: &BorrowedMessage<'_>, rows: usize) {
+    /// A record became `rows` rows: each has the record's metadata.
+    pub fn push(&mut self, record: &Record<'_>, rows: usize) {
         for _ in 0..rows {
-            self.push_one(message);
+            self.push_one(record);
         }
     }
 
@@ -78,30 +79,29 @@ impl MetadataColumn {
         }
     }
 
-    fn push_one(&mut self, message: &BorrowedMessage<'_>) {
-        let millis = message.timestamp().to_millis();
+    fn push_one(&mut self, record: &Record<'_>) {
         match (&mut self.values, &self.kind) {
-            (Values::Time(b), _) => b.append_option(millis.map(|m| m.saturating_mul(1_000_000))),
-            (Values::Int64(b), Kind::Timestamp) => b.append_option(millis),
-            (Values::Int64(b), Kind::Offset) => b.append_value(message.offset()),
-            (Values::Int64(b), _) => b.append_value(message.partition() as i64),
-            (Values::Int32(b), Kind::Offset) => b.append_option(i32::try_from(message.offset()).ok()),
-            (Values::Int32(b), _) => b.append_value(message.partition()),
-            (Values::Text(b), Kind::Topic) => b.append_value(message.topic()),
-            (Values::Text(b), Kind::Header(name)) => b.append_option(header_text(message, name, self.amqp)),
-            (Values::Text(b), _) => b.append_option(message.key().and_then(|k| std::str::from_utf8(k).ok())),
-            (Values::Bytes(b), Kind::Header(name)) => b.append_option(header(message, name)),
-            (Values::Bytes(b), _) => b.append_option(message.key()),
+            (Values::Time(b), _) => b.append_option(record.millis().map(|m| m.saturating_mul(1_000_000))),
+            (Values::Int64(b), Kind::Timestamp) => b.append_option(record.millis()),
+            (Values::Int64(b), Kind::Offset) => b.append_value(record.offset()),
+            (Values::Int64(b), _) => b.append_value(record.partition() as i64),
+            (Values::Int32(b), Kind::Offset) => b.append_option(i32::try_from(record.offset()).ok()),
+            (Values::Int32(b), _) => b.append_value(record.partition()),
+            (Values::Text(b), Kind::Topic(topic)) => b.append_value(topic),
+            (Values::Text(b), Kind::Header(name)) => b.append_option(header_text(record, name, self.amqp)),
+            (Values::Text(b), _) => b.append_option(record.key().and_then(|k| std::str::from_utf8(k).ok())),
+            (Values::Bytes(b), Kind::Header(name)) => b.append_option(header(record, name)),
+            (Values::Bytes(b), _) => b.append_option(record.key()),
         }
     }
 }
 
-fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a [u8]> {
-    message.headers()?.iter().find(|h| h.key == name)?.value
+fn header<'a>(record: &'a Record<'_>, name: &str) -> Option<&'a [u8]> {
+    record.headers().into_iter().find(|(key, _)| *key == name)?.1
 }
 
-fn header_text(message: &BorrowedMessage<'_>, name: &str, amqp: bool) -> Option<String> {
-    let value = header(message, name)?;
+fn header_text(record: &Record<'_>, name: &str, amqp: bool) -> Option<String> {
+    let value = header(record, name)?;
     if amqp && let Some(text) = amqp_text(value) {
         return Some(text);
     }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -12,18 +11,17 @@ use engine::source::{
     Position, Read, ReadLimit, ReadRequest, ReadStatus, Rejected, SourceError, SplitReader, Start, Wake,
 };
 use formats::Decoder;
-use rdkafka::Timestamp;
-use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use crate::client::{Reports, Served};
 use crate::metadata::MetadataColumn;
 use crate::options::{KafkaTable, Login};
+use crate::queue::{Came, Queue, Record};
 use crate::source::MADE_AGAIN;
 
 pub struct KafkaReader {
-    queue: PartitionQueue<Reports>,
+    queue: Queue<Reports>,
     served: Arc<Served>,
     reports: Reports,
     place: String,
@@ -65,7 +63,7 @@ impl KafkaReader {
                 }
                 Origin::Metadata(name) => {
                     layout.push(From::Metadata(metadata.len()));
-                    metadata.push(MetadataColumn::new(name, &column.field, table.login.is_event_hubs())?);
+                    metadata.push(MetadataColumn::new(name, &column.field, &table.topic, table.login.is_event_hubs())?);
                 }
             }
         }
@@ -75,11 +73,8 @@ impl KafkaReader {
         });
         let decoder = Decoder::new(Arc::new(Schema::new(values)), table.format, table.json.clone(), event_time)?;
         let schema = Schema::new(request.columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>());
-        let mut queue = served
-            .client()
-            .split_partition_queue(&table.topic, partition)
+        let queue = Queue::split_off(served.client().clone(), &table.topic, partition, wake)
             .ok_or_else(|| format!("partition {partition} has no queue of its own"))?;
-        queue.set_nonempty_callback(move || wake.ring());
         Ok(KafkaReader {
             queue,
             served,
@@ -161,32 +156,29 @@ impl KafkaReader {
     }
 
     /// Errors that heal are librdkafka's own business; the others end the job, by name.
-    fn judge(&self, error: KafkaError) -> Result<(), SourceError> {
-        let code = error.rdkafka_error_code();
+    fn judge(&self, code: RDKafkaErrorCode, reason: &str) -> Result<(), SourceError> {
         let gone = |what: String, remedy: &str| {
             Err(SourceError::Gone { place: self.place.clone(), what, remedy: remedy.to_string() })
         };
         match code {
-            Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => gone(
+            RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset => gone(
                 format!(
                     "offset {} is not there any more: retention passed the job by, or the topic was made again",
                     self.position.offset
                 ),
                 "Begin anew under another --name, and lengthen the topic's retention",
             ),
-            Some(
-                RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::UnknownTopic,
-            ) => gone(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopic => gone(
                 "the broker no longer knows this partition".into(),
                 "Was the topic deleted? Begin anew under another --name",
             ),
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                Err(SourceError::failed(&self.place, format!("{error}; the right to read is missing")))
+            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed => {
+                Err(SourceError::failed(&self.place, format!("{reason} ({code}); the right to read is missing")))
             }
             _ => {
-                tracing::warn!(place = %self.place, %error, "reading; librdkafka tries again by itself");
+                self.reports.error(KafkaError::Global(code), &format!("{}: {reason}", self.place));
                 Ok(())
             }
         }
@@ -211,38 +203,37 @@ impl SplitReader for KafkaReader {
                 taken.full = true;
                 break;
             }
-            match self.queue.poll(Duration::ZERO) {
+            match self.queue.next() {
                 None => break,
-                Some(Ok(message)) => {
-                    let offset = message.offset();
+                Some(Came::Record(record)) => {
+                    let offset = record.offset();
                     if self.until.is_some_and(|until| offset >= until) {
                         self.finished = true;
                         break;
                     }
-                    let time = nanoseconds(&message);
+                    let (payload, millis) = (record.payload(), record.millis());
+                    let time = millis.map(|millis| millis.saturating_mul(1_000_000));
                     taken.records += 1;
-                    taken.bytes += message.payload_len();
+                    taken.bytes += payload.map_or(0, <[u8]>::len);
                     taken.log_time = taken.log_time.max(time);
                     self.at_end = false;
                     self.position.offset = offset + 1;
-                    self.position.last_time = message.timestamp().to_millis();
-                    match message.payload().map(|payload| self.decoder.push(payload, time)) {
+                    self.position.last_time = millis;
+                    match payload.map(|payload| self.decoder.push(payload, time)) {
                         None => self.reports.skipped(1),
-                        Some(Ok(rows)) => self.metadata.iter_mut().for_each(|m| m.push(&message, rows)),
-                        Some(Err(reject)) => rejected.push_back(reject_of(&message, reject, time)),
+                        Some(Ok(rows)) => self.metadata.iter_mut().for_each(|m| m.push(&record, rows)),
+                        Some(Err(reject)) => rejected.push_back(reject_of(&record, reject, time)),
                     }
                     self.finished = self.until.is_some_and(|until| offset + 1 >= until);
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => {
+                Some(Came::End) => {
                     self.at_end = true;
                     // The last offsets may belong to markers that no reader sees.
                     self.finished = self.until.is_some();
-                    break;
                 }
-                Some(Err(error)) => {
+                Some(Came::Failure { code, reason }) => {
                     self.check_incarnation(true)?;
-                    self.judge(error)?;
-                    break;
+                    self.judge(code, &reason)?;
                 }
             }
         }
@@ -263,36 +254,27 @@ impl SplitReader for KafkaReader {
     }
 }
 
-fn nanoseconds(message: &BorrowedMessage<'_>) -> Option<i64> {
-    match message.timestamp() {
-        Timestamp::NotAvailable => None,
-        time => time.to_millis().map(|millis| millis.saturating_mul(1_000_000)),
-    }
-}
-
-fn reject_of(message: &BorrowedMessage<'_>, reject: formats::Reject, time: Option<i64>) -> Rejected {
-    let headers = message.headers().map(|headers| {
-        let object = headers.iter().map(|h| {
-            let value = h.value.map(|v| String::from_utf8_lossy(v).into_owned());
-            (h.key.to_string(), serde_json::json!(value))
-        });
-        serde_json::Value::Object(object.collect()).to_string()
+fn reject_of(record: &Record<'_>, reject: formats::Reject, time: Option<i64>) -> Rejected {
+    let headers = record.headers().into_iter().map(|(name, value)| {
+        let value = value.map(|v| String::from_utf8_lossy(v).into_owned());
+        (name.to_string(), serde_json::json!(value))
     });
+    let headers: serde_json::Map<_, _> = headers.collect();
     Rejected {
-        payload: message.payload().unwrap_or_default().to_vec(),
+        payload: record.payload().unwrap_or_default().to_vec(),
         error: reject.error,
         code: reject.code,
-        partition: Some(message.partition()),
-        offset: Some(message.offset()),
+        partition: Some(record.partition()),
+        offset: Some(record.offset()),
         time,
-        key: message.key().map(<[u8]>::to_vec),
-        headers,
+        key: record.key().map(<[u8]>::to_vec),
+        headers: (!headers.is_empty()).then(|| serde_json::Value::Object(headers).to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use arrow::datatypes::{DataType, Field};
     use engine::source::{Source, SourceColumn};
