@@ -48,6 +48,9 @@ pub struct Demo {
     /// One message in so many is sent again; 0 for none
     #[arg(long, default_value_t = 1000)]
     duplicate_every: u32,
+    /// The time between checkpoints, and with it between commits
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    checkpoint_interval: Duration,
     /// Keep the tables of earlier demos, and the topic of this one
     #[arg(long)]
     keep: bool,
@@ -129,7 +132,11 @@ impl Demo {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let job = Job {
             plan: job.plan,
-            settings: JobSettings { workers: cores, ..JobSettings::default() },
+            settings: JobSettings {
+                workers: cores,
+                checkpoint_interval: self.checkpoint_interval,
+                ..JobSettings::default()
+            },
             store,
             root,
             environment: Arc::new(System),

@@ -31,8 +31,7 @@ pub fn give_back() {
             loop {
                 std::thread::sleep(GIVEN_BACK_EVERY);
                 if private_memory() >= left + WORTH_GIVING_BACK {
-                    // SAFETY: it may be called at any time and from any thread.
-                    unsafe { libc::malloc_trim(0) };
+                    give_back_now();
                     left = private_memory();
                 }
             }
@@ -42,9 +41,17 @@ pub fn give_back() {
     }
 }
 
-/// Bytes in memory that are this process's own: not the program's file.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn private_memory() -> usize {
+/// Gives back what is free at this moment.
+pub fn give_back_now() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it may be called at any time and from any thread.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+/// Bytes in memory that are this process's own: not the program's file. 0 where the system does not tell.
+pub fn private_memory() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok()).map_or(0, |kib| kib << 10)

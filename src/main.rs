@@ -10,6 +10,7 @@ mod heaps;
 mod infer;
 mod job;
 mod log;
+mod open_files;
 mod progress;
 mod prometheus;
 mod run;
@@ -73,6 +74,7 @@ enum Command {
 
 fn main() -> ExitCode {
     heaps::bound();
+    open_files::raise();
     kafka::keep_tls_at_exit();
     let arguments = Arguments::parse();
     // Two TLS backends are linked in: name the one to use before anything opens a connection.

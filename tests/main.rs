@@ -21,6 +21,7 @@ mod kafka_login;
 mod kafka_topics;
 mod millrace;
 mod numbers;
+mod old_table;
 mod process;
 mod small_disk;
 mod table;

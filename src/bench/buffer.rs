@@ -14,13 +14,19 @@ use kafka::KafkaConnector;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use simulator::{Generator, Settings};
+use uuid::Uuid;
 
 /// Messages by partition. A copy lies in another partition than its event, as with the seed's Kafka sender.
 pub struct Buffer {
     partitions: Vec<Messages>,
     /// Without copies.
     pub distinct: usize,
+    /// Of the log's time, in nanoseconds.
+    span: i64,
 }
+
+/// How every event begins; its id follows, eight digits of which tell the rounds apart.
+const ID: &[u8] = b"{ \"eventId\": \"";
 
 #[derive(Default)]
 struct Messages {
@@ -32,8 +38,9 @@ struct Messages {
 impl Buffer {
     /// `wide`: with numbers of 15 to 17 digits, as measuring devices send them, instead of the simulator's nine or ten.
     pub fn fill(settings: Settings, events: usize, partitions: usize, wide: bool) -> Buffer {
+        let span = (events as f64 / settings.rate * 1e9) as i64;
         let mut buffer =
-            Buffer { partitions: (0..partitions).map(|_| Messages::default()).collect(), distinct: events };
+            Buffer { partitions: (0..partitions).map(|_| Messages::default()).collect(), distinct: events, span };
         let mut random = StdRng::seed_from_u64(settings.seed);
         for (number, event) in Generator::new(settings).take(events).enumerate() {
             let payload = if wide { widened(&event.payload, &mut random) } else { event.payload };
@@ -42,6 +49,25 @@ impl Buffer {
                 messages.bytes.extend_from_slice(&payload);
                 messages.ends.push((messages.bytes.len(), event.due));
             }
+        }
+        buffer
+    }
+
+    /// Events of an id and so many numbers beside it, in as many partitions.
+    pub fn of_numbers(numbers: usize, events: usize, partitions: usize) -> Buffer {
+        let mut buffer =
+            Buffer { partitions: (0..partitions).map(|_| Messages::default()).collect(), distinct: events, span: 0 };
+        let mut random = StdRng::seed_from_u64(1);
+        for event in 0..events {
+            let Messages { bytes, ends } = &mut buffer.partitions[event % partitions];
+            bytes.extend_from_slice(ID);
+            bytes.extend_from_slice(Uuid::from_u128(random.random()).to_string().as_bytes());
+            bytes.push(b'"');
+            for number in 1..=numbers {
+                bytes.extend_from_slice(format!(", \"n{number}\": {}", random.random::<f64>()).as_bytes());
+            }
+            bytes.extend_from_slice(b" }");
+            ends.push((bytes.len(), event as i64));
         }
         buffer
     }
@@ -80,6 +106,20 @@ fn widened(payload: &[u8], random: &mut StdRng) -> Vec<u8> {
     wide
 }
 
+/// The payload with the id that it has in this round.
+fn in_round<'a>(payload: &'a [u8], round: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    if round == 0 {
+        return payload;
+    }
+    scratch.clear();
+    scratch.extend_from_slice(payload);
+    debug_assert!(scratch.starts_with(ID));
+    for (digit, byte) in scratch[ID.len()..][..8].iter_mut().enumerate() {
+        *byte = b"0123456789abcdef"[(round >> (4 * digit)) & 15];
+    }
+    scratch
+}
+
 impl Messages {
     fn payload(&self, index: usize) -> &[u8] {
         let begin = if index == 0 { 0 } else { self.ends[index - 1].0 };
@@ -88,7 +128,11 @@ impl Messages {
 }
 
 /// Stands in for `connector = 'kafka'` and takes its options, so that a job file runs as it is.
-pub struct BufferConnector(pub Arc<Buffer>);
+pub struct BufferConnector {
+    pub buffer: Arc<Buffer>,
+    /// The buffer is read so often, with other ids each time.
+    pub rounds: usize,
+}
 
 impl Connector for BufferConnector {
     fn name(&self) -> &'static str {
@@ -98,25 +142,28 @@ impl Connector for BufferConnector {
         KafkaConnector.options()
     }
     fn source(&self, _: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
-        Ok(Arc::new(BufferSource(self.0.clone())))
+        Ok(Arc::new(BufferSource { buffer: self.buffer.clone(), rounds: self.rounds }))
     }
 }
 
-struct BufferSource(Arc<Buffer>);
+struct BufferSource {
+    buffer: Arc<Buffer>,
+    rounds: usize,
+}
 
 #[async_trait]
 impl Source for BufferSource {
     fn describe(&self) -> String {
-        format!("{} events in memory", self.0.messages())
+        format!("{} events in memory", self.buffer.messages() * self.rounds)
     }
 
     async fn splits(&self) -> Result<Vec<String>, SourceError> {
-        Ok((0..self.0.partitions()).map(|p| p.to_string()).collect())
+        Ok((0..self.buffer.partitions()).map(|p| p.to_string()).collect())
     }
 
     async fn resolve(&self, split: &str, _: bool) -> Result<Start, SourceError> {
-        let messages = &self.0.partitions[partition(split)?];
-        Ok(Start { from: Position::at(0), until: Some(messages.ends.len() as i64) })
+        let messages = self.buffer.partitions[partition(split)?].ends.len() * self.rounds;
+        Ok(Start { from: Position::at(0), until: Some(messages as i64) })
     }
 
     async fn verify(&self, _: &str, _: &Position) -> Result<(), SourceError> {
@@ -139,8 +186,10 @@ impl Source for BufferSource {
         let decoder = Decoder::new(Arc::new(Schema::new(values)), Format::Json, JsonOptions::default(), event_time);
         let schema = Schema::new(request.columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>());
         Ok(Box::new(BufferReader {
-            buffer: self.0.clone(),
+            buffer: self.buffer.clone(),
+            rounds: self.rounds,
             partition: partition(split)?,
+            scratch: vec![],
             next: start.from.offset as usize,
             decoder: decoder.map_err(|e| SourceError::failed("the buffer", e))?,
             from_payload: request.columns.iter().map(|c| c.origin == Origin::Value).collect(),
@@ -155,7 +204,10 @@ fn partition(split: &str) -> Result<usize, SourceError> {
 
 struct BufferReader {
     buffer: Arc<Buffer>,
+    rounds: usize,
     partition: usize,
+    /// Where a payload gets the id that it has in a later round.
+    scratch: Vec<u8>,
     next: usize,
     decoder: Decoder,
     /// By column; the others are the message's timestamp.
@@ -166,10 +218,12 @@ struct BufferReader {
 impl SplitReader for BufferReader {
     fn read(&mut self, limit: ReadLimit) -> Result<Read, SourceError> {
         let messages = &self.buffer.partitions[self.partition];
-        let begun = self.next;
+        let (begun, end) = (self.next, messages.ends.len() * self.rounds);
         let (mut times, mut rejected, mut bytes) = (vec![], vec![], 0);
-        while self.next < messages.ends.len() && self.next - begun < limit.records && bytes < limit.bytes {
-            let (payload, time) = (messages.payload(self.next), messages.ends[self.next].1);
+        while self.next < end && self.next - begun < limit.records && bytes < limit.bytes {
+            let (round, index) = (self.next / messages.ends.len(), self.next % messages.ends.len());
+            let payload = in_round(messages.payload(index), round, &mut self.scratch);
+            let time = messages.ends[index].1 + round as i64 * self.buffer.span;
             bytes += payload.len();
             self.next += 1;
             match self.decoder.push(payload, Some(time)) {
@@ -186,7 +240,7 @@ impl SplitReader for BufferReader {
                 }),
             }
         }
-        let finished = self.next == messages.ends.len();
+        let finished = self.next == end;
         let log_time = times.last().copied();
         let batch = if times.is_empty() { None } else { Some(self.batch(times)?) };
         Ok(Read {
@@ -229,5 +283,15 @@ mod tests {
             assert!((number(&event) - number(&wide)).abs() < 1e-8);
             assert!(number(&wide).to_string().len() > number(&event).to_string().len(), "{wide}");
         }
+    }
+
+    #[test]
+    fn an_event_has_another_id_in_each_round_and_is_the_same_otherwise() {
+        let event = Generator::new(Settings::default()).event(7).payload;
+        let parse = |payload: &[u8]| serde_json::from_slice::<serde_json::Value>(payload).unwrap();
+        let rounds = [0, 1, 300].map(|round| parse(in_round(&event, round, &mut vec![])));
+        let ids: std::collections::HashSet<_> = rounds.iter().map(|event| event["eventId"].to_string()).collect();
+        assert_eq!(ids.len(), rounds.len(), "{ids:?}");
+        assert!(rounds.iter().all(|event| event["complexData"] == rounds[0]["complexData"]));
     }
 }

@@ -60,8 +60,20 @@ impl Reads {
   deviceSequenceNumber BIGINT, createdAt TIMESTAMP, WATERMARK FOR createdAt AS createdAt - INTERVAL '5' SECOND)
 WITH (connector = 'kafka', bootstrap_servers = '${{KAFKA}}', topic = '${{TOPIC}}', format = 'json',
   {DEDUPLICATE});
-CREATE TABLE serving WITH (connector = 'delta', path = '${{TABLE}}');
+CREATE TABLE serving WITH (connector = 'delta', path = '${{TABLE}}', 'compaction' = '${{COMPACTION}}');
 INSERT INTO serving SELECT eventId, value, type, deviceId, deviceSequenceNumber, createdAt{selected} FROM events;"
         )
     }
+}
+
+/// A job that reads an id and so many numbers.
+pub fn of_numbers(numbers: usize) -> String {
+    let columns: Vec<_> = (1..=numbers).map(|n| format!("n{n} DOUBLE")).collect();
+    let columns = columns.join(", ");
+    format!(
+        "CREATE TABLE events (eventId STRING NOT NULL, {columns}) WITH (connector = 'kafka', bootstrap_servers = 'memory',
+  topic = 'numbers', format = 'json', {DEDUPLICATE});
+CREATE TABLE serving WITH (connector = 'delta', path = '${{TABLE}}', 'compaction' = '${{COMPACTION}}');
+INSERT INTO serving SELECT * FROM events;"
+    )
 }

@@ -15,13 +15,16 @@ use crate::vacuum::vacuum;
 /// Starts what a commit makes due.
 pub struct Upkeep {
     options: Arc<DeltaOptions>,
+    /// Held while the log is checkpointed. What becomes due meanwhile is left to a later commit: each reads the whole log
+    /// since the last one, and more at a time would only be slower, until no file may be opened any more.
+    checkpointing: Arc<tokio::sync::Mutex<()>>,
     /// Held while files are joined: one pass at a time.
     compacting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Upkeep {
     pub fn new(options: Arc<DeltaOptions>) -> Self {
-        Upkeep { options, compacting: Arc::default() }
+        Upkeep { options, checkpointing: Arc::default(), compacting: Arc::default() }
     }
 
     /// After a commit; `before` is the version that the log had when it began.
@@ -38,8 +41,12 @@ impl Upkeep {
     }
 
     fn checkpoint(&self, version: u64) {
+        let Ok(alone) = self.checkpointing.clone().try_lock_owned() else { return };
         let options = self.options.clone();
-        beside("the table's log was not checkpointed", async move { checkpoint(&options, version).await });
+        beside("the table's log was not checkpointed", async move {
+            let _alone = alone;
+            checkpoint(&options, version).await
+        });
     }
 
     fn compact(&self, names: Names) {
