@@ -1,11 +1,13 @@
 //! `cargo bench -p formats`: the decoder beside what one would write without it, in the same process, by turns. Ratios count;
-//! the rates are of this machine at this moment. `cargo bench -p formats -- text` runs only the lines that say so.
+//! the rates are of this machine at this moment. `cargo bench -p formats -- text` runs only the lines that say so. With
+//! `--guard` it fails if a ratio is far below all that was ever seen: the floors are for slow code, not for slow moments.
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, and stops at what is wrong")]
 
 mod reference;
 mod seed;
 
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,24 +22,27 @@ const EVENTS: usize = 20_000;
 const BATCH: usize = 8192;
 /// Each subject takes its turn so often; the middle ratio is shown.
 const TURNS: usize = 15;
+/// A ratio that is too low is measured again so often: a slow moment passes, slow code does not.
+const TRIES: usize = 4;
 
-fn main() {
+fn main() -> ExitCode {
     let (wide, narrow) = (events(wide_event), events(narrow_event));
     println!("{:<52} {:>12} {:>12} {:>7}", "", "reference/s", "millrace/s", "ratio");
+    let mut held = true;
     for (what, events) in [("wide", &wide), ("simulator's", &narrow)] {
         println!("{what} event, {} bytes", events.iter().map(Vec::len).sum::<usize>() / events.len());
-        for (what, nested) in [
-            ("  6 fields and 23 doubles / seed", Nested::Doubles),
-            ("  6 fields / seed that ignores the rest", Nested::Ignored),
-            ("  6 fields and the rest as text / seed with RawValue", Nested::Text),
+        for (what, nested, floor) in [
+            ("  6 fields and 23 doubles / seed", Nested::Doubles, 1.1),
+            ("  6 fields / seed that ignores the rest", Nested::Ignored, 1.4),
+            ("  6 fields and the rest as text / seed with RawValue", Nested::Text, 0.8),
         ] {
             let with_seed = || decode_with_seed(events, nested);
-            compare(what, with_seed, || decode(events, event_fields(nested)));
+            held &= compare(what, floor, with_seed, || decode(events, event_fields(nested)));
         }
         let scan = || {
             black_box(events.iter().map(|event| reference::scan(event)).sum::<f64>());
         };
-        compare("  6 fields and 23 doubles / scan and fast-float2", scan, || {
+        held &= compare("  6 fields and 23 doubles / scan and fast-float2", 0.45, scan, || {
             decode(events, event_fields(Nested::Doubles))
         });
     }
@@ -46,25 +51,42 @@ fn main() {
     let get = || {
         black_box(flat.iter().map(|event| reference::field(event, "field30")).sum::<f64>());
     };
-    compare("  the last / sonic_rs::get", get, || decode(&flat, vec![Field::new("field30", DataType::Float64, true)]));
+    let last = || decode(&flat, vec![Field::new("field30", DataType::Float64, true)]);
+    held &= compare("  the last / sonic_rs::get", 1.1, get, last);
+    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Lets both take their turns and prints the ratio in the middle.
-fn compare(what: &str, reference: impl Fn(), subject: impl Fn()) {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+/// Lets both take their turns and prints the ratio in the middle. Returns whether it is above the floor, if anyone asks.
+fn compare(what: &str, floor: f64, reference: impl Fn(), subject: impl Fn()) -> bool {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (flags, wanted): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with("--"));
     if !wanted.is_empty() && !wanted.iter().any(|wanted| what.contains(wanted.as_str())) {
-        return;
+        return true;
     }
+    let guarded = flags.iter().any(|flag| *flag == "--guard");
+    for _ in 0..TRIES {
+        let (reference, subject) = middle(&reference, &subject);
+        let ratio = reference / subject;
+        let rate = |seconds: f64| EVENTS as f64 / seconds;
+        println!("{what:<52} {:>12.0} {:>12.0} {ratio:>6.2}x", rate(reference), rate(subject));
+        if !guarded || ratio >= floor {
+            return true;
+        }
+    }
+    eprintln!("{what}: below {floor:.2}x, {TRIES} times");
+    false
+}
+
+/// The seconds of the turn whose ratio lies in the middle.
+fn middle(reference: &impl Fn(), subject: &impl Fn()) -> (f64, f64) {
     let seconds = |run: &dyn Fn()| {
         let begun = Instant::now();
         run();
         begun.elapsed().as_secs_f64()
     };
-    let mut turns: Vec<(f64, f64)> = (0..TURNS).map(|_| (seconds(&reference), seconds(&subject))).collect();
+    let mut turns: Vec<(f64, f64)> = (0..TURNS).map(|_| (seconds(reference), seconds(subject))).collect();
     turns.sort_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)));
-    let (reference, subject) = turns[TURNS / 2];
-    let rate = |seconds: f64| EVENTS as f64 / seconds;
-    println!("{what:<52} {:>12.0} {:>12.0} {:>6.2}x", rate(reference), rate(subject), reference / subject);
+    turns[TURNS / 2]
 }
 
 fn decode_with_seed(events: &[Vec<u8>], nested: Nested) {
