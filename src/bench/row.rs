@@ -59,7 +59,7 @@ impl Machine {
 }
 
 impl Row {
-    /// What the last column shows: a row has one thing to be compared by.
+    /// What the last column shows.
     fn compared(&self) -> String {
         let megabytes = |bytes: u64| format!("{} MB", bytes / 1_000_000);
         let texts = [
@@ -70,7 +70,7 @@ impl Row {
             self.disk_bytes.filter(|bytes| *bytes > 0).map(|bytes| format!("{} on disk", megabytes(bytes))),
             self.memory_bytes.map(|bytes| format!("{} of memory", megabytes(bytes))),
         ];
-        texts.into_iter().flatten().next().unwrap_or_default()
+        texts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -85,10 +85,10 @@ pub fn show(title: &str, rows: &[Row], machine: &Machine, json: bool) -> Result<
         }
         return Ok(());
     }
-    println!("{title:<52} {:>11} {:>13} {:>10} {:>17}", "events/s", "events/CPU s", "reference", "share");
+    println!("{title:<52} {:>11} {:>13} {:>10}   share", "events/s", "events/CPU s", "reference");
     for row in rows {
         println!(
-            "{:<52} {:>11.0} {:>13.0} {:>10} {:>17}",
+            "{:<52} {:>11.0} {:>13.0} {:>10}   {}",
             row.what,
             row.events_per_second,
             row.events_per_cpu_second,

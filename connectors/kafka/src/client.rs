@@ -187,8 +187,9 @@ impl ClientContext for Reports {
             }
             return;
         }
-        // A failed connection comes as an error too, with its reason.
-        if (level as u8) > RDKafkaLogLevel::Warning as u8 || matches!(facility, "FAIL" | "ERROR") {
+        // A failed connection comes as an error too, with its reason; what a partition's queue still held when it was let
+        // go is read again from the job's position.
+        if (level as u8) > RDKafkaLogLevel::Warning as u8 || matches!(facility, "FAIL" | "ERROR" | "PARTDEL") {
             tracing::debug!(facility, "{message}");
         } else if let Some(kept_back) = self.may_say(facility) {
             tracing::warn!(facility, kept_back, "{message}");
