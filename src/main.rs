@@ -100,7 +100,8 @@ fn main() -> ExitCode {
             Command::Bench(bench) => bench.execute().await,
         }
     });
-    // Whatever still waits for a broker's answer is not waited for.
-    runtime.shutdown_background();
+    // Whatever still waits for an answer is not waited for, and ends with the process. Shut down, the runtime would take its
+    // threads from under what goes on beside the job, which says so and panics.
+    std::mem::forget(runtime);
     code
 }
