@@ -131,22 +131,19 @@ impl Bench {
         }
         if let Some(servers) = &self.kafka {
             let topic = Topic::make(servers, buffer.partitions()).await?;
-            let measured = from_topic(Place { topic: Some(&topic), ..place }, &decoding, &show).await;
+            let measured = from_topic(&topic, place, &decoding, &show).await;
             topic.delete().await;
             measured?;
         }
         show(DEDUPLICATION, &tokio::task::block_in_place(|| deduplication(ids, folder.path()))?)?;
         if self.all {
-            let long = Place { rounds: ids.div_ceil(events), ..place };
-            show(&long::title(long.rounds), &long::rows(long).await?)?;
-            for rows in [
-                growth::partitions(place, events).await?,
-                growth::columns(place, less).await?,
-                growth::table_age(place, less).await?,
-                tokio::task::block_in_place(|| growth::live_ids(less, folder.path()))?,
-            ] {
-                show(&rows[0].job.clone(), &rows)?;
-            }
+            // Each as soon as it is known: they take minutes.
+            let show = |rows: Vec<Row>| show(&rows[0].job, &rows);
+            show(long::rows(Place { rounds: ids.div_ceil(events), ..place }).await?)?;
+            show(growth::partitions(place, events).await?)?;
+            show(growth::columns(place, less).await?)?;
+            show(growth::table_age(place, less).await?)?;
+            show(tokio::task::block_in_place(|| growth::live_ids(less, folder.path()))?)?;
         }
         Ok(())
     }
@@ -162,12 +159,14 @@ impl Bench {
 
 /// The jobs once more, over the same events in a topic. `decoding`: what decoding alone costs, by job.
 async fn from_topic(
+    topic: &Topic,
     place: Place<'_>,
     decoding: &[Cost],
     show: &impl Fn(&str, &[Row]) -> Result<(), String>,
 ) -> Result<(), String> {
+    let place = Place { topic: Some(topic), ..place };
     let begun = Cost::begin();
-    tokio::task::block_in_place(|| place.topic.map_or(Ok(()), |topic| topic.fill(place.buffer)))?;
+    tokio::task::block_in_place(|| topic.fill(place.buffer))?;
     let produce = begun.end();
     let consume = place.decode(CONSUME).await?;
     let row = |what, cost| place.row(String::new(), what, cost);

@@ -39,8 +39,7 @@ impl Buffer {
     /// `wide`: with numbers of 15 to 17 digits, as measuring devices send them, instead of the simulator's nine or ten.
     pub fn fill(settings: Settings, events: usize, partitions: usize, wide: bool) -> Buffer {
         let span = (events as f64 / settings.rate * 1e9) as i64;
-        let mut buffer =
-            Buffer { partitions: (0..partitions).map(|_| Messages::default()).collect(), distinct: events, span };
+        let mut buffer = Buffer::new(partitions, events, span);
         let mut random = StdRng::seed_from_u64(settings.seed);
         for (number, event) in Generator::new(settings).take(events).enumerate() {
             let payload = if wide { widened(&event.payload, &mut random) } else { event.payload };
@@ -55,8 +54,7 @@ impl Buffer {
 
     /// Events of an id and so many numbers beside it, in as many partitions.
     pub fn of_numbers(numbers: usize, events: usize, partitions: usize) -> Buffer {
-        let mut buffer =
-            Buffer { partitions: (0..partitions).map(|_| Messages::default()).collect(), distinct: events, span: 0 };
+        let mut buffer = Buffer::new(partitions, events, 0);
         let mut random = StdRng::seed_from_u64(1);
         for event in 0..events {
             let Messages { bytes, ends } = &mut buffer.partitions[event % partitions];
@@ -70,6 +68,10 @@ impl Buffer {
             ends.push((bytes.len(), event as i64));
         }
         buffer
+    }
+
+    fn new(partitions: usize, distinct: usize, span: i64) -> Buffer {
+        Buffer { partitions: (0..partitions).map(|_| Messages::default()).collect(), distinct, span }
     }
 
     pub fn messages(&self) -> usize {

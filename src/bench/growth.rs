@@ -29,60 +29,56 @@ const ROUNDS: usize = 8;
 /// The six columns from more and more partitions.
 pub async fn partitions(place: Place<'_>, events: usize) -> Result<Vec<Row>, String> {
     let job = Reads::SixColumns.job(true)?;
-    let mut rows = vec![];
+    let mut seen = vec![];
     for partitions in PARTITIONS {
         let buffer = Arc::new(Buffer::fill(Settings::default(), events, partitions, true));
         let place = Place { buffer: &buffer, rounds: ROUNDS, ..place };
         let cost = place.fill_table(&job, place.distinct()).await?;
-        rows.push((format!("{partitions} partitions"), cost, place.messages()));
+        seen.push(Seen { what: format!("{partitions} partitions"), cost, events: place.messages(), values: 1 });
     }
-    Ok(compared("growth: partitions, cost of an event", rows))
+    Ok(compared("growth: partitions, cost of an event", seen))
 }
 
 /// Deduplication alone with more and more live ids. `of`: 1 of so many of each.
 pub fn live_ids(of: usize, folder: &Path) -> Result<Vec<Row>, String> {
-    let mut rows = vec![];
+    let mut seen = vec![];
     for live in LIVE_IDS.map(|ids| ids / of) {
         let judged = ids::judge(live.max(10_000), usize::MAX, folder)?;
         let cost = Cost { elapsed: judged.took, cpu: judged.took };
-        rows.push((format!("{} ids live", judged.size.keys), cost, judged.ids));
+        let what = format!("{} ids live", judged.size.keys);
+        seen.push(Seen { what, cost, events: judged.ids, values: 1 });
     }
-    Ok(compared("growth: live ids, deduplication alone, cost of an event", rows))
+    Ok(compared("growth: live ids, deduplication alone, cost of an event", seen))
 }
 
 /// An id and more and more numbers.
 pub async fn columns(place: Place<'_>, of: usize) -> Result<Vec<Row>, String> {
-    let mut rows = vec![];
+    let mut seen = vec![];
     for columns in COLUMNS {
         let events = VALUES / of / columns;
         let buffer = Arc::new(Buffer::of_numbers(columns - 1, events, place.buffer.partitions()));
         let place = Place { buffer: &buffer, rounds: 1, ..place };
         let cost = place.fill_table(&jobs::of_numbers(columns - 1), place.distinct()).await?;
-        rows.push((format!("{columns} columns"), cost, events, columns));
+        seen.push(Seen { what: format!("{columns} columns"), cost, events, values: columns });
     }
-    let (first, values) = (rows[0].1, rows[0].2 * rows[0].3);
-    let row = |(what, cost, events, columns): (String, Cost, usize, usize)| Row {
-        job: "growth: columns, cost of a value".into(),
-        of_first: Some(cost.of(first) * values as f64 / (events * columns) as f64),
-        ..cost.row(&what, events)
-    };
-    Ok(rows.into_iter().map(row).collect())
+    Ok(compared("growth: columns, cost of a value", seen))
 }
 
 /// The six columns into tables with more and more commits.
 pub async fn table_age(place: Place<'_>, of: usize) -> Result<Vec<Row>, String> {
     let job = Reads::SixColumns.job(true)?;
     let place = Place { rounds: ROUNDS, ..place };
-    let mut rows = vec![];
+    let mut seen = vec![];
     for commits in COMMITS.map(|commits| commits / of) {
         let table = tempfile::tempdir_in(place.folder).map_err(|e| e.to_string())?;
         age(&place.plan(&job, table.path(), None)?.sinks[0], commits).await?;
         // Checkpoints and what is cleaned once a day are behind it after this.
         place.run(place.plan(&job, table.path(), None)?, place.distinct()).await?;
         let cost = place.run(place.plan(&job, table.path(), None)?, place.distinct()).await?;
-        rows.push((format!("a table of {commits} commits"), cost, place.messages()));
+        let what = format!("a table of {commits} commits");
+        seen.push(Seen { what, cost, events: place.messages(), values: 1 });
     }
-    Ok(compared("growth: the table's age, cost of an event", rows))
+    Ok(compared("growth: the table's age, cost of an event", seen))
 }
 
 /// Commits a row so often.
@@ -114,13 +110,21 @@ async fn age(node: &SinkNode, commits: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Each beside the first, by CPU time an event.
-fn compared(job: &str, rows: Vec<(String, Cost, usize)>) -> Vec<Row> {
-    let (first, events_of_first) = (rows[0].1, rows[0].2);
-    let row = |(what, cost, events): (String, Cost, usize)| Row {
+struct Seen {
+    what: String,
+    cost: Cost,
+    events: usize,
+    /// In an event: the cost is that of one.
+    values: usize,
+}
+
+/// Each beside the first.
+fn compared(job: &str, seen: Vec<Seen>) -> Vec<Row> {
+    let values = |seen: &Seen| (seen.events * seen.values) as f64;
+    let row = |grown: &Seen| Row {
         job: job.to_string(),
-        of_first: Some(cost.of(first) * events_of_first as f64 / events as f64),
-        ..cost.row(&what, events)
+        of_first: Some(grown.cost.of(seen[0].cost) * values(&seen[0]) / values(grown)),
+        ..grown.cost.row(&grown.what, grown.events)
     };
-    rows.into_iter().map(row).collect()
+    seen.iter().map(row).collect()
 }

@@ -12,6 +12,8 @@ pub const CONSUME: &str = "CREATE TABLE events (place BIGINT METADATA FROM 'offs
   bootstrap_servers = '${KAFKA}', topic = '${TOPIC}', format = 'raw_bytes', 'scan.bounded.mode' = 'latest-offset');
 CREATE TABLE nothing WITH (connector = 'blackhole');
 INSERT INTO nothing SELECT place FROM events;";
+const SERVING: &str =
+    "CREATE TABLE serving WITH (connector = 'delta', path = '${TABLE}', 'compaction' = '${COMPACTION}');";
 /// Numbers in `complexData`.
 const NUMBERS: usize = 23;
 
@@ -47,11 +49,10 @@ impl Reads {
     }
 
     fn written(self) -> String {
-        let numbers = |write: &dyn Fn(usize) -> String| (1..=NUMBERS).map(write).collect::<Vec<_>>().join(", ");
         let (column, selected) = match self {
             Reads::Everything => (
-                format!("complexData STRUCT<{}>,", numbers(&|n| format!("moreData{n} DOUBLE"))),
-                format!(", {}", numbers(&|n| format!("complexData.moreData{n} AS moreData{n}"))),
+                format!("complexData STRUCT<{}>,", listed(NUMBERS, |n| format!("moreData{n} DOUBLE"))),
+                format!(", {}", listed(NUMBERS, |n| format!("complexData.moreData{n} AS moreData{n}"))),
             ),
             _ => Default::default(),
         };
@@ -60,7 +61,7 @@ impl Reads {
   deviceSequenceNumber BIGINT, createdAt TIMESTAMP, WATERMARK FOR createdAt AS createdAt - INTERVAL '5' SECOND)
 WITH (connector = 'kafka', bootstrap_servers = '${{KAFKA}}', topic = '${{TOPIC}}', format = 'json',
   {DEDUPLICATE});
-CREATE TABLE serving WITH (connector = 'delta', path = '${{TABLE}}', 'compaction' = '${{COMPACTION}}');
+{SERVING}
 INSERT INTO serving SELECT eventId, value, type, deviceId, deviceSequenceNumber, createdAt{selected} FROM events;"
         )
     }
@@ -68,12 +69,15 @@ INSERT INTO serving SELECT eventId, value, type, deviceId, deviceSequenceNumber,
 
 /// A job that reads an id and so many numbers.
 pub fn of_numbers(numbers: usize) -> String {
-    let columns: Vec<_> = (1..=numbers).map(|n| format!("n{n} DOUBLE")).collect();
-    let columns = columns.join(", ");
+    let columns = listed(numbers, |n| format!("n{n} DOUBLE"));
     format!(
         "CREATE TABLE events (eventId STRING NOT NULL, {columns}) WITH (connector = 'kafka', bootstrap_servers = 'memory',
   topic = 'numbers', format = 'json', {DEDUPLICATE});
-CREATE TABLE serving WITH (connector = 'delta', path = '${{TABLE}}', 'compaction' = '${{COMPACTION}}');
+{SERVING}
 INSERT INTO serving SELECT * FROM events;"
     )
+}
+
+fn listed(count: usize, write: impl Fn(usize) -> String) -> String {
+    (1..=count).map(write).collect::<Vec<_>>().join(", ")
 }

@@ -15,40 +15,30 @@ use crate::heaps::{give_back_now, private_memory};
 const TURNS: usize = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-pub fn title(rounds: usize) -> String {
-    format!("{}, {rounds} times over", Reads::Everything.title())
-}
-
 /// The whole job over many rounds, as long as the window holds all their ids.
 pub async fn rows(place: Place<'_>) -> Result<Vec<Row>, String> {
     let seldom = Place { checkpoint_interval: Duration::from_secs(10), ..place };
     let job = Reads::Everything.job(true)?;
-    let ways = [
-        ("a checkpoint in 10 seconds", seldom),
-        ("a checkpoint a second", place),
-        ("a checkpoint a second, and compaction", Place { compaction: true, ..place }),
+    let mut ways = [
+        ("a checkpoint in 10 seconds", seldom, Cost::NOTHING, 0),
+        ("a checkpoint a second", place, Cost::NOTHING, 0),
+        ("a checkpoint a second, and compaction", Place { compaction: true, ..place }, Cost::NOTHING, 0),
     ];
-    let mut costs = [Cost::NOTHING; 3];
-    let mut memory = [0; 3];
     for _ in 0..TURNS {
-        for ((_, way), (cost, memory)) in ways.iter().zip(costs.iter_mut().zip(&mut memory)) {
+        for (_, way, cost, memory) in &mut ways {
             let watched = Watched::begin();
             *cost = *cost + way.fill_table(&job, way.distinct()).await?;
             *memory = watched.end().max(*memory);
         }
     }
-    let rows = ways.iter().zip(costs).zip(memory).map(|(((what, _), cost), memory)| {
-        let events = place.messages() * TURNS;
-        let of_reference = place.reference.of(cost) * (place.rounds * TURNS) as f64;
-        Row {
-            job: title(place.rounds),
-            of_reference: Some(of_reference),
-            of_first: Some(cost.of(costs[0])),
-            memory_bytes: Some(memory),
-            ..cost.row(what, events)
-        }
-    });
-    Ok(rows.collect())
+    let title = format!("{}, {} times over", Reads::Everything.title(), place.rounds);
+    let (first, all) = (ways[0].2, Place { rounds: place.rounds * TURNS, ..place });
+    let row = |(what, _, cost, memory): (&str, _, Cost, u64)| Row {
+        of_first: Some(cost.of(first)),
+        memory_bytes: Some(memory),
+        ..all.row(title.clone(), what, cost)
+    };
+    Ok(ways.map(row).into())
 }
 
 /// Looks at the memory that the process takes more than at the beginning: the events in memory are not the job's.

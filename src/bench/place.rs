@@ -51,8 +51,10 @@ pub struct Stages {
 
 impl Place<'_> {
     pub fn title(&self, reads: Reads) -> String {
-        let from = if self.topic.is_some() { FROM_KAFKA } else { "" };
-        [from, reads.title()].join(if from.is_empty() { "" } else { ": " })
+        match self.topic {
+            Some(_) => format!("{FROM_KAFKA}: {}", reads.title()),
+            None => reads.title().to_string(),
+        }
     }
 
     /// More and more of a job over the same events, and the whole with one worker and without deduplication. `parts`: what

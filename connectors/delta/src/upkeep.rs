@@ -41,21 +41,19 @@ impl Upkeep {
     }
 
     fn checkpoint(&self, version: u64) {
-        let Ok(alone) = self.checkpointing.clone().try_lock_owned() else { return };
         let options = self.options.clone();
-        beside("the table's log was not checkpointed", async move {
-            let _alone = alone;
+        alone(&self.checkpointing, "the table's log was not checkpointed", async move {
             checkpoint(&options, version).await
         });
     }
 
     fn compact(&self, names: Names) {
-        let Ok(alone) = self.compacting.clone().try_lock_owned() else { return };
         let options = self.options.clone();
-        beside("the table's small files were not joined", async move {
-            let _alone = alone;
-            compact(&options, &names).await
-        });
+        alone(
+            &self.compacting,
+            "the table's small files were not joined",
+            async move { compact(&options, &names).await },
+        );
     }
 
     /// Once a day, by whoever makes the table's first commit of it.
@@ -70,6 +68,19 @@ impl Upkeep {
             beside("replaced files were not deleted", async move { vacuum(&options, now).await.map(|_| ()) });
         }
     }
+}
+
+/// As `beside`, unless the same goes on already.
+fn alone(
+    going_on: &Arc<tokio::sync::Mutex<()>>,
+    failure: &'static str,
+    work: impl Future<Output = Result<(), SinkError>> + Send + 'static,
+) {
+    let Ok(held) = going_on.clone().try_lock_owned() else { return };
+    beside(failure, async move {
+        let _held = held;
+        work.await
+    });
 }
 
 /// On a thread that nobody waits for: encoding a checkpoint or a joined file keeps one busy.

@@ -97,7 +97,7 @@ impl MetadataColumn {
 }
 
 fn header<'a>(record: &'a Record<'_>, name: &str) -> Option<&'a [u8]> {
-    record.headers().into_iter().find(|(key, _)| *key == name)?.1
+    record.headers().find(|(key, _)| *key == name)?.1
 }
 
 fn header_text(record: &Record<'_>, name: &str, amqp: bool) -> Option<String> {

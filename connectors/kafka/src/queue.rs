@@ -148,23 +148,20 @@ impl Record<'_> {
     }
 
     /// Names and values, in the order in which they were written. A name may come more than once.
-    pub fn headers(&self) -> Vec<(&str, Option<&[u8]>)> {
-        let mut headers = vec![];
+    pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
         let mut list = ptr::null_mut();
-        // SAFETY: the list, its names (text with a zero at its end) and its values belong to the message; each place is
-        // asked for until there is none.
-        unsafe {
-            if sys::rd_kafka_message_headers(self.message.0, &mut list) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return headers;
-            }
+        // SAFETY: the message lives; the list is its own, and is written where there is one.
+        let found = unsafe { sys::rd_kafka_message_headers(self.message.0, &mut list) } == none;
+        (0..).take_while(move |_| found).map_while(move |place| {
             let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
-            while sys::rd_kafka_header_get_all(list, headers.len(), &mut name, &mut value, &mut length)
-                == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-            {
-                headers.push((CStr::from_ptr(name).to_str().unwrap_or_default(), bytes(value, length)));
+            // SAFETY: the list, its names (text with a zero at its end) and its values live as long as the message, which is
+            // borrowed; where there is no such place, nothing is written and nothing is read.
+            unsafe {
+                let code = sys::rd_kafka_header_get_all(list, place, &mut name, &mut value, &mut length);
+                (code == none).then(|| (CStr::from_ptr(name).to_str().unwrap_or_default(), bytes(value, length)))
             }
-        }
-        headers
+        })
     }
 
     #[inline]
@@ -269,7 +266,7 @@ mod tests {
         let (begun, mut records) = (Instant::now(), vec![]);
         while records.len() < 3 && begun.elapsed() < LONG_ENOUGH {
             if let Some(Came::Record(r)) = queue.next() {
-                let headers: Vec<_> = r.headers().iter().map(|(n, v)| (n.to_string(), v.map(<[u8]>::to_vec))).collect();
+                let headers: Vec<_> = r.headers().map(|(n, v)| (n.to_string(), v.map(<[u8]>::to_vec))).collect();
                 let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
                 records.push((r.offset(), r.partition(), owned(r.payload()), owned(r.key()), headers, r.millis()));
             }

@@ -255,7 +255,7 @@ impl SplitReader for KafkaReader {
 }
 
 fn reject_of(record: &Record<'_>, reject: formats::Reject, time: Option<i64>) -> Rejected {
-    let headers = record.headers().into_iter().map(|(name, value)| {
+    let headers = record.headers().map(|(name, value)| {
         let value = value.map(|v| String::from_utf8_lossy(v).into_owned());
         (name.to_string(), serde_json::json!(value))
     });
