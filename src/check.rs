@@ -83,6 +83,7 @@ async fn try_sink(node: &SinkNode) -> Result<String, String> {
         store: Arc::new(InMemory::new()),
         staging: object_store::path::Path::default(),
         names: Names::of("check"),
+        ownership: engine::sink::Ownership::undisputed(),
         metrics: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     };

@@ -25,6 +25,11 @@ pub trait Connector: Send + Sync {
     fn sink(&self, _: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         Err(vec![Problem::of(format!("'{}' cannot be written; it is a source only", self.name()))])
     }
+    /// What `METADATA FROM` may name in a table that is written: what the system keeps of a row beside its value. A name
+    /// that ends in `.<name>` stands for any with that prefix.
+    fn written_metadata(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// Something wrong with a table, said before anything is read.

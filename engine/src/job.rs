@@ -23,7 +23,7 @@ use crate::plan::{Operator, Plan, SourceNode};
 use crate::publisher::{PublishError, Published, Publisher, Request, read_parts};
 use crate::recovery::{Shape, Start as Decision, decide};
 use crate::routing::Routes;
-use crate::sink::{Committable, Names, SinkContext, SinkError};
+use crate::sink::{Committable, Names, Ownership, SinkContext, SinkError};
 use crate::source::{Position, ReadRequest, Source, SourceError, SplitReader, Start, Wake};
 use crate::worker::{Limits, Shared, Worker, WorkerCut, WorkerError, WorkerEvent};
 
@@ -174,11 +174,11 @@ impl Job {
         self.environment.crash_point("after-claim");
         // Not the one that the claim would have given the log: another process may have begun it a moment before.
         let log_id = log.state().map_or_else(String::new, |s| s.log_id.clone());
-        let contexts = self.contexts(&log, &log_id, &names);
+        let (requests, inbox) = mpsc::unbounded_channel();
+        let contexts = self.contexts(&log, &log_id, &names, &requests);
         self.open_sinks(&contexts, false).await?;
         let dead_letter = self.plan.dead_letter;
         let dead_letter_writer = self.plan.sinks[dead_letter].sink.writer(&contexts[dead_letter])?;
-        let (requests, inbox) = mpsc::unbounded_channel();
         let committers: Vec<Committer> = (0..self.plan.sinks.len())
             .map(|sink| Committer {
                 sink: self.plan.sinks[sink].sink.clone(),
@@ -265,7 +265,9 @@ impl Job {
     /// Looks at the sinks before the job is claimed: a process that could show nothing must not take it from one that can.
     async fn check_sinks(&self, log: &JobLog, names: &Names) -> Result<(), JobError> {
         let log_id = log.state().map_or("", |s| s.log_id.as_str());
-        self.open_sinks(&self.contexts(log, log_id, names), true).await
+        // Nobody answers yet, and a look asks nothing.
+        let (requests, _) = mpsc::unbounded_channel();
+        self.open_sinks(&self.contexts(log, log_id, names, &requests), true).await
     }
 
     async fn open_sinks(&self, contexts: &[SinkContext], probe: bool) -> Result<(), JobError> {
@@ -329,7 +331,13 @@ impl Job {
         Claim { log_id, layout: Layout::in_memory(), operators, groups, generation: None, member: None }
     }
 
-    fn contexts(&self, log: &JobLog, log_id: &str, names: &Names) -> Vec<SinkContext> {
+    fn contexts(
+        &self,
+        log: &JobLog,
+        log_id: &str,
+        names: &Names,
+        requests: &mpsc::UnboundedSender<Request>,
+    ) -> Vec<SinkContext> {
         let context = |node: &crate::plan::SinkNode| SinkContext {
             log_id: log_id.to_string(),
             sink: node.table.clone(),
@@ -338,6 +346,7 @@ impl Job {
             store: log.store().clone(),
             staging: log.folder("staged").join(node.table.as_str()),
             names: names.clone(),
+            ownership: ownership(requests.clone()),
             metrics: self.metrics.sink(&node.table),
             runtime: tokio::runtime::Handle::current(),
         };
@@ -853,6 +862,15 @@ async fn hint(source: Arc<dyn Source>, mut positions: watch::Receiver<Positions>
         let newest = positions.borrow_and_update().clone();
         source.checkpointed(&newest).await;
     }
+}
+
+/// Asked of whoever owns the log.
+fn ownership(requests: mpsc::UnboundedSender<Request>) -> Ownership {
+    Ownership::asking(move || {
+        let (done, confirmed) = oneshot::channel();
+        let _ = requests.send(Request::Confirm(done));
+        Box::pin(async move { confirmed.await.is_ok() })
+    })
 }
 
 /// Waits until the requests before this one are done.

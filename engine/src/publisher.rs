@@ -40,6 +40,8 @@ pub enum Request {
     /// A sink can never take these rows.
     Rejected(RejectedRows, oneshot::Sender<()>),
     Claim(Claim, oneshot::Sender<()>),
+    /// Is the job still ours? Answered only if it is.
+    Confirm(oneshot::Sender<()>),
     /// Write what waits for a ride; then say so.
     Flush(oneshot::Sender<()>),
     Release(oneshot::Sender<()>),
@@ -124,6 +126,11 @@ impl Publisher {
             Request::Claim(claim, done) => {
                 self.log.append(Kind::Claim(claim)).await?;
                 let _ = done.send(());
+            }
+            Request::Confirm(done) => {
+                if self.log.confirm().await? {
+                    let _ = done.send(());
+                }
             }
             Request::Flush(done) => {
                 self.flush().await?;

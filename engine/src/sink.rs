@@ -109,10 +109,33 @@ pub struct SinkContext {
     pub store: Arc<dyn ObjectStore>,
     pub staging: Path,
     pub names: Names,
+    /// For sinks whose target lets anybody write.
+    pub ownership: Ownership,
     /// Where a writer counts what it had to try again.
     pub metrics: Arc<SinkMetrics>,
     /// Where uploads run: a worker thread belongs to no runtime.
     pub runtime: tokio::runtime::Handle,
+}
+
+/// Asks the job log whether the job is still this process's. A sink whose target cannot tell a successor from the process
+/// that it replaced asks before it writes, and again while it does.
+#[derive(Clone)]
+pub struct Ownership(Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>);
+
+impl Ownership {
+    pub fn asking(ask: impl Fn() -> BoxFuture<'static, bool> + Send + Sync + 'static) -> Self {
+        Ownership(Arc::new(ask))
+    }
+
+    /// For a sink that is written outside of any job.
+    pub fn undisputed() -> Self {
+        Ownership::asking(|| Box::pin(async { true }))
+    }
+
+    /// Whether the job was surely ours at a moment after this was asked. `false` if it is not, or if nobody can say now.
+    pub async fn confirm(&self) -> bool {
+        (self.0)().await
+    }
 }
 
 /// Names that nobody can make again: the writer's id and a running number.

@@ -10,7 +10,7 @@ use datafusion::common::{Column as DfColumn, DFSchema, TableReference};
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{Query, visit_relations};
 use engine::computed::ComputedSource;
-use engine::connector::{ColumnSpec, Connector, Origin, TableSpec};
+use engine::connector::{ColumnSpec, Connector, Origin, Problem, TableSpec};
 use engine::plan::*;
 use engine::sink::Sink;
 use engine::source::{Source, SourceColumn};
@@ -442,9 +442,16 @@ impl Compiler<'_> {
         if let Some(sink) = &self.environment.instead_of_sinks {
             return Ok(sink.clone());
         }
-        let columns = schema.fields().iter().map(|f| ColumnSpec { field: f.clone(), origin: Origin::Value });
+        let declared = table.spec.columns.iter().map(|c| c.origin.clone());
+        let origins = declared.chain(std::iter::repeat(Origin::Value));
+        let columns = schema.fields().iter().zip(origins).map(|(f, origin)| ColumnSpec { field: f.clone(), origin });
         let spec = TableSpec { columns: columns.collect(), ..table.spec.clone() };
-        table.options.connector.sink(&spec).map_err(|p| table.problems(p))
+        let connector = &table.options.connector;
+        let problems = unwritable_metadata(&spec, &**connector);
+        if !problems.is_empty() {
+            return Err(table.problems(problems));
+        }
+        connector.sink(&spec).map_err(|p| table.problems(p))
     }
 
     fn add_dead_letter(&mut self, plan: &mut Plan) {
@@ -495,6 +502,26 @@ impl Compiler<'_> {
             }
         }
     }
+}
+
+/// Columns that would be metadata of what is written, where the system keeps none of that name.
+fn unwritable_metadata(table: &TableSpec, connector: &dyn Connector) -> Vec<Problem> {
+    let known = connector.written_metadata();
+    let is_known = |name: &str| {
+        known.iter().any(|k| *k == name || k.strip_suffix("<name>").is_some_and(|prefix| name.starts_with(prefix)))
+    };
+    let unknown = table.columns.iter().filter_map(|column| match &column.origin {
+        Origin::Metadata(name) if !is_known(name) => {
+            let there = match known {
+                [] => "it keeps only values".to_string(),
+                _ => format!("there are {}", known.join(", ")),
+            };
+            let message = format!("'{}' cannot be given the metadata {name:?} of a row: {there}", connector.name());
+            Some(Problem::column(column.field.name(), message))
+        }
+        _ => None,
+    });
+    unknown.collect()
 }
 
 fn doubled_columns(statement: &CreateTable) -> Vec<Diagnostic> {

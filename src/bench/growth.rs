@@ -93,6 +93,7 @@ async fn age(node: &SinkNode, commits: usize) -> Result<(), String> {
         store: Arc::new(InMemory::new()),
         staging: "staging".into(),
         names: Names::of(writer),
+        ownership: engine::sink::Ownership::undisputed(),
         metrics: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     };

@@ -76,6 +76,7 @@ impl Story {
             store: Arc::new(InMemory::new()),
             staging: Path::from("staging"),
             names: Names::of(writer),
+            ownership: engine::sink::Ownership::undisputed(),
             metrics: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
         }

@@ -97,6 +97,7 @@ fn context() -> SinkContext {
         store: Arc::new(InMemory::new()),
         staging: Path::from("staging"),
         names: Names::of("w1"),
+        ownership: engine::sink::Ownership::undisputed(),
         metrics: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     }

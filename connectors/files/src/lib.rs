@@ -14,7 +14,6 @@ mod row_reader;
 mod single_file;
 mod sink;
 mod source;
-mod staging;
 mod stdout;
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ use serde_json::json;
 use crate::location::Location;
 use crate::options::read_table;
 use crate::source::FilesSource;
-use crate::staging::{stage, staged, unstage};
+use storage::staging::{stage, staged, unstage};
 
 /// Records of where entries end: the last ones are kept, so that whoever comes late finds a later one than its own.
 const KEPT_RECORDS: usize = 32;

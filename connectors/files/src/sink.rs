@@ -19,7 +19,7 @@ use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
 use crate::location::Location;
-use crate::staging::{stage, unstage};
+use storage::staging::{stage, unstage};
 
 /// Encoded bytes after which a Parquet file gets another row group: what a writer holds in memory uncompressed.
 const ROW_GROUP: usize = 64 << 20;

@@ -15,7 +15,7 @@ use object_store::path::Path;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::staging::{stage, staged, unstage};
+use storage::staging::{stage, staged, unstage};
 
 /// Where rows are printed. It is handed in: only the program itself has a standard output.
 pub type Output = Arc<Mutex<dyn Write + Send>>;

@@ -13,8 +13,8 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::{Broker, Statistics};
 
+use crate::endpoint::Endpoint;
 use crate::incarnation::untaken;
-use crate::options::KafkaTable;
 use crate::token::FreshToken;
 
 /// What is said again within this is counted and not said.
@@ -40,6 +40,8 @@ struct Reported {
     /// Partitions of whose end nobody can say anything now, and how many looks their broker must be up for until one can.
     unreached: HashMap<i32, u32>,
     topic: String,
+    /// The client has the settings of another kind of client beside its own: a table that is written has both kinds.
+    has_others_settings: bool,
     /// The id of the topic that is fetched from now on, as the client last said.
     incarnation: Option<String>,
     token: Option<FreshToken>,
@@ -100,6 +102,12 @@ struct Said {
 impl Reports {
     pub fn of(topic: &str, token: Option<FreshToken>, metrics: Arc<SourceMetrics>) -> Self {
         Reports(Arc::new(Mutex::new(Reported { topic: topic.to_string(), token, metrics, ..Reported::default() })))
+    }
+
+    /// The same, of a client that has the settings of another kind of client beside its own.
+    pub fn with_others_settings(self) -> Self {
+        self.0.lock().has_others_settings = true;
+        self
     }
 
     /// Messages without a payload were passed over.
@@ -185,6 +193,9 @@ impl ClientContext for Reports {
             if let Some(id) = new_topic_id(message, &reported.topic) {
                 reported.incarnation = Some(id.to_string());
             }
+            return;
+        }
+        if facility == "CONFWARN" && message.contains("will be ignored by this") && self.0.lock().has_others_settings {
             return;
         }
         // A failed connection comes as an error too, with its reason; what a partition's queue still held when it was let
@@ -284,7 +295,7 @@ fn bound_prefetch(config: &mut ClientConfig, prefetch: u64, partitions: usize) {
 }
 
 /// A consumer's configuration. Positions are the engine's: nothing is stored, reset or committed by the client.
-pub fn consumer(table: &KafkaTable, partitions: usize) -> ClientConfig {
+pub fn consumer(endpoint: &Endpoint, group: Option<&str>, prefetch: u64, partitions: usize) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("client.id", "millrace")
@@ -292,8 +303,8 @@ pub fn consumer(table: &KafkaTable, partitions: usize) -> ClientConfig {
         .set("fetch.queue.backoff.ms", "10")
         .set("statistics.interval.ms", "1000")
         .set("topic.metadata.refresh.interval.ms", "10000");
-    bound_prefetch(&mut config, table.prefetch, partitions);
-    for (name, value) in &table.properties {
+    bound_prefetch(&mut config, prefetch, partitions);
+    for (name, value) in &endpoint.properties {
         // One setting under two names: only one of them may be there.
         let name: &str = if name == "max.partition.fetch.bytes" { "fetch.message.max.bytes" } else { name };
         config.set(name, value);
@@ -302,7 +313,7 @@ pub fn consumer(table: &KafkaTable, partitions: usize) -> ClientConfig {
     let debug = config.get("debug").map_or_else(|| "topic".to_string(), |debug| format!("{debug},topic"));
     config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
     config
-        .set("group.id", table.group.as_deref().unwrap_or("millrace"))
+        .set("group.id", group.unwrap_or("millrace"))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         // A position that the log no longer holds is an error, never a silent jump.

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
+use engine::sink::Sink;
 use engine::source::Source;
 
+use crate::endpoint::Login;
 use crate::identity::{Identity, SETTINGS};
-use crate::options::{KafkaTable, Login, common_options, read_table};
+use crate::messages::WRITTEN;
+use crate::options::{HUB_DELIVERIES, KafkaTable, Way, common_options, read_table, written_table};
+use crate::sink::KafkaSink;
 use crate::source::KafkaSource;
 use crate::token::Bearer;
 
@@ -58,17 +62,40 @@ impl Connector for EventHubsConnector {
             OptionSpec::new("authority_host", OptionKind::Text, "instead of AZURE_AUTHORITY_HOST"),
         ];
         // A connection string of one event hub names it.
-        options.extend(common_options().into_iter().map(|o| OptionSpec { required: false, ..o }));
+        options.extend(common_options(HUB_DELIVERIES).into_iter().map(|o| OptionSpec { required: false, ..o }));
         options
     }
 
     fn source(&self, table: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
-        Ok(Arc::new(KafkaSource::new(event_hub(table, &|name| std::env::var(name).ok())?)))
+        Ok(Arc::new(KafkaSource::new(event_hub(table, &of_environment)?)))
     }
+
+    fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
+        let (table, way) = way(table, &of_environment)?;
+        Ok(Arc::new(KafkaSink::new(written_table(&table, way)?)))
+    }
+
+    fn written_metadata(&self) -> &'static [&'static str] {
+        WRITTEN
+    }
+}
+
+fn of_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Turns checked options into a table. `environment`: where the identity's settings are looked for.
 fn event_hub(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> Result<KafkaTable, Vec<Problem>> {
+    let (table, way) = way(table, environment)?;
+    if table.options.get("source.group_id").is_some_and(|group| group.chars().count() > GROUP_CHARACTERS) {
+        let what = format!("Event Hubs allows at most {GROUP_CHARACTERS} characters");
+        return Err(vec![Problem::option("source.group_id", what)]);
+    }
+    read_table(&table, way)
+}
+
+/// The table with its topic, and the way to it.
+fn way(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> Result<(TableSpec, Way), Vec<Problem>> {
     let options = &table.options;
     let hub = match (options.get("connection_string"), options.get("namespace")) {
         (Some(text), None) => with_connection_string(text).map_err(|what| Problem::option("connection_string", what)),
@@ -87,14 +114,9 @@ fn event_hub(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) ->
         })?;
         table.options.0.insert("topic".into(), topic);
     }
-    if options.get("source.group_id").is_some_and(|group| group.chars().count() > GROUP_CHARACTERS) {
-        let what = format!("Event Hubs allows at most {GROUP_CHARACTERS} characters");
-        return Err(vec![Problem::option("source.group_id", what)]);
-    }
     let mut properties = settings(&endpoint);
     properties.extend(hub.login_properties);
-    let kafka = read_table(&table, properties, hub.login)?;
-    Ok(KafkaTable { bearer: hub.bearer, ..kafka })
+    Ok((table, Way { properties, login: hub.login, bearer: hub.bearer }))
 }
 
 /// Where an event hub is, and how one is let in.
@@ -203,14 +225,14 @@ mod tests {
     }
 
     fn property<'a>(table: &'a KafkaTable, name: &str) -> &'a str {
-        table.properties.iter().rfind(|(n, _)| n == name).map_or("", |(_, value)| value)
+        table.endpoint.properties.iter().rfind(|(n, _)| n == name).map_or("", |(_, value)| value)
     }
 
     #[test]
     fn a_connection_string_is_read_as_the_portal_shows_it() {
         let of_hub = format!("{CONNECTION};EntityPath=hub");
         let table = event_hub_of(&[("connection_string", &of_hub)], &[]).unwrap();
-        assert_eq!(table.topic, "hub");
+        assert_eq!(table.endpoint.topic, "hub");
         assert_eq!(property(&table, "bootstrap.servers"), "ns.servicebus.windows.net:9093");
         assert_eq!(property(&table, "sasl.password"), of_hub);
         assert_eq!(
@@ -235,12 +257,12 @@ mod tests {
         let table = event_hub_of(&[("namespace", "ns"), ("topic", "hub")], &workload).unwrap();
         assert_eq!(property(&table, "bootstrap.servers"), "ns.servicebus.windows.net:9093");
         assert_eq!(property(&table, "sasl.mechanism"), "OAUTHBEARER");
-        let bearer = table.bearer.unwrap();
+        let bearer = table.endpoint.bearer.unwrap();
         assert_eq!(bearer.scope, "https://ns.servicebus.windows.net/.default");
         assert_eq!(bearer.identity.describe(), "application c with the federated token in /var/run/token");
 
         let china = [("namespace", "ns.servicebus.chinacloudapi.cn"), ("topic", "hub"), ("credential", "azure-cli")];
-        let bearer = event_hub_of(&china, &workload).unwrap().bearer.unwrap();
+        let bearer = event_hub_of(&china, &workload).unwrap().endpoint.bearer.unwrap();
         assert_eq!(bearer.scope, "https://ns.servicebus.chinacloudapi.cn/.default");
         assert_eq!(bearer.identity.describe(), "the Azure CLI's account");
     }

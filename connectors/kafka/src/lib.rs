@@ -4,19 +4,29 @@
 
 mod client;
 mod embedded;
+mod endpoint;
+mod entry;
 mod eventhubs;
 mod identity;
 mod incarnation;
+mod messages;
 mod metadata;
 mod options;
 mod owned;
 mod producer;
+mod provenance;
 mod queue;
+mod read_back;
 mod reader;
+mod resending;
+mod sending;
+mod sink;
 mod source;
 mod tls;
 mod token;
 mod topics;
+mod transactions;
+mod trouble;
 
 pub use embedded::EmbeddedBroker;
 pub use eventhubs::EventHubsConnector;

@@ -4,12 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::sink::Sink;
 use engine::source::Source;
 use formats::{Format, JsonOptions, UnknownFields};
+use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 
 use crate::client::{configuration_error, consumer};
+use crate::endpoint::{Endpoint, Login, Purpose};
 use crate::identity::{Identity, Proof};
+use crate::messages::{Layout, WRITTEN};
+use crate::sending::producer;
+use crate::sink::{Delivery, KafkaSink, WrittenTable};
 use crate::source::KafkaSource;
 use crate::token::Bearer;
 
@@ -30,8 +36,7 @@ pub enum StartAt {
 /// A checked Kafka table.
 #[derive(Clone)]
 pub struct KafkaTable {
-    pub name: String,
-    pub topic: String,
+    pub endpoint: Endpoint,
     pub start: StartAt,
     pub bounded: bool,
     pub group: Option<String>,
@@ -40,45 +45,12 @@ pub struct KafkaTable {
     pub prefetch: u64,
     pub format: Format,
     pub json: JsonOptions,
-    /// For librdkafka, unchanged. May hold secrets: never shown.
-    pub properties: Vec<(String, String)>,
-    /// Where OAuth tokens come from, if the login needs them.
-    pub bearer: Option<Bearer>,
-    pub login: Login,
 }
 
-/// How the table's client is let in: for what a person is told to check when it is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Login {
-    Properties,
-    ConnectionString,
-    EntraId,
-}
-
-impl Login {
-    /// Header values are AMQP-encoded, as Event Hubs delivers those of AMQP senders.
-    pub fn is_event_hubs(self) -> bool {
-        self != Login::Properties
-    }
-
-    /// What to do about a refusal.
-    pub fn remedy(self, refusal: &str) -> &'static str {
-        match self {
-            _ if refusal.to_ascii_lowercase().contains("certificate") || refusal.contains("SSL") => {
-                "Check properties.ssl.ca.location (the authority that signed the broker's certificate), that the \
-                 address is a name in that certificate, and, if the broker asks for one, the client's certificate"
-            }
-            Login::Properties => {
-                "Check properties.security.protocol, properties.sasl.mechanism, properties.sasl.username and \
-                 properties.sasl.password"
-            }
-            Login::ConnectionString => {
-                "Check connection_string: was its key renewed, and has its policy the right to listen?"
-            }
-            Login::EntraId => {
-                "Give the identity the role 'Azure Event Hubs Data Receiver' on the namespace or the event hub"
-            }
-        }
+impl KafkaTable {
+    /// `partitions`: among so many the client divides what it may hold ahead of the job.
+    pub fn consumer(&self, partitions: usize) -> ClientConfig {
+        consumer(&self.endpoint, self.group.as_deref(), self.prefetch, partitions)
     }
 }
 
@@ -93,19 +65,32 @@ impl Connector for KafkaConnector {
                 .aliases(&["properties.bootstrap.servers"])
                 .required(),
         ];
-        options.extend(common_options());
+        options.extend(common_options(DELIVERIES));
         options
     }
 
     fn source(&self, table: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
-        let servers = table.options.get("bootstrap_servers").unwrap_or_default().to_string();
-        let kafka = read_table(table, vec![("bootstrap.servers".into(), servers)], Login::Properties)?;
-        Ok(Arc::new(KafkaSource::new(kafka)))
+        Ok(Arc::new(KafkaSource::new(read_table(table, Way::of(table))?)))
+    }
+
+    fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
+        Ok(Arc::new(KafkaSink::new(written_table(table, Way::of(table))?)))
+    }
+
+    fn written_metadata(&self) -> &'static [&'static str] {
+        WRITTEN
     }
 }
 
+/// How a table is written: the words of `sink.delivery`. The first is what is done unless said otherwise.
+const DELIVERIES: &[&[&str]] =
+    &[&["transactions", "exactly-once", "exactly_once"], &["read-back"], &["at-least-once", "at_least_once"]];
+/// The same for Event Hubs, whose transactions are a preview of some tiers.
+pub const HUB_DELIVERIES: &[&[&str]] =
+    &[&["read-back", "exactly-once", "exactly_once"], &["transactions"], &["at-least-once", "at_least_once"]];
+
 /// What Kafka and Event Hubs tables have in common.
-pub fn common_options() -> Vec<OptionSpec> {
+pub fn common_options(deliveries: &'static [&'static [&'static str]]) -> Vec<OptionSpec> {
     const START: &[&[&str]] = &[
         &["earliest", "earliest-offset"],
         &["latest", "latest-offset"],
@@ -148,27 +133,76 @@ pub fn common_options() -> Vec<OptionSpec> {
             "memory for messages that wait to be decoded (256 MB): divided among the partitions there are at start, 64 kB \
              to 64 MB each; a partition may exceed its share by one fetch",
         ),
+        OptionSpec::new(
+            "sink.delivery",
+            OptionKind::OneOf(deliveries),
+            "transactions: once for readers at read_committed; read-back: once, without transactions, by looking at what \
+             arrived after a crash; at-least-once: a crash may send rows again",
+        )
+        .aliases(&["sink.commit_mode", "sink.delivery-guarantee"]),
+        OptionSpec::new("sink.key_field", OptionKind::Text, "a column that is also the message's key")
+            .aliases(&["key.fields"]),
+        OptionSpec::new("sink.timestamp_field", OptionKind::Text, "a column that is also the message's timestamp"),
         OptionSpec::new("properties.*", OptionKind::Secret, "handed to librdkafka"),
     ]
 }
 
-/// Turns checked options into a table.
-pub fn read_table(
-    table: &TableSpec,
-    mut properties: Vec<(String, String)>,
-    login: Login,
-) -> Result<KafkaTable, Vec<Problem>> {
-    let options = &table.options;
-    let mut problems = vec![];
-    for (name, value) in options.with_prefix("properties.") {
-        if ["auto.offset.reset", "enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof"]
-            .contains(&name)
-        {
-            let message = format!("{name} is the engine's own: positions live in the job log, see source.offset");
-            problems.push(Problem::option(format!("properties.{name}"), message));
-        }
-        properties.push((name.to_string(), value.to_string()));
+/// How a table's clients get to its brokers, before what the table says in `properties.*`.
+pub struct Way {
+    pub properties: Vec<(String, String)>,
+    pub login: Login,
+    pub bearer: Option<Bearer>,
+}
+
+impl Way {
+    fn of(table: &TableSpec) -> Self {
+        let servers = table.options.get("bootstrap_servers").unwrap_or_default().to_string();
+        Way { properties: vec![("bootstrap.servers".into(), servers)], login: Login::Properties, bearer: None }
     }
+
+    /// `own`: settings of librdkafka that are the engine's, and why.
+    fn to(self, table: &TableSpec, purpose: Purpose, own: &[(&str, &str)]) -> Result<Endpoint, Vec<Problem>> {
+        let mut properties = self.properties;
+        let mut problems = vec![];
+        for (name, value) in table.options.with_prefix("properties.") {
+            if let Some((_, why)) = own.iter().find(|(setting, _)| *setting == name) {
+                problems
+                    .push(Problem::option(format!("properties.{name}"), format!("{name} is the engine's own: {why}")));
+            }
+            properties.push((name.to_string(), value.to_string()));
+        }
+        let bearer = oidc(&mut properties).unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Endpoint {
+            table: table.name.clone(),
+            topic: table.options.get("topic").unwrap_or_default().to_string(),
+            properties,
+            bearer: bearer.or(self.bearer),
+            login: self.login,
+            purpose,
+        })
+    }
+}
+
+/// Turns the checked options of a table that is read into what they mean.
+pub fn read_table(table: &TableSpec, way: Way) -> Result<KafkaTable, Vec<Problem>> {
+    const POSITIONS: &str = "positions live in the job log, see source.offset";
+    const OWN: &[(&str, &str)] = &[
+        ("auto.offset.reset", POSITIONS),
+        ("enable.auto.commit", POSITIONS),
+        ("enable.auto.offset.store", POSITIONS),
+        ("enable.partition.eof", POSITIONS),
+    ];
+    let options = &table.options;
+    let (endpoint, mut problems) = match way.to(table, Purpose::Read, OWN) {
+        Ok(endpoint) => (Some(endpoint), vec![]),
+        Err(problems) => (None, problems),
+    };
     let start = match options.get("source.offset") {
         Some("latest") => StartAt::Latest,
         Some("committed") => StartAt::Committed,
@@ -184,16 +218,12 @@ pub fn read_table(
     if start == StartAt::Committed && options.get("source.group_id").is_none() {
         problems.push(Problem::option("source.offset", "'committed' needs source.group_id"));
     }
-    let bearer = oidc(&mut properties).unwrap_or_else(|problem| {
-        problems.push(problem);
-        None
-    });
-    if !problems.is_empty() {
-        return Err(problems);
-    }
+    let endpoint = match endpoint {
+        Some(endpoint) if problems.is_empty() => endpoint,
+        _ => return Err(problems),
+    };
     let kafka = KafkaTable {
-        name: table.name.clone(),
-        topic: options.get("topic").unwrap_or_default().to_string(),
+        endpoint,
         start,
         bounded: options.get("scan.bounded.mode") == Some("latest-offset"),
         group: options.get("source.group_id").map(String::from),
@@ -201,12 +231,38 @@ pub fn read_table(
         prefetch: options.bytes("source.prefetch").unwrap_or(256 << 20),
         format: format(options),
         json: JsonOptions { declared: declared(table), ..json(options) },
-        properties,
-        bearer,
-        login,
     };
-    match consumer(&kafka, 1).create_native_config() {
+    match kafka.consumer(1).create_native_config() {
         Ok(_) => Ok(kafka),
+        Err(error) => Err(vec![wrong_property(&error)]),
+    }
+}
+
+/// Turns the checked options of a table that is written into what they mean.
+pub fn written_table(table: &TableSpec, way: Way) -> Result<WrittenTable, Vec<Problem>> {
+    const DELIVERY: &str = "what is promised rests on it, see sink.delivery";
+    const OWN: &[(&str, &str)] = &[
+        ("enable.idempotence", DELIVERY),
+        ("transactional.id", DELIVERY),
+        ("delivery.report.only.error", DELIVERY),
+        ("enable.gapless.guarantee", DELIVERY),
+    ];
+    let options = &table.options;
+    let (key, time) = (options.get("sink.key_field"), options.get("sink.timestamp_field"));
+    let layout = Layout::of(&table.columns, format(options), key, time);
+    let (endpoint, layout) = match (way.to(table, Purpose::Write, OWN), layout) {
+        (Ok(endpoint), Ok(layout)) => (endpoint, layout),
+        (endpoint, layout) => {
+            return Err(endpoint.err().into_iter().chain(layout.err()).flatten().collect());
+        }
+    };
+    let delivery = match (options.get("sink.delivery"), endpoint.login.is_event_hubs()) {
+        (Some("at-least-once"), _) => Delivery::AtLeastOnce,
+        (Some("read-back"), _) | (None, true) => Delivery::ReadBack,
+        _ => Delivery::Transactions,
+    };
+    match producer(&endpoint, None).create_native_config() {
+        Ok(_) => Ok(WrittenTable { endpoint, layout, format: format(options), delivery }),
         Err(error) => Err(vec![wrong_property(&error)]),
     }
 }

@@ -15,8 +15,9 @@ use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::client::{Reports, Served};
+use crate::endpoint::{Login, Purpose};
 use crate::metadata::MetadataColumn;
-use crate::options::{KafkaTable, Login};
+use crate::options::KafkaTable;
 use crate::queue::{Came, Queue, Record};
 use crate::source::MADE_AGAIN;
 
@@ -63,7 +64,8 @@ impl KafkaReader {
                 }
                 Origin::Metadata(name) => {
                     layout.push(From::Metadata(metadata.len()));
-                    metadata.push(MetadataColumn::new(name, &column.field, &table.topic, table.login.is_event_hubs())?);
+                    let (topic, amqp) = (&table.endpoint.topic, table.endpoint.login.is_event_hubs());
+                    metadata.push(MetadataColumn::new(name, &column.field, topic, amqp)?);
                 }
             }
         }
@@ -73,14 +75,14 @@ impl KafkaReader {
         });
         let decoder = Decoder::new(Arc::new(Schema::new(values)), table.format, table.json.clone(), event_time)?;
         let schema = Schema::new(request.columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>());
-        let queue = Queue::split_off(served.client().clone(), &table.topic, partition, wake)
+        let queue = Queue::split_off(served.client().clone(), &table.endpoint.topic, partition, wake)
             .ok_or_else(|| format!("partition {partition} has no queue of its own"))?;
         Ok(KafkaReader {
             queue,
             served,
             reports,
-            place: format!("table {}, topic {}, partition {partition}", table.name, table.topic),
-            login: table.login,
+            place: format!("{}, partition {partition}", table.endpoint.place()),
+            login: table.endpoint.login,
             partition,
             decoder,
             metadata,
@@ -133,7 +135,10 @@ impl KafkaReader {
         match self.reports.lasting_refusal() {
             None => Ok(()),
             Some(refusal) => {
-                let what = format!("the broker no longer lets us in: {refusal}. {}", self.login.remedy(&refusal));
+                let what = format!(
+                    "the broker no longer lets us in: {refusal}. {}",
+                    self.login.remedy(&refusal, Purpose::Read)
+                );
                 Err(SourceError::failed(&self.place, what))
             }
         }
@@ -281,6 +286,7 @@ mod tests {
     use rdkafka::mocking::MockCluster;
 
     use super::*;
+    use crate::endpoint::Endpoint;
     use crate::options::StartAt;
     use crate::producer::Producer;
     use crate::source::KafkaSource;
@@ -289,8 +295,14 @@ mod tests {
 
     fn table(topic: &str, properties: &[(String, String)]) -> KafkaTable {
         KafkaTable {
-            name: "events".into(),
-            topic: topic.into(),
+            endpoint: Endpoint {
+                table: "events".into(),
+                topic: topic.into(),
+                properties: properties.to_vec(),
+                bearer: None,
+                login: Login::Properties,
+                purpose: Purpose::Read,
+            },
             start: StartAt::Earliest,
             bounded: false,
             group: None,
@@ -298,9 +310,6 @@ mod tests {
             prefetch: 1 << 20,
             format: formats::Format::RawString,
             json: formats::JsonOptions::default(),
-            properties: properties.to_vec(),
-            bearer: None,
-            login: Login::Properties,
         }
     }
 

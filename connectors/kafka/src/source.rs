@@ -9,23 +9,17 @@ use engine::source::{Position, ReadRequest, Source, SourceError, SplitReader, St
 use parking_lot::Mutex;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::OnceCell;
 
-use crate::client::{Client, Reports, Served, configuration_error, consumer};
+use crate::client::{Client, Reports, configuration_error};
+use crate::endpoint::{ANSWER, Connection, answered, only_offset};
 use crate::incarnation::topic_id;
-use crate::options::{KafkaTable, Login, StartAt};
+use crate::options::{KafkaTable, StartAt};
 use crate::reader::KafkaReader;
 
-/// How long a question to the broker may take, tries and pauses included.
-const ANSWER: Duration = Duration::from_secs(30);
-/// How long the first try may take; each further one twice as long. A refused login ends the tries.
-const FIRST_TRY: Duration = Duration::from_secs(1);
-/// The pause after a try that failed at once.
-const PAUSE: Duration = Duration::from_millis(200);
 /// Group offsets are a courtesy to lag tools: not more often than this.
 const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -39,13 +33,6 @@ pub struct KafkaSource {
     last_group_commit: Mutex<Option<Instant>>,
 }
 
-/// The table's one client and what it says. Messages come by partition queues.
-#[derive(Clone)]
-struct Connection {
-    served: Arc<Served>,
-    reports: Reports,
-}
-
 impl KafkaSource {
     pub fn new(table: KafkaTable) -> Self {
         let (metrics, last_group_commit) = (Mutex::default(), Mutex::new(None));
@@ -53,7 +40,7 @@ impl KafkaSource {
     }
 
     fn place(&self) -> String {
-        format!("table {}, topic {}", self.table.name, self.table.topic)
+        self.table.endpoint.place()
     }
 
     fn failed(&self, what: impl std::fmt::Display) -> SourceError {
@@ -65,65 +52,38 @@ impl KafkaSource {
     }
 
     async fn connect(&self) -> Result<Connection, SourceError> {
-        let token = match &self.table.bearer {
-            Some(bearer) => Some(bearer.token().await.map_err(|e| self.failed(e))?),
-            None => None,
-        };
-        let reports = Reports::of(&self.table.topic, token, self.metrics.lock().clone());
+        let endpoint = &self.table.endpoint;
+        let metrics = self.metrics.lock().clone();
+        let reports = endpoint.reports(metrics).await.map_err(|e| self.failed(e))?;
         let partitions = self.count_partitions(&reports).await?;
-        self.connect_as(reports, partitions)
-    }
-
-    /// `partitions`: among so many the client divides what it may hold ahead of the job.
-    fn connect_as(&self, reports: Reports, partitions: usize) -> Result<Connection, SourceError> {
-        let config = consumer(&self.table, partitions);
-        let client: Client =
-            config.create_with_context(reports.clone()).map_err(|e| self.failed(configuration_error(&e)))?;
-        let served = Served::start(client).map_err(|e| self.failed(e))?;
-        Ok(Connection { served, reports })
+        Connection::new(endpoint, reports, &self.table.consumer(partitions))
+            .map_err(|e| self.failed(configuration_error(&e)))
     }
 
     /// Asked by a client that ends with the answer: one that reads has its bounds from its making on. A topic that is
     /// not there has none, and whoever looks for its splits says so.
     async fn count_partitions(&self, reports: &Reports) -> Result<usize, SourceError> {
-        let asking = self.connect_as(reports.clone(), 1)?;
-        let topic = self.table.topic.clone();
-        let metadata = self.ask_by(asking, move |client, within| client.fetch_metadata(Some(&topic), within)).await?;
-        Ok(partitions(&metadata, &self.table.topic).len())
+        let endpoint = &self.table.endpoint;
+        let asking = Connection::new(endpoint, reports.clone(), &self.table.consumer(1));
+        let asking = asking.map_err(|e| self.failed(configuration_error(&e)))?;
+        Ok(asking.partitions().await.map_err(|e| self.failed(e))?.len())
     }
 
-    /// Asks the broker, on a thread that may wait. `question` is given how long it may take, and is asked again while
-    /// there is no answer: until one comes, the login is refused, or [`ANSWER`] is over.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl Fn(&Client, Duration) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, SourceError> {
-        let connection = self.connection().await?.clone();
-        self.ask_by(connection, question).await
-    }
-
-    async fn ask_by<T: Send + 'static>(
-        &self,
-        connection: Connection,
-        question: impl Fn(&Client, Duration) -> Result<T, KafkaError> + Send + 'static,
-    ) -> Result<T, SourceError> {
-        let login = self.table.login;
-        let answer = tokio::task::spawn_blocking(move || {
-            let Connection { served, reports } = connection;
-            insist(&reports, |within| question(served.client(), within))
-                .map_err(|error| explain(&error, &reports, login))
-        });
-        answer.await.map_err(|e| self.failed(e))?.map_err(|e| self.failed(e))
+        self.connection().await?.ask(question).await.map_err(|e| self.failed(e))
     }
 
     /// The id that tells this topic from one that was made again under its name.
     async fn incarnation(&self) -> Result<Option<String>, SourceError> {
-        let topic = self.table.topic.clone();
+        let topic = self.table.endpoint.topic.clone();
         self.ask(move |client, within| topic_id(client, &topic, within)).await
     }
 
     async fn range(&self, partition: i32) -> Result<(i64, i64), SourceError> {
-        let topic = self.table.topic.clone();
+        let topic = self.table.endpoint.topic.clone();
         self.ask(move |client, within| client.fetch_watermarks(&topic, partition, within)).await
     }
 
@@ -158,7 +118,7 @@ impl KafkaSource {
 
     fn list(&self, partition: i32, offset: Offset) -> Result<TopicPartitionList, SourceError> {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.table.topic, partition, offset).map_err(|e| self.failed(e))?;
+        list.add_partition_offset(&self.table.endpoint.topic, partition, offset).map_err(|e| self.failed(e))?;
         Ok(list)
     }
 
@@ -171,7 +131,7 @@ impl KafkaSource {
         let (table, list) = (self.table.clone(), self.list(partition, Offset::Offset(offset))?);
         let reports = self.connection().await?.reports.clone();
         let probe = move || -> Result<Option<i64>, KafkaError> {
-            let client: Client = consumer(&table, 1).create_with_context(reports)?;
+            let client: Client = table.consumer(1).create_with_context(reports)?;
             client.assign(&list)?;
             let deadline = Instant::now() + ANSWER;
             while Instant::now() < deadline {
@@ -194,7 +154,10 @@ impl KafkaSource {
 impl Source for KafkaSource {
     fn describe(&self) -> String {
         let bound = if self.table.bounded { ", up to the end found at start" } else { "" };
-        format!("kafka topic '{}', {:?}{bound}, from {:?}", self.table.topic, self.table.format, self.table.start)
+        format!(
+            "kafka topic '{}', {:?}{bound}, from {:?}",
+            self.table.endpoint.topic, self.table.format, self.table.start
+        )
     }
 
     fn watch(&self, metrics: Arc<SourceMetrics>) {
@@ -202,13 +165,11 @@ impl Source for KafkaSource {
     }
 
     async fn splits(&self) -> Result<Vec<String>, SourceError> {
-        let topic = self.table.topic.clone();
-        let metadata = self.ask(move |client, within| client.fetch_metadata(Some(&topic), within)).await?;
-        let partitions = partitions(&metadata, &self.table.topic);
+        let partitions = self.connection().await?.partitions().await.map_err(|e| self.failed(e))?;
         if partitions.is_empty() {
             return Err(self.failed("the broker knows no such topic; check the name, and the right to read it"));
         }
-        Ok(partitions.iter().map(|p| p.id().to_string()).collect())
+        Ok(partitions.iter().map(i32::to_string).collect())
     }
 
     fn discovery_interval(&self) -> Option<Duration> {
@@ -280,7 +241,7 @@ impl Source for KafkaSource {
         wake: Wake,
     ) -> Result<Box<dyn SplitReader>, SourceError> {
         let partition = self.partition(split)?;
-        let Connection { served, reports } = self.connection().await?;
+        let Connection { served, reports, .. } = self.connection().await?;
         let reader = KafkaReader::new(served.clone(), &self.table, reports.clone(), partition, start, request, wake)
             .map_err(|e| self.failed(e))?;
         let list = self.list(partition, Offset::Offset(start.from.offset))?;
@@ -302,7 +263,8 @@ impl Source for KafkaSource {
         let mut list = TopicPartitionList::new();
         for (split, position) in positions {
             if let Ok(partition) = split.parse() {
-                let _ = list.add_partition_offset(&self.table.topic, partition, Offset::Offset(position.offset));
+                let _ =
+                    list.add_partition_offset(&self.table.endpoint.topic, partition, Offset::Offset(position.offset));
             }
         }
         if let Some(Connection { served, .. }) = self.connection.get()
@@ -310,89 +272,5 @@ impl Source for KafkaSource {
         {
             tracing::debug!(%error, "the group's offsets were not committed; only lag tools notice");
         }
-    }
-}
-
-fn partitions<'a>(metadata: &'a Metadata, topic: &str) -> &'a [MetadataPartition] {
-    metadata.topics().iter().find(|t| t.name() == topic).map_or(&[][..], |t| t.partitions())
-}
-
-/// A partition that was not answered for still has in it what was asked.
-fn answered(list: TopicPartitionList) -> Result<TopicPartitionList, KafkaError> {
-    list.elements().iter().try_for_each(|element| element.error())?;
-    Ok(list)
-}
-
-fn only_offset(list: &TopicPartitionList) -> Option<i64> {
-    list.elements().first().and_then(|e| match e.offset() {
-        Offset::Offset(offset) => Some(offset),
-        _ => None,
-    })
-}
-
-/// Asks with growing patience.
-fn insist<T>(reports: &Reports, question: impl Fn(Duration) -> Result<T, KafkaError>) -> Result<T, KafkaError> {
-    let begun = Instant::now();
-    let mut patience = FIRST_TRY;
-    loop {
-        let asked = Instant::now();
-        match question(patience) {
-            Ok(answer) => {
-                reports.answered();
-                return Ok(answer);
-            }
-            Err(error) => {
-                let left = ANSWER.saturating_sub(begun.elapsed());
-                if left.is_zero() || reports.refusal().is_some() || !may_heal(&error) {
-                    return Err(error);
-                }
-                if asked.elapsed() < PAUSE {
-                    std::thread::sleep(PAUSE);
-                }
-                patience = (patience * 2).min(left);
-            }
-        }
-    }
-}
-
-fn may_heal(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::*;
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            BrokerTransportFailure
-                | AllBrokersDown
-                | OperationTimedOut
-                | RequestTimedOut
-                | MessageTimedOut
-                | Resolve
-                | Authentication
-                | SSL
-                | NetworkException
-                // While the client's own view of the topic is being made.
-                | UnknownPartition
-                | BrokerNotAvailable
-                | LeaderNotAvailable
-                | NotLeaderForPartition
-                | CoordinatorNotAvailable
-                | CoordinatorLoadInProgress
-                | NotCoordinator
-                | WaitingForCoordinator
-                | UnknownLeaderEpoch
-                | FencedLeaderEpoch
-        )
-    )
-}
-
-/// What the client said about its brokers, and what to look at.
-fn explain(error: &KafkaError, reports: &Reports, login: Login) -> String {
-    if let Some(refusal) = reports.refusal() {
-        return format!("the broker does not let us in: {refusal}. {}", login.remedy(&refusal));
-    }
-    match reports.trouble() {
-        Some(trouble) => format!(
-            "{error}: {trouble}. Check the address, that the broker runs, and that security.protocol fits its listener"
-        ),
-        None => error.to_string(),
     }
 }

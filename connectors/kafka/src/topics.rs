@@ -1,11 +1,55 @@
-//! Making and deleting topics: for the simulator and for tests.
+//! What a topic allows; and making and deleting topics, for the simulator and for tests.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
+
+use crate::client::Reports;
+use crate::endpoint::Endpoint;
+
+/// What a topic allows, as far as its brokers tell us.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a message, without what is sent around it.
+    pub largest: Option<u64>,
+    /// Whether an old message may vanish before its time, because there is a newer one with its key.
+    pub compacted: bool,
+}
+
+/// What stands around a message that is sent alone, at most: brokers count it.
+const AROUND: u64 = 512;
+
+/// Asks what a topic allows. Whoever may not ask, or asks brokers that do not say, is told by them when it is too much.
+pub async fn limits(endpoint: &Endpoint, reports: &Reports) -> Limits {
+    match settings(endpoint, reports).await {
+        Ok(settings) => Limits {
+            largest: settings
+                .get("max.message.bytes")
+                .and_then(|b| b.parse().ok())
+                .map(|b: u64| b.saturating_sub(AROUND)),
+            compacted: settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
+        },
+        Err(error) => {
+            tracing::debug!(topic = endpoint.topic, %error, "the brokers do not say what the topic allows");
+            Limits::default()
+        }
+    }
+}
+
+async fn settings(endpoint: &Endpoint, reports: &Reports) -> Result<HashMap<String, String>, KafkaError> {
+    let mut config = ClientConfig::new();
+    endpoint.properties.iter().for_each(|(name, value)| {
+        config.set(name, value);
+    });
+    let admin: AdminClient<Reports> = config.create_with_context(reports.clone())?;
+    let answer = admin.describe_configs(&[ResourceSpecifier::Topic(&endpoint.topic)], &options()).await?;
+    let described = answer.into_iter().next().ok_or(KafkaError::NoMessageReceived)?.map_err(KafkaError::AdminOp)?;
+    Ok(described.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+}
 
 type Admin = AdminClient<DefaultClientContext>;
 

@@ -1,6 +1,10 @@
-//! Object stores by their URL: where job logs, tables and files lie when it is not on this machine's disk.
+//! Object stores by their URL: where job logs, tables and files lie when it is not on this machine's disk. And what sinks
+//! keep there until they may show it.
 //!
 //! One place, so that a URL that opens as a job log opens as a table, with the same credentials.
+
+pub mod staged_rows;
+pub mod staging;
 
 use std::str::FromStr;
 use std::sync::Arc;

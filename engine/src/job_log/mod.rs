@@ -189,12 +189,17 @@ impl JobLog {
             return Ok(());
         }
         self.heard = asked;
+        self.confirm().await.map(drop)
+    }
+
+    /// Whether this process was not replaced, as far as the store says now; `false` if it does not answer.
+    pub async fn confirm(&mut self) -> Result<bool, JobLogError> {
         match self.take_in_others().await {
             Err(JobLogError::Store(error)) => {
                 tracing::warn!(%error, "the job log cannot be read; asking again");
-                Ok(())
+                Ok(false)
             }
-            heard => heard,
+            heard => heard.map(|()| true),
         }
     }
 

@@ -89,6 +89,7 @@ async fn open(folder: &Path, schema: &SchemaRef) -> (Arc<dyn Sink>, SinkContext)
         store: Arc::new(InMemory::new()),
         staging: "staging".into(),
         names: Names::of("w1"),
+        ownership: engine::sink::Ownership::undisputed(),
         metrics: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     };

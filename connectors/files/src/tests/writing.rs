@@ -25,6 +25,7 @@ fn process(state: &Path, writer: &str) -> SinkContext {
         store: Arc::new(LocalFileSystem::new_with_prefix(state).unwrap()),
         staging: "staged/orders".into(),
         names: Names::of(writer),
+        ownership: engine::sink::Ownership::undisputed(),
         metrics: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     }

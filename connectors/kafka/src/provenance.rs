@@ -1,0 +1,39 @@
+//! Which row of which job a message is: what the header [`IDENTITY`](crate::messages::IDENTITY) says.
+
+use engine::sink::SinkContext;
+
+/// The rows of one job log entry for one sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provenance(String);
+
+impl Provenance {
+    pub fn of(context: &SinkContext, writer: &str, entry: u64) -> Self {
+        Provenance(format!("{}/{}/{writer}/{entry}/", context.log_id, context.sink))
+    }
+
+    /// What the header says of a row: its token within the entry, and its place within what the token holds.
+    pub fn row(&self, token: usize, row: u64) -> String {
+        format!("{}{token}.{row}", self.0)
+    }
+
+    /// The row that a header says it is, if it is one of this entry.
+    pub fn parse(&self, header: &[u8]) -> Option<(usize, u64)> {
+        let place = header.strip_prefix(self.0.as_bytes())?;
+        let (token, row) = std::str::from_utf8(place).ok()?.split_once('.')?;
+        Some((token.parse().ok()?, row.parse().ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_told_from_those_of_other_entries_whose_names_begin_alike() {
+        let (one, eleven) = (Provenance("log/t/w/1/".into()), Provenance("log/t/w/11/".into()));
+        assert_eq!(one.parse(one.row(2, 40).as_bytes()), Some((2, 40)));
+        assert_eq!(one.parse(eleven.row(2, 40).as_bytes()), None);
+        assert_eq!(eleven.parse(one.row(2, 40).as_bytes()), None);
+        assert_eq!(one.parse(b"log/t/w/1/x.1"), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! Rows that are sent without transactions, each once: named, and after a crash compared with what arrived.
+//!
+//! Nothing fences a producer that has no transactions. So whoever sends asks again and again whether the job is still
+//! its own, and its messages expire soon after; and whoever takes over waits until the last of them must have arrived
+//! or expired before it looks. What stays open is a process that is frozen in mid-request and wakes after that.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use engine::environment::crash_point;
+use engine::sink::{RejectedRow, SinkContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::Producer as _;
+
+use crate::client::Reports;
+use crate::endpoint::{Connection, Endpoint};
+use crate::entry::{Entry, Fate};
+use crate::messages::Layout;
+use crate::read_back::{Ends, arrived};
+use crate::sending::{Sender, producer};
+use crate::trouble::Trouble;
+
+/// How long a message may wait to be taken, and how long it may then take a broker to say so.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(15);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One writer's way out.
+pub struct Resending {
+    way: Way,
+    sender: Sender,
+    /// Entries up to this one may have been sent in part, by this process or another.
+    doubted: u64,
+    /// When what was sent of them has arrived or never will.
+    settled: Instant,
+    shown: Option<u64>,
+    /// An entry whose rows have all arrived but those that can never be.
+    but_rejected: Option<u64>,
+}
+
+/// What a new sender is made of, and what is asked for what arrived.
+#[derive(Clone)]
+pub struct Way {
+    pub endpoint: Endpoint,
+    pub reports: Reports,
+    pub asking: Connection,
+    /// Bytes that the topic allows a message.
+    pub largest: Option<u64>,
+    /// Whether rows are named and read back: without, a crash sends them again.
+    pub named: bool,
+}
+
+impl Way {
+    fn sender(&self) -> Result<Sender, KafkaError> {
+        let mut config = producer(&self.endpoint, self.largest);
+        if self.named {
+            config.set("message.timeout.ms", message_timeout(&self.endpoint).as_millis().to_string());
+            config.set("request.timeout.ms", request_timeout(&self.endpoint).as_millis().to_string());
+        }
+        Sender::new(&self.endpoint, self.reports.clone(), &config)
+    }
+}
+
+/// What an earlier sender may have left behind.
+pub enum Past {
+    /// Nothing: the writer was born with this process, which has sent nothing.
+    None,
+    /// Anything, up to the moment given.
+    Sent { until: Instant },
+}
+
+impl Resending {
+    pub fn new(way: Way, past: Past) -> Result<Self, KafkaError> {
+        let sender = way.sender()?;
+        let (doubted, settled) = match past {
+            Past::None => (0, Instant::now()),
+            Past::Sent { until } => (u64::MAX, until + settled_after(&way.endpoint)),
+        };
+        Ok(Resending { way, sender, doubted, settled, shown: None, but_rejected: None })
+    }
+
+    pub fn shown(&self) -> Option<u64> {
+        self.shown
+    }
+
+    /// Sends what is missing of these entries. `from`: where the partitions ended before any of it was sent. Rows that
+    /// brokers can never take are the answer; then all others of that entry have arrived.
+    pub fn show(
+        &mut self,
+        entries: &[Entry],
+        layout: &Layout,
+        from: &Ends,
+        context: &SinkContext,
+    ) -> Result<Vec<(u64, RejectedRow)>, Trouble> {
+        for entry in entries {
+            if self.but_rejected != Some(entry.number) {
+                let sent = self.send(entry, layout, from, context);
+                let rejected =
+                    sent.inspect_err(|_| self.settled = Instant::now() + settled_after(&self.way.endpoint))?;
+                if !rejected.is_empty() {
+                    self.but_rejected = Some(entry.number);
+                    return Ok(rejected.into_iter().map(|row| (entry.number, row)).collect());
+                }
+            }
+            self.shown = Some(entry.number);
+        }
+        Ok(vec![])
+    }
+
+    fn send(
+        &mut self,
+        entry: &Entry,
+        layout: &Layout,
+        from: &Ends,
+        context: &SinkContext,
+    ) -> Result<Vec<RejectedRow>, Trouble> {
+        let mut there = HashSet::new();
+        if self.way.named && entry.number <= self.doubted {
+            there = self.look_back(entry, from)?;
+        }
+        // Without names, rows that are gone are taken for sent: they are deleted by nobody before they are.
+        if self.way.named {
+            entry.check_gone(Some(&there))?;
+        }
+        self.doubted = self.doubted.max(entry.number);
+        crash_point("before-sending");
+        let mut asked = self.still_ours(context)?;
+        let half = message_timeout(&self.way.endpoint) / 2;
+        let rejected = entry.send(&self.sender, layout, |token, row| {
+            if asked.elapsed() > half {
+                asked = self.still_ours(context)?;
+            }
+            Ok(match self.way.named {
+                _ if there.contains(&(token, row)) => Fate::Stays,
+                true => Fate::SentNamed,
+                false => Fate::Sent,
+            })
+        })?;
+        crash_point("while-sending");
+        let patience = message_timeout(&self.way.endpoint) + request_timeout(&self.way.endpoint);
+        self.sender.producer.flush(patience)?;
+        if let Some(failure) = self.sender.failure() {
+            return Err(failure.into());
+        }
+        crash_point("after-sending");
+        Ok(rejected)
+    }
+
+    /// What of an entry has arrived. A sender that failed is replaced: nothing of it may still be on its way then.
+    fn look_back(&mut self, entry: &Entry, from: &Ends) -> Result<HashSet<(usize, u64)>, Trouble> {
+        self.sender = self.way.sender()?;
+        std::thread::sleep(self.settled.saturating_duration_since(Instant::now()));
+        let Way { endpoint, reports, asking, .. } = &self.way;
+        arrived(endpoint, reports, asking, from, &entry.provenance, false)
+    }
+
+    /// When the job was last known to be ours. Another process that took it over may count on our silence.
+    fn still_ours(&self, context: &SinkContext) -> Result<Instant, Trouble> {
+        let asked = Instant::now();
+        if self.way.named && !context.runtime.block_on(context.ownership.confirm()) {
+            return Err(KafkaError::Global(RDKafkaErrorCode::Fenced).into());
+        }
+        Ok(asked)
+    }
+}
+
+/// When nothing of a sender that was stopped, or that was told that the job is another's, can arrive any more: it asks
+/// within half a message's time, and what it queued then lives as long as a message, and a request.
+pub fn settled_after(endpoint: &Endpoint) -> Duration {
+    message_timeout(endpoint) * 2 + request_timeout(endpoint)
+}
+
+fn message_timeout(endpoint: &Endpoint) -> Duration {
+    millis(endpoint, &["message.timeout.ms", "delivery.timeout.ms"]).unwrap_or(MESSAGE_TIMEOUT)
+}
+
+fn request_timeout(endpoint: &Endpoint) -> Duration {
+    millis(endpoint, &["request.timeout.ms"]).unwrap_or(REQUEST_TIMEOUT)
+}
+
+/// What the table says of a setting that has several names.
+fn millis(endpoint: &Endpoint, names: &[&str]) -> Option<Duration> {
+    let said = endpoint.properties.iter().rfind(|(name, _)| names.contains(&name.as_str()));
+    said.and_then(|(_, value)| value.trim().parse().ok()).map(Duration::from_millis)
+}

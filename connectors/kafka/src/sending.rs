@@ -1,0 +1,156 @@
+//! A producer, and what its own threads report.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+
+use crate::client::Reports;
+use crate::endpoint::{ANSWER, Endpoint};
+use crate::messages::{IDENTITY, Messages};
+
+/// The pause while the producer's queue is full.
+const QUEUE_IS_FULL: Duration = Duration::from_millis(2);
+
+/// Sends to one topic. What became of the messages is known once they are flushed.
+pub struct Sender {
+    pub producer: ThreadedProducer<Sending>,
+    topic: String,
+    /// As far as they were asked for.
+    partitions: AtomicI64,
+}
+
+/// What a producer reports.
+#[derive(Clone)]
+pub struct Sending {
+    reports: Reports,
+    /// Why the first message that did not arrive did not.
+    failure: Arc<Mutex<Option<KafkaError>>>,
+}
+
+impl ClientContext for Sending {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.reports.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.reports.error(error, reason);
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.reports.generate_oauth_token(config)
+    }
+}
+
+impl ProducerContext for Sending {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
+        if let Err((error, _)) = result {
+            self.failure.lock().get_or_insert_with(|| error.clone());
+        }
+    }
+}
+
+/// What became of a row that was handed over.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Handed {
+    Queued,
+    /// It can never be taken, for this reason.
+    Refused(String),
+}
+
+/// A producer's configuration, before what is said of it: what the table says comes later and wins.
+pub fn producer(endpoint: &Endpoint, largest: Option<u64>) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("client.id", "millrace")
+        // A key goes to the partition that Java's clients give it.
+        .set("partitioner", "murmur2_random")
+        .set("linger.ms", "5")
+        .set("queue.buffering.max.messages", "500000")
+        .set("queue.buffering.max.kbytes", "262144")
+        // Nothing is counted by message but what fails.
+        .set("delivery.report.only.error", "true");
+    if let Some(largest) = largest {
+        config.set("message.max.bytes", largest.to_string());
+    }
+    for (name, value) in &endpoint.properties {
+        config.set(name, value);
+    }
+    config.set("enable.idempotence", "true");
+    config
+}
+
+impl Sender {
+    pub fn new(endpoint: &Endpoint, reports: Reports, config: &ClientConfig) -> Result<Self, KafkaError> {
+        let context = Sending { reports, failure: Arc::default() };
+        let producer = config.create_with_context(context)?;
+        Ok(Sender { producer, topic: endpoint.topic.clone(), partitions: AtomicI64::new(0) })
+    }
+
+    /// Queues one row; waits while the queue is full. `identity`: what the header says of it, if it has one.
+    pub fn send(&self, messages: &Messages<'_>, row: usize, identity: Option<&str>) -> Result<Handed, KafkaError> {
+        if let Some(partition) = messages.partition(row)
+            && !self.has(partition)?
+        {
+            let partitions = self.partitions.load(Ordering::Relaxed);
+            return Ok(Handed::Refused(format!("it is for partition {partition}, and the topic has {partitions}")));
+        }
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic);
+        record.payload = messages.value(row);
+        record.key = messages.key(row);
+        record.partition = messages.partition(row).map(|p| p as i32);
+        record.timestamp = messages.time(row);
+        record.headers = headers(messages, row, identity);
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(Handed::Queued),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    let bytes = messages.value(row).map_or(0, <[u8]>::len) + messages.key(row).map_or(0, <[u8]>::len);
+                    let what = format!("{bytes} bytes are more than the topic, or message.max.bytes, allows a message");
+                    return Ok(Handed::Refused(what));
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    std::thread::sleep(QUEUE_IS_FULL);
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the topic has this partition; asked again before it is denied, for topics grow.
+    fn has(&self, partition: i64) -> Result<bool, KafkaError> {
+        if partition >= self.partitions.load(Ordering::Relaxed) {
+            let metadata = self.producer.client().fetch_metadata(Some(&self.topic), ANSWER)?;
+            let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+            self.partitions.store(found as i64, Ordering::Relaxed);
+        }
+        Ok((0..self.partitions.load(Ordering::Relaxed)).contains(&partition))
+    }
+
+    /// Why a message did not arrive, if one did not. What is flushed and has not failed has arrived.
+    pub fn failure(&self) -> Option<KafkaError> {
+        self.producer.context().failure.lock().clone()
+    }
+}
+
+fn headers(messages: &Messages<'_>, row: usize, identity: Option<&str>) -> Option<OwnedHeaders> {
+    let given = messages.headers(row).map(|(key, value)| Header { key, value: Some(value) });
+    let own = identity.map(|text| Header { key: IDENTITY, value: Some(text.as_bytes()) });
+    let mut headers: Option<OwnedHeaders> = None;
+    for header in given.chain(own) {
+        headers = Some(headers.unwrap_or_default().insert(header));
+    }
+    headers
+}

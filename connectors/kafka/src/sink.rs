@@ -1,0 +1,376 @@
+//! A topic as a sink. Rows are staged beside the job log and sent once they are published there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter};
+use formats::Format;
+use parking_lot::Mutex;
+use rdkafka::error::KafkaError;
+use serde_json::{Map, Value};
+use storage::staged_rows::{self, StagingWriter};
+
+use crate::client::{Reports, consumer};
+use crate::endpoint::{Connection, Endpoint};
+use crate::entry::Entry;
+use crate::messages::Layout;
+use crate::provenance::Provenance;
+use crate::read_back::{Ends, arrived, ends};
+use crate::resending::{Past, Resending, Way, settled_after};
+use crate::topics::{Limits, limits};
+use crate::transactions::Transactions;
+use crate::trouble::Trouble;
+
+/// Staged rows that are sent in one transaction, at most one entry more.
+const ROWS_AT_ONCE: u64 = 200_000;
+/// How old the recorded ends of the partitions may become: what was written since is read after a crash.
+const ENDS_KEPT: Duration = Duration::from_secs(10);
+
+/// A checked table that is written.
+#[derive(Clone)]
+pub struct WrittenTable {
+    pub endpoint: Endpoint,
+    pub layout: Layout,
+    pub format: Format,
+    pub delivery: Delivery,
+}
+
+/// How a row is shown, and how often at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    Transactions,
+    ReadBack,
+    AtLeastOnce,
+}
+
+pub struct KafkaSink {
+    table: WrittenTable,
+    open: Mutex<Option<Arc<Open>>>,
+}
+
+/// What an open sink holds.
+struct Open {
+    reports: Reports,
+    asking: Connection,
+    limits: Limits,
+    ends: Arc<Mutex<(Ends, Instant)>>,
+    /// By writer: the own one, and while their entries are finished, those of processes that are gone.
+    lanes: tokio::sync::Mutex<HashMap<String, Lane>>,
+    /// When the job was surely ours.
+    since: Instant,
+}
+
+/// How the rows of one writer get out.
+enum Lane {
+    Transactions(Transactions),
+    Resending(Resending),
+}
+
+impl KafkaSink {
+    pub fn new(table: WrittenTable) -> Self {
+        KafkaSink { table, open: Mutex::new(None) }
+    }
+
+    fn opened(&self) -> Result<Arc<Open>, SinkError> {
+        self.open.lock().clone().ok_or_else(|| SinkError::failed(self.table.endpoint.place(), "it was never opened"))
+    }
+
+    async fn look(&self) -> Result<Open, SinkError> {
+        let endpoint = &self.table.endpoint;
+        let failed = |what: String| SinkError::failed(endpoint.place(), what);
+        let reports = endpoint.reports(Arc::default()).await.map_err(failed)?;
+        let asking = Connection::new(endpoint, reports.clone(), &consumer(endpoint, None, 0, 1));
+        let asking = asking.map_err(|e| failed(e.to_string()))?;
+        if asking.partitions().await.map_err(failed)?.is_empty() {
+            let what = "the broker knows no such topic; make it first, or check the name and the right to write";
+            return Err(failed(what.into()));
+        }
+        let limits = limits(endpoint, &reports).await;
+        if limits.compacted && self.table.delivery == Delivery::ReadBack {
+            let what = "the topic is compacted, so nobody could tell after a crash which rows arrived: set \
+                        'sink.delivery' = 'transactions', or 'at-least-once'";
+            return Err(failed(what.into()));
+        }
+        let topic = endpoint.topic.clone();
+        let (asked, of) = (Instant::now(), asking.clone());
+        let ends = tokio::task::spawn_blocking(move || ends(&of, &topic)).await.map_err(|e| failed(e.to_string()))?;
+        let ends = ends.map_err(|e| Trouble::from(e).at_start(endpoint, &reports))?;
+        Ok(Open {
+            asking,
+            limits,
+            ends: Arc::new(Mutex::new((ends, asked))),
+            lanes: tokio::sync::Mutex::default(),
+            since: Instant::now(),
+            reports,
+        })
+    }
+}
+
+#[async_trait]
+impl Sink for KafkaSink {
+    fn describe(&self) -> String {
+        format!("kafka topic '{}', {:?}", self.table.endpoint.topic, self.table.format)
+    }
+
+    fn guarantee(&self) -> String {
+        match self.table.delivery {
+            Delivery::Transactions => {
+                "exactly once for readers at read_committed: rows are staged, and one transaction \
+                                       sends them and the number of their entry"
+                    .into()
+            }
+            Delivery::ReadBack => format!(
+                "exactly once without transactions: rows are staged and named, and after a crash the topic is read back \
+                 and what is missing is sent, {:?} after the takeover at the earliest; open to a process that was frozen \
+                 in mid-request and wakes after that",
+                settled_after(&self.table.endpoint)
+            ),
+            Delivery::AtLeastOnce => {
+                "at least once: rows are staged, and a crash while they are sent sends them again".into()
+            }
+        }
+    }
+
+    async fn open(&self, context: &SinkContext, probe: bool) -> Result<(), SinkError> {
+        let open = Arc::new(self.look().await?);
+        if !probe {
+            let (endpoint, reports) = (&self.table.endpoint, &open.reports);
+            let lane = self.lane(&open, context, &context.writer, &[], Past::None).await;
+            let lane = lane.map_err(|trouble| trouble.at_start(endpoint, reports))?;
+            open.lanes.lock().await.insert(context.writer.clone(), lane);
+            *self.open.lock() = Some(open);
+        }
+        Ok(())
+    }
+
+    fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
+        let (ends, id) = (self.opened()?.ends.clone(), id(context, &context.writer));
+        let note = move || {
+            let ends =
+                ends.lock().0.iter().map(|(partition, end)| (partition.to_string(), Value::from(*end))).collect();
+            Map::from_iter([(ID.into(), Value::from(id.clone())), (ENDS.into(), Value::Object(ends))])
+        };
+        Ok(Box::new(StagingWriter::new(context, Box::new(note))))
+    }
+
+    async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
+        let open = self.opened()?;
+        for of_writer in entries.chunk_by(|a, b| a.writer == b.writer) {
+            for together in at_once(of_writer) {
+                let shown = self.show(&open, context, together).await;
+                let rejected = shown.map_err(|trouble| match trouble {
+                    Failure::Sink(error) => error,
+                    Failure::Trouble(trouble) => trouble.at_work(&self.table.endpoint, &open.reports),
+                })?;
+                if let Some((entry, rows)) = rejected {
+                    return Ok(Committed::Rejected { entry, rows });
+                }
+                for token in together.iter().flat_map(|entry| &entry.tokens) {
+                    staged_rows::delete(&*context.store, token, &self.table.endpoint.place()).await?;
+                }
+            }
+        }
+        open.lanes.lock().await.retain(|writer, _| *writer == context.writer);
+        self.refresh(&open).await;
+        open.reports.answered();
+        Ok(Committed::Done)
+    }
+}
+
+/// The token's own words.
+const ID: &str = "transactional_id";
+const ENDS: &str = "ends";
+
+/// Of a writer's transactions, and of the group whose offset is their marker.
+fn id(context: &SinkContext, writer: &str) -> String {
+    format!("millrace-{}-{}-{writer}", context.log_id, context.sink)
+}
+
+/// Entries that are shown together: no more than fit in memory twice.
+fn at_once(entries: &[Committable]) -> Vec<&[Committable]> {
+    let (mut parts, mut rest, mut rows, mut taken) = (vec![], entries, 0, 0);
+    for entry in entries {
+        rows += entry.tokens.iter().map(staged_rows::rows).sum::<u64>();
+        taken += 1;
+        if rows >= ROWS_AT_ONCE {
+            let (part, left) = rest.split_at(taken);
+            parts.push(part);
+            (rest, rows, taken) = (left, 0, 0);
+        }
+    }
+    if !rest.is_empty() {
+        parts.push(rest);
+    }
+    parts
+}
+
+/// Where the topic's partitions ended before any row of these entries was sent. Each token recorded it.
+fn recorded_ends(entries: &[Committable]) -> Ends {
+    let mut ends = Ends::new();
+    for token in entries.iter().flat_map(|entry| &entry.tokens) {
+        for (partition, end) in token[ENDS].as_object().into_iter().flatten() {
+            if let (Ok(partition), Some(end)) = (partition.parse(), end.as_i64()) {
+                ends.entry(partition).and_modify(|e| *e = end.min(*e)).or_insert(end);
+            }
+        }
+    }
+    ends
+}
+
+/// Why entries are not shown.
+enum Failure {
+    Sink(SinkError),
+    Trouble(Trouble),
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        Failure::Sink(error)
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        Failure::Trouble(trouble)
+    }
+}
+
+type Refused = Option<(u64, Vec<RejectedRow>)>;
+
+impl KafkaSink {
+    /// Shows entries of one writer. What fails in between is settled by the next try, with another client.
+    async fn show(&self, open: &Arc<Open>, context: &SinkContext, entries: &[Committable]) -> Result<Refused, Failure> {
+        let Some(first) = entries.first() else { return Ok(None) };
+        let lane = open.lanes.lock().await.remove(&first.writer);
+        let lane = match lane {
+            Some(lane) => lane,
+            None => {
+                let until = if first.writer == context.writer { Instant::now() } else { open.since };
+                self.lane(open, context, &first.writer, entries, Past::Sent { until }).await?
+            }
+        };
+        let mut left = vec![];
+        for entry in entries.iter().filter(|entry| lane.shown().is_none_or(|shown| entry.entry > shown)) {
+            left.push(Entry::read(context, entry, &self.table.endpoint.place()).await?);
+        }
+        let (layout, context, ends) = (self.table.layout.clone(), context.clone(), recorded_ends(entries));
+        let (lane, shown) = blocking(move || {
+            let mut lane = lane;
+            let shown = match &mut lane {
+                Lane::Transactions(lane) => lane.show(&left, &layout),
+                Lane::Resending(lane) => lane.show(&left, &layout, &ends, &context),
+            };
+            Ok((lane, shown))
+        })
+        .await?;
+        // After an error, a new hold on the transactional id settles what became of it.
+        if shown.is_ok() || matches!(lane, Lane::Resending(_)) {
+            open.lanes.lock().await.insert(first.writer.clone(), lane);
+        }
+        Ok(first_entry(shown?))
+    }
+
+    /// A way out for a writer's rows: another process may have sent some of them. `entries`: what it is wanted for.
+    async fn lane(
+        &self,
+        open: &Arc<Open>,
+        context: &SinkContext,
+        writer: &str,
+        entries: &[Committable],
+        past: Past,
+    ) -> Result<Lane, Trouble> {
+        let (endpoint, open, delivery) = (self.table.endpoint.clone(), open.clone(), self.table.delivery);
+        if delivery != Delivery::Transactions {
+            let named = delivery == Delivery::ReadBack;
+            let (reports, asking, largest) = (open.reports.clone(), open.asking.clone(), open.limits.largest);
+            let way = Way { endpoint, reports, asking, largest, named };
+            return blocking(move || Ok(Lane::Resending(Resending::new(way, past)?))).await;
+        }
+        let named = entries.iter().flat_map(|e| &e.tokens).find_map(|token| token[ID].as_str());
+        let id = named.map_or_else(|| id(context, writer), String::from);
+        let (context, writer, ends) = (context.clone(), writer.to_string(), recorded_ends(entries));
+        let numbers: Vec<u64> = entries.iter().map(|entry| entry.entry).collect();
+        blocking(move || {
+            let mut lane = Transactions::open(&endpoint, &open.reports, &id, open.limits.largest)?;
+            if lane.shown().is_none() {
+                // The own marker is made before anything is published, so the brokers forgot another's. Entries are shown in
+                // order, each by one transaction: what the topic holds of them is all that was shown.
+                let mut shown = 0;
+                for number in numbers {
+                    let of = Provenance::of(&context, &writer, number);
+                    if !arrived(&endpoint, &open.reports, &open.asking, &ends, &of, true)?.is_empty() {
+                        shown = number;
+                    }
+                }
+                lane.begin(shown)?;
+            }
+            Ok(Lane::Transactions(lane))
+        })
+        .await
+    }
+
+    /// Looks now and then where the partitions end, so that little has to be read after a crash.
+    async fn refresh(&self, open: &Open) {
+        if open.ends.lock().1.elapsed() < ENDS_KEPT {
+            return;
+        }
+        let (asking, topic, asked) = (open.asking.clone(), self.table.endpoint.topic.clone(), Instant::now());
+        match tokio::task::spawn_blocking(move || ends(&asking, &topic)).await {
+            Ok(Ok(found)) => *open.ends.lock() = (found, asked),
+            Ok(Err(error)) => tracing::debug!(%error, "the ends of the partitions are not known; asking again later"),
+            Err(_) => {}
+        }
+    }
+}
+
+impl Lane {
+    fn shown(&self) -> Option<u64> {
+        match self {
+            Lane::Transactions(lane) => lane.shown(),
+            Lane::Resending(lane) => lane.shown(),
+        }
+    }
+}
+
+/// The rejected rows of the first entry that has any.
+fn first_entry(rejected: Vec<(u64, RejectedRow)>) -> Refused {
+    let entry = rejected.first()?.0;
+    Some((entry, rejected.into_iter().filter(|(of, _)| *of == entry).map(|(_, row)| row).collect()))
+}
+
+/// librdkafka's transactions wait on the thread that asks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Trouble> + Send + 'static) -> Result<T, Trouble> {
+    let lost = |e: tokio::task::JoinError| Trouble::from(KafkaError::ClientCreation(e.to_string()));
+    tokio::task::spawn_blocking(work).await.map_err(lost)?
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(number: u64, rows: u64, ends: Value) -> Committable {
+        let tokens = vec![json!({"path": "p", "rows": rows, "ends": ends})];
+        Committable { entry: number, writer: "w".into(), tokens, excluded: vec![] }
+    }
+
+    #[test]
+    fn entries_are_shown_together_up_to_a_bound_and_none_is_left_out() {
+        let of = |rows: &[u64]| -> Vec<usize> {
+            let entries: Vec<_> = rows.iter().map(|rows| entry(1, *rows, json!({}))).collect();
+            at_once(&entries).iter().map(|part| part.len()).collect()
+        };
+        assert_eq!(of(&[1, 2, 3]), [3]);
+        assert_eq!(of(&[ROWS_AT_ONCE, 1, ROWS_AT_ONCE, 5]), [1, 2, 1]);
+        assert_eq!(of(&[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_partition_is_read_back_from_where_it_ended_before_the_first_of_the_rows() {
+        let ends = recorded_ends(&[entry(1, 1, json!({"0": 7, "1": 3})), entry(2, 1, json!({"0": 5, "2": 9}))]);
+        assert_eq!(ends, Ends::from([(0, 5), (1, 3), (2, 9)]));
+    }
+}

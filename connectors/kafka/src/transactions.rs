@@ -1,0 +1,110 @@
+//! A writer's transactions: its rows and its marker become visible together, or not at all.
+//!
+//! Kafka has no prepared transactions: one that is open when its process dies is aborted. So nothing is opened before
+//! the rows are published in the job log, and one transaction sends the staged rows together with a *marker*: the
+//! number of the entry, as the committed offset of a consumer group that nobody is a member of. The id of the
+//! transactions and the group are the writer's own. Whoever finishes the entries of a writer that died begins by
+//! initialising its id, which settles what it left open either way; then the marker says what is shown.
+
+use std::time::Duration;
+
+use engine::environment::crash_point;
+use engine::sink::RejectedRow;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::Producer as _;
+use rdkafka::topic_partition_list::Offset;
+
+use crate::client::{Reports, consumer};
+use crate::endpoint::{Connection, Endpoint, answered, only_offset};
+use crate::entry::{Entry, Fate};
+use crate::messages::Layout;
+use crate::sending::{Sender, producer};
+use crate::trouble::Trouble;
+
+/// How long a step of a transaction may take before the whole of it is tried again.
+const STEP: Duration = Duration::from_secs(60);
+/// What the client may hold ahead of us: the group's client reads nothing.
+const NO_PREFETCH: u64 = 0;
+
+/// One writer's transactional id, held by this process.
+pub struct Transactions {
+    sender: Sender,
+    /// Of the group whose committed offset is the marker.
+    group: ConsumerGroupMetadata,
+    topic: String,
+    /// The highest entry that is shown; `None` if the brokers no longer know.
+    shown: Option<u64>,
+}
+
+impl Transactions {
+    /// Takes the id over: what another process left open under it is settled when this returns.
+    pub fn open(endpoint: &Endpoint, reports: &Reports, id: &str, largest: Option<u64>) -> Result<Self, KafkaError> {
+        let mut config = producer(endpoint, largest);
+        config.set("transactional.id", id);
+        let sender = Sender::new(endpoint, reports.clone(), &config)?;
+        sender.producer.init_transactions(STEP)?;
+        let mut config = consumer(endpoint, Some(id), NO_PREFETCH, 1);
+        // An offset of a transaction that is not settled is waited for, and not passed over.
+        config.set("isolation.level", "read_committed");
+        let offsets = Connection::new(endpoint, reports.clone(), &config)?;
+        let group = offsets.served.client().group_metadata().ok_or(KafkaError::Canceled)?;
+        let shown = marker(&offsets, &endpoint.topic)?;
+        Ok(Transactions { sender, group, topic: endpoint.topic.clone(), shown })
+    }
+
+    pub fn shown(&self) -> Option<u64> {
+        self.shown
+    }
+
+    /// Makes a marker: from then on, a missing one means that the brokers forgot it, and not that nothing was shown.
+    pub fn begin(&mut self, shown: u64) -> Result<(), KafkaError> {
+        self.sender.producer.begin_transaction()?;
+        self.commit(shown)
+    }
+
+    /// Sends these entries and raises the marker to the last of them. Rows that the brokers can never take are the answer,
+    /// and then nothing was shown.
+    pub fn show(&mut self, entries: &[Entry], layout: &Layout) -> Result<Vec<(u64, RejectedRow)>, Trouble> {
+        let Some(last) = entries.last() else { return Ok(vec![]) };
+        entries.iter().try_for_each(|entry| entry.check_gone(None))?;
+        crash_point("before-transaction");
+        self.sender.producer.begin_transaction()?;
+        let mut rejected = vec![];
+        for entry in entries {
+            // The first row alone says whose it is: the others are there if it is.
+            let mut next = Fate::SentNamed;
+            let refused = entry.send(&self.sender, layout, |_, _| Ok(std::mem::replace(&mut next, Fate::Sent)))?;
+            rejected.extend(refused.into_iter().map(|row| (entry.number, row)));
+        }
+        if !rejected.is_empty() {
+            self.sender.producer.abort_transaction(STEP)?;
+            return Ok(rejected);
+        }
+        crash_point("within-transaction");
+        self.commit(last.number)?;
+        crash_point("after-transaction");
+        Ok(vec![])
+    }
+
+    fn commit(&mut self, entry: u64) -> Result<(), KafkaError> {
+        let mut marker = TopicPartitionList::new();
+        marker.add_partition_offset(&self.topic, MARKER_PARTITION, Offset::Offset(entry as i64))?;
+        self.sender.producer.send_offsets_to_transaction(&marker, &self.group, STEP)?;
+        self.sender.producer.commit_transaction(STEP)?;
+        self.shown = Some(entry);
+        Ok(())
+    }
+}
+
+/// The highest entry that is shown, as far as the brokers know.
+fn marker(offsets: &Connection, topic: &str) -> Result<Option<u64>, KafkaError> {
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, MARKER_PARTITION);
+    let answer = offsets.insist(|client, within| answered(client.committed_offsets(asked.clone(), within)?))?;
+    Ok(only_offset(&answer).and_then(|entry| u64::try_from(entry).ok()))
+}
+
+/// Every topic has it, and an offset of it may be committed whatever the topic holds.
+const MARKER_PARTITION: i32 = 0;

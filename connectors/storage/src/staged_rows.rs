@@ -1,0 +1,170 @@
+//! Rows that wait beside the job log until they may be shown: for sinks that can keep nothing out of sight themselves.
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use arrow::ipc::CompressionType;
+use arrow::ipc::reader::FileReader;
+use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
+use bytes::Bytes;
+use engine::sink::{SinkContext, SinkError, SinkWriter, Token};
+use futures::future::BoxFuture;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use serde_json::{Map, Value};
+
+use crate::staging::{stage, staged, unstage};
+
+/// What a token says beside where its rows are: the sink's own, as of the moment at which they were closed.
+pub type Note = Box<dyn Fn() -> Map<String, Value> + Send>;
+
+/// Stages the rows of one worker, as one Arrow file an epoch.
+pub struct StagingWriter {
+    context: SinkContext,
+    note: Note,
+    open: Option<FileWriter<Vec<u8>>>,
+    rows: u64,
+}
+
+impl StagingWriter {
+    pub fn new(context: &SinkContext, note: Note) -> Self {
+        StagingWriter { context: context.clone(), note, open: None, rows: 0 }
+    }
+
+    fn push(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
+        let file = match &mut self.open {
+            Some(file) => file,
+            none => {
+                // Fast rather than small: it is read once and deleted.
+                let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+                none.insert(FileWriter::try_new_with_options(vec![], &batch.schema(), options)?)
+            }
+        };
+        self.rows += batch.num_rows() as u64;
+        file.write(batch)
+    }
+
+    /// The file of the open epoch, and its rows; `None` if there are none.
+    fn close(&mut self) -> Result<Option<(Bytes, u64)>, ArrowError> {
+        let rows = std::mem::take(&mut self.rows);
+        let Some(mut file) = self.open.take() else { return Ok(None) };
+        file.finish()?;
+        Ok(Some((file.into_inner()?.into(), rows)))
+    }
+
+    fn failed(&self, error: &ArrowError) -> SinkError {
+        SinkError::failed(format!("table {}", self.context.sink), format!("its rows cannot be staged: {error}"))
+    }
+}
+
+impl SinkWriter for StagingWriter {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.push(batch).map_err(|e| self.failed(&e))
+    }
+
+    fn buffered(&self) -> usize {
+        self.open.as_ref().map_or(0, |file| file.get_ref().len())
+    }
+
+    fn prepare(&mut self) -> BoxFuture<'static, Result<Option<Token>, SinkError>> {
+        let (body, rows) = match self.close() {
+            Ok(Some(closed)) => closed,
+            Ok(None) => return Box::pin(async { Ok(None) }),
+            Err(error) => {
+                let error = self.failed(&error);
+                return Box::pin(async { Err(error) });
+            }
+        };
+        let path = self.context.staging.clone().join(format!("{}.arrow", self.context.names.next()));
+        let mut token = (self.note)();
+        token.insert(PATH.into(), path.to_string().into());
+        token.insert(ROWS.into(), rows.into());
+        let context = self.context.clone();
+        Box::pin(async move {
+            stage(&*context.store, &path, body, &context.metrics).await;
+            Ok(Some(Value::Object(token)))
+        })
+    }
+}
+
+const PATH: &str = "path";
+const ROWS: &str = "rows";
+
+/// How many rows a token stands for.
+pub fn rows(token: &Token) -> u64 {
+    token[ROWS].as_u64().unwrap_or_default()
+}
+
+/// The rows of a token, in the order in which they were written; `None` if they are gone: they were shown and deleted, or
+/// they are lost, and the sink has to find out.
+pub async fn read(store: &dyn ObjectStore, token: &Token, place: &str) -> Result<Option<Vec<RecordBatch>>, SinkError> {
+    let path = path(token);
+    let Some(body) = staged(store, &path, place).await? else { return Ok(None) };
+    let decoded = FileReader::try_new(std::io::Cursor::new(body), None).and_then(|file| file.collect());
+    decoded.map(Some).map_err(|e| SinkError::failed(place, format!("the staged rows {path} cannot be read: {e}")))
+}
+
+/// Deletes the rows of a token, which are shown.
+pub async fn delete(store: &dyn ObjectStore, token: &Token, place: &str) -> Result<(), SinkError> {
+    unstage(store, &path(token), place).await
+}
+
+/// Where the rows of a token are.
+pub fn path(token: &Token) -> Path {
+    Path::from(token[PATH].as_str().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use engine::sink::Names;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    fn numbers(range: std::ops::Range<i64>) -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(range));
+        RecordBatch::try_from_iter([("n", column)]).unwrap()
+    }
+
+    fn context() -> SinkContext {
+        SinkContext {
+            log_id: "log".into(),
+            sink: "numbers".into(),
+            writer: "w".into(),
+            schema: numbers(0..0).schema(),
+            store: Arc::new(InMemory::new()),
+            staging: Path::from("job/staged/numbers"),
+            names: Names::of("w"),
+            ownership: engine::sink::Ownership::undisputed(),
+            metrics: Arc::default(),
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
+    #[tokio::test]
+    async fn staged_rows_are_found_by_their_token_until_they_are_deleted() {
+        let context = context();
+        let note = || Map::from_iter([("group".to_string(), Value::from("g"))]);
+        let mut writer = StagingWriter::new(&context, Box::new(note));
+        assert_eq!(writer.prepare().await.unwrap(), None, "nothing was written");
+        writer.write(&numbers(0..3)).unwrap();
+        writer.write(&numbers(3..5)).unwrap();
+        assert!(writer.buffered() > 0);
+        let first = writer.prepare().await.unwrap().unwrap();
+        writer.write(&numbers(5..6)).unwrap();
+        let second = writer.prepare().await.unwrap().unwrap();
+
+        assert_eq!((rows(&first), &first["group"]), (5, &Value::from("g")));
+        assert_ne!(first["path"], second["path"]);
+        assert_eq!(read(&*context.store, &first, "t").await.unwrap().unwrap(), [numbers(0..3), numbers(3..5)]);
+        delete(&*context.store, &first, "t").await.unwrap();
+        delete(&*context.store, &first, "t").await.expect("a second time is no error");
+        assert_eq!(read(&*context.store, &first, "t").await.unwrap(), None);
+        assert_eq!(read(&*context.store, &second, "t").await.unwrap().unwrap(), [numbers(5..6)]);
+    }
+}

@@ -1,0 +1,69 @@
+//! What readers of a topic see.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message};
+use rdkafka::topic_partition_list::Offset;
+
+use crate::broker::Broker;
+use crate::millrace::PATIENCE;
+
+/// A message as it lies in a topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Received {
+    pub partition: i32,
+    pub key: Option<String>,
+    pub value: Option<String>,
+    /// Milliseconds since 1970.
+    pub time: Option<i64>,
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Everything that readers at read_committed see in the topic, partition by partition.
+pub fn read(broker: &Broker, topic: &str) -> Vec<Received> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", broker.bootstrap_servers())
+        .set("group.id", "reader")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed");
+    let client: BaseConsumer = config.create().expect("a client");
+    let metadata = client.fetch_metadata(Some(topic), PATIENCE).expect("the topic is known");
+    let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(|p| p.id()).collect();
+    let mut list = TopicPartitionList::new();
+    for partition in &partitions {
+        list.add_partition_offset(topic, *partition, Offset::Beginning).expect("an offset");
+    }
+    client.assign(&list).expect("the partitions can be read");
+    let (mut received, mut ended, begun) = (vec![], 0, Instant::now());
+    while ended < partitions.len() {
+        assert!(begun.elapsed() < PATIENCE, "{PATIENCE:?} were not enough to read {topic}");
+        match client.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => {
+                let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+                received.push(Received {
+                    partition: message.partition(),
+                    key: message.key().map(text),
+                    value: message.payload().map(text),
+                    time: message.timestamp().to_millis(),
+                    headers: headers.map(|h| (h.key.to_string(), text(h.value.unwrap_or_default()))).collect(),
+                });
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => panic!("{topic} cannot be read: {error}"),
+            None => {}
+        }
+    }
+    received.sort_by_key(|message| message.partition);
+    received
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
