@@ -1,4 +1,4 @@
-//! The machine's environment, with places at which a test may kill the process.
+//! The machine's environment, with places at which a test may kill or freeze the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,8 @@ use std::time::Duration;
 use engine::environment::{Bell, Environment, Progress, System, at_connectors_crash_points};
 use futures::future::BoxFuture;
 
-/// `MILLRACE_CRASH=<place>:<n>` kills the process at the n-th time it comes to the place. For tests.
+/// `MILLRACE_CRASH=<place>:<n>` kills the process at the n-th time it comes to the place, and `<place>:<n>:freeze` stops it
+/// there, as a pause of its machine would, until it is told to go on. For tests.
 pub struct Crashing {
     system: System,
     place: Arc<Place>,
@@ -16,8 +17,9 @@ pub struct Crashing {
 #[derive(Default)]
 struct Place {
     name: String,
-    /// The process dies at this visit.
+    /// It happens at this visit.
     count: u64,
+    freezes: bool,
     seen: AtomicU64,
 }
 
@@ -33,14 +35,15 @@ impl Crashing {
 
 impl Place {
     fn parse(text: &str) -> Option<Place> {
-        let (name, count) = text.split_once(':')?;
-        Some(Place { name: name.to_string(), count: count.parse().ok()?, seen: AtomicU64::new(0) })
+        let (name, visit) = text.split_once(':')?;
+        let (count, freezes) = visit.strip_suffix(":freeze").map_or((visit, false), |count| (count, true));
+        Some(Place { name: name.to_string(), count: count.parse().ok()?, freezes, seen: AtomicU64::new(0) })
     }
 
     fn reached(&self, name: &str) {
         if self.name == name && self.seen.fetch_add(1, Ordering::Relaxed) + 1 == self.count {
             // No destructor, no flush, no core file. SAFETY: no memory is touched.
-            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            unsafe { libc::kill(libc::getpid(), if self.freezes { libc::SIGSTOP } else { libc::SIGKILL }) };
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The main job, killed again and again, wherever a kill could hurt. In the end every event is in the table once.
+//! A job, killed again and again, wherever a kill could hurt. In the end every event is in its table, or topic, once.
 //!
-//! `./crash 1000` is this test with a thousand kills. What makes it able to fail: each run cuts its epochs elsewhere and
+//! `./crash 1000` kills the main job a thousand times, and `./crash 300 transactions` one that writes a topic. What makes it able to fail: each run cuts its epochs elsewhere and
 //! spreads the partitions over another number of workers; copies follow their events seconds later, so that kills fall
 //! between the two; a third of the runs are killed again while they recover; the job log is folded and cut every few
 //! checkpoints.
@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use simulator::Report;
+use simulator::{Report, Verification};
 
 use crate::broker::Broker;
 use crate::feed::{Feed, Feeding, Spread};
 use crate::millrace::{Job, PATIENCE, Running};
 use crate::table::verify;
+use crate::topic_reader;
 
 const PARTITIONS: u32 = 4;
 /// Kills of a place below which a big campaign proves little.
@@ -40,11 +41,75 @@ const CHECKPOINT: &[(&str, &[&str])] = &[
     ("cutting", &["before-state-upload", "before-prepare"]),
     ("between prepare and publish", &["between-prepare-and-publish", "before-append"]),
     ("between publish and commit", &["after-append", "between-publish-and-commit", "before-commit"]),
-    ("during commit", &["before-table-entry", "after-table-entry"]),
     ("after commit", &["after-commit"]),
     ("folding", &["before-fold", "after-fold", "during-clean-up"]),
-    ("compaction", &["before-compaction-entry", "after-compaction-entry"]),
 ];
+
+/// A place where a process may die, by the group that it is counted in.
+type Places = &'static [(&'static str, &'static [&'static str])];
+
+/// Where the job's rows go.
+#[derive(Clone, Copy)]
+struct Target {
+    name: &'static str,
+    /// What it does at a commit, beside what every sink does.
+    steps: Places,
+    /// What a table of a topic says, further.
+    options: &'static str,
+}
+
+const TABLE: Target = Target {
+    name: "table",
+    steps: &[
+        ("during commit", &["before-table-entry", "after-table-entry"]),
+        ("compaction", &["before-compaction-entry", "after-compaction-entry"]),
+    ],
+    options: "",
+};
+const TRANSACTIONS: Target = Target {
+    name: "transactions",
+    steps: &[("during commit", &["before-transaction", "within-transaction", "after-transaction"])],
+    options: "",
+};
+/// Its messages and requests expire within a second, so that a takeover takes three.
+const READ_BACK: Target = Target {
+    name: "read-back",
+    steps: &[("during commit", &["before-sending", "while-sending", "after-sending"])],
+    options: ", 'sink.delivery' = 'read-back', 'properties.message.timeout.ms' = '1000', \
+              'properties.request.timeout.ms' = '1000'",
+};
+
+impl Target {
+    fn checkpoint(self) -> Vec<(&'static str, &'static [&'static str])> {
+        CHECKPOINT.iter().chain(self.steps).copied().collect()
+    }
+
+    fn job(self, broker: &Broker, from: &str, to: &str, deduplication: &str) -> Job {
+        let servers = broker.bootstrap_servers();
+        if self.name == TABLE.name {
+            let changes = [
+                ("'deduplicate.within'   = '10 minutes'", deduplication),
+                ("connector = 'delta',", "connector = 'delta', target_file_size = '4 MB',"),
+            ];
+            return Job::events_to_delta_with(&servers, from, &changes);
+        }
+        let options = format!("'${{OUTPUT_TOPIC:-out}}'{}", self.options);
+        let changes =
+            [("'deduplicate.within'   = '10 minutes'", deduplication), ("'${OUTPUT_TOPIC:-out}'", options.as_str())];
+        Job::of_solution("hdinsightkafka-flink-hdinsightkafka", &changes)
+            .variable("KAFKA", &servers)
+            .variable("TOPIC", from)
+            .variable("OUTPUT_KAFKA", &servers)
+            .variable("OUTPUT_TOPIC", to)
+    }
+
+    async fn verify(self, sent: Verification, job: &Job, broker: &'static Broker, to: String) -> Report {
+        if self.name == TABLE.name {
+            return verify(sent, &job.table()).await;
+        }
+        tokio::task::spawn_blocking(move || topic_reader::verify(sent, broker, &to)).await.expect("it can be read")
+    }
+}
 
 const AT_RANDOM: &str = "at a random moment";
 const STARTING: &str = "at a random moment of a start";
@@ -61,12 +126,26 @@ enum Death {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kills_at_every_step_lose_and_repeat_nothing() {
-    let kills = std::env::var("MILLRACE_KILLS").ok().map_or(24, |n| n.parse().expect("MILLRACE_KILLS is a number"));
+async fn kills_at_every_step_lose_and_repeat_nothing_in_a_table() {
+    fight(TABLE, 24).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_every_step_lose_and_repeat_nothing_in_a_topic_with_transactions() {
+    fight(TRANSACTIONS, 12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_every_step_lose_and_repeat_nothing_in_a_topic_without_transactions() {
+    fight(READ_BACK, 12).await;
+}
+
+async fn fight(target: Target, kills: usize) {
+    let kills = std::env::var("MILLRACE_KILLS").ok().map_or(kills, |n| n.parse().expect("MILLRACE_KILLS is a number"));
     let seed = std::env::var("MILLRACE_SEED").ok().map_or_else(rand::random, |n| n.parse().expect("a seed"));
     eprintln!("{kills} kills, MILLRACE_SEED={seed}");
     let campaigns = [("global", Spread::Anywhere, kills / 2), ("partition", Spread::ByDevice, kills - kills / 2)];
-    let fought = campaigns.map(|(scope, spread, kills)| tokio::spawn(campaign(scope, spread, kills, seed)));
+    let fought = campaigns.map(|(scope, spread, kills)| tokio::spawn(campaign(target, scope, spread, kills, seed)));
     let (mut all, mut reports) = (Kills::new(), vec![]);
     for campaign in fought {
         let (fallen, report) = campaign.await.expect("a campaign comes to its end");
@@ -77,21 +156,22 @@ async fn kills_at_every_step_lose_and_repeat_nothing() {
         }
         reports.push(report);
     }
-    eprintln!("{}", show(&all));
+    eprintln!("{}\n{}", target.name, show(target, &all));
     for report in reports {
         assert!(report.holds(), "MILLRACE_SEED={seed}\n{report}");
         assert!(report.copies > 0 && report.sent > 0, "{report}");
     }
     let seldom: Vec<_> =
-        RECOVERY.iter().chain(CHECKPOINT).map(|(g, _)| g).filter(|g| count(&all, g) < ENOUGH).collect();
+        RECOVERY.iter().chain(&target.checkpoint()).map(|(g, _)| *g).filter(|g| count(&all, g) < ENOUGH).collect();
     assert!(kills < BIG || seldom.is_empty(), "fewer than {ENOUGH} kills: {seldom:?}");
 }
 
 /// One job and one long feed; kills, then a last run to the end.
-async fn campaign(scope: &'static str, spread: Spread, kills: usize, seed: u64) -> (Kills, Report) {
+async fn campaign(target: Target, scope: &'static str, spread: Spread, kills: usize, seed: u64) -> (Kills, Report) {
     let mut random = StdRng::seed_from_u64(seed ^ spread as u64);
     let broker = tokio::task::spawn_blocking(Broker::shared).await.expect("the broker starts");
-    let topic = broker.topic(&format!("kills-{scope}"), PARTITIONS as i32).await;
+    let topic = broker.topic(&format!("kills-{}-{scope}", target.name), PARTITIONS as i32).await;
+    let output = broker.topic(&format!("killed-{}-{scope}", target.name), 3).await;
     let feeding = Feeding {
         rate: 200.0,
         duplicate_every: 3,
@@ -101,11 +181,7 @@ async fn campaign(scope: &'static str, spread: Spread, kills: usize, seed: u64) 
         seed,
     };
     let options = format!("'deduplicate.within' = '30 seconds', 'deduplicate.scope' = '{scope}'");
-    let changes = [
-        ("'deduplicate.within'   = '10 minutes'", options.as_str()),
-        ("connector = 'delta',", "connector = 'delta', target_file_size = '4 MB',"),
-    ];
-    let job = Job::events_to_delta_with(&broker.bootstrap_servers(), &topic, &changes);
+    let job = target.job(broker, &topic, &output, &options);
     let feed = Feed::start(&topic, &broker.properties(), feeding);
     let fight = move || {
         let mut fallen = Kills::new();
@@ -113,13 +189,18 @@ async fn campaign(scope: &'static str, spread: Spread, kills: usize, seed: u64) 
         let mut deaths = vec![];
         for kill in 1..=kills {
             let death = deaths.pop().unwrap_or_else(|| {
-                deaths = round(&mut random);
+                deaths = round(target, &mut random);
                 deaths.pop().expect("a round has deaths")
             });
             let (group, point) = run_until_dead(&job, &death, &mut random);
             *fallen.entry(group).or_default().entry(point).or_default() += 1;
             if kill % 10 == 0 {
-                eprintln!("{scope}: {kill} of {kills} kills, {} messages, {:.0?}", feed.sent(), begun.elapsed());
+                eprintln!(
+                    "{} {scope}: {kill} of {kills} kills, {} messages, {:.0?}",
+                    target.name,
+                    feed.sent(),
+                    begun.elapsed()
+                );
             }
         }
         let sent = feed.finish();
@@ -127,18 +208,18 @@ async fn campaign(scope: &'static str, spread: Spread, kills: usize, seed: u64) 
         (fallen, sent, job)
     };
     let (fallen, sent, job) = tokio::task::spawn_blocking(fight).await.expect("the kills go on to their end");
-    let report = verify(sent, &job.table()).await;
+    let report = target.verify(sent, &job, broker, output).await;
     (fallen, report)
 }
 
 /// Every place once, in another order each time, and a second death in the recovery after a third of them. The last
 /// element dies first.
-fn round(random: &mut StdRng) -> Vec<Death> {
-    let places = |of: &'static [(&'static str, &'static [&'static str])]| {
+fn round(target: Target, random: &mut StdRng) -> Vec<Death> {
+    let places = |of: &[(&'static str, &'static [&'static str])]| {
         of.iter().flat_map(|(group, points)| points.iter().map(|point| (*group, *point))).collect::<Vec<_>>()
     };
     let mut deaths = vec![];
-    let mut first = places(CHECKPOINT);
+    let mut first = places(&target.checkpoint());
     first.extend([(AT_RANDOM, AT_RANDOM); 4]);
     first.shuffle(random);
     let mut again = places(RECOVERY);
@@ -153,7 +234,16 @@ fn round(random: &mut StdRng) -> Vec<Death> {
             deaths.push(Death::At { group, point, visit });
         }
         // A commit in recovery needs something published and not shown.
-        let unshown = ["after-append", "between-publish-and-commit", "before-commit", "before-table-entry"];
+        let unshown = [
+            "after-append",
+            "between-publish-and-commit",
+            "before-commit",
+            "before-table-entry",
+            "before-transaction",
+            "within-transaction",
+            "before-sending",
+            "while-sending",
+        ];
         let next = if unshown.contains(&point) && random.random_bool(0.5) {
             Some(("recovery", "during-recovery-commit"))
         } else if random.random_bool(1.0 / 3.0) {
@@ -225,9 +315,9 @@ fn count(kills: &Kills, group: &str) -> usize {
 }
 
 /// Where the kills fell.
-fn show(kills: &Kills) -> String {
+fn show(target: Target, kills: &Kills) -> String {
     let mut table = format!("{:<32}{:>6}\n", "killed", "times");
-    let groups = RECOVERY.iter().chain(CHECKPOINT).copied();
+    let groups = RECOVERY.iter().copied().chain(target.checkpoint());
     for (group, points) in groups.chain([(AT_RANDOM, &[][..]), (STARTING, &[][..])]) {
         table += &format!("{group:<32}{:>6}\n", count(kills, group));
         for point in points {

@@ -1,11 +1,15 @@
 //! Rows into a topic, each once: with transactions, and without them.
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use serde_json::Value;
 
-use crate::broker::Broker;
-use crate::millrace::{Job, Running};
+use crate::broker::{Broker, BrokerSettings};
+use crate::millrace::{Job, PATIENCE, Running};
 use crate::numbers::{all, send};
 use crate::topic_reader::{Received, read};
+use crate::trouble::dead_letters;
 
 /// How the topic of the rows is written.
 struct Way {
@@ -122,4 +126,279 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_with_transact
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_without_transactions() {
     a_process_that_dies_at_any_step_loses_and_repeats_nothing(&READ_BACK).await;
+}
+
+/// The exit code of a process whose job another one took over.
+const FENCED: i32 = 3;
+
+/// A process stops in the middle of a commit, another one takes over and goes on, and then the first one wakes.
+async fn a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes(way: &Way) {
+    let broker = Broker::shared();
+    let from = broker.topic(&format!("frozen-from-{}", way.name), 2).await;
+    let to = broker.topic(&format!("frozen-to-{}", way.name), 3).await;
+    let job = numbers(broker, &from, &to, way.options);
+    let mut sent = 0;
+    for step in way.steps {
+        send(&broker.properties(), &from, sent..sent + 100, 0..2);
+        let mut sleeper = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1:freeze"))], &[]);
+        sleeper.wait_until_frozen();
+        let mut successor = job.start();
+        successor.wait_until_idle(2);
+        send(&broker.properties(), &from, sent + 100..sent + 200, 0..2);
+        sent += 200;
+        successor.wait_until_read(100);
+        sleeper.thaw();
+        assert_eq!(sleeper.wait().code(), Some(FENCED), "{step}\n{}", sleeper.said());
+        successor.stop();
+    }
+    assert_eq!(received(broker, &to), all(0..sent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes_with_transactions() {
+    a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes(&TRANSACTIONS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes_without_transactions() {
+    a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes(&READ_BACK).await;
+}
+
+/// An empty group's offsets expire, and with them the number of the last entry that is shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marker_that_the_broker_forgot_is_not_taken_for_rows_that_were_never_sent() {
+    let broker = Broker::shared();
+    let from = broker.topic("forgotten-from", 2).await;
+    let to = broker.topic("forgotten-to", 3).await;
+    let job = numbers(broker, &from, &to, "");
+    let mut sent = 0;
+    // Shown and not known to be; and neither.
+    for step in ["after-transaction", "before-transaction"] {
+        send(&broker.properties(), &from, sent..sent + 100, 0..2);
+        sent += 100;
+        let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1"))], &[]);
+        assert_eq!(run.wait().code(), None, "{}", run.said());
+        forget_groups_of(broker, &job).await;
+    }
+    read_all_and_stop(&mut job.start(), 2);
+    assert_eq!(received(broker, &to), all(0..sent));
+}
+
+/// Deletes the groups whose offsets are the markers of the job's writers.
+async fn forget_groups_of(broker: &Broker, job: &Job) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker.bootstrap_servers());
+    let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");
+    let log = log_id(job);
+    let groups = admin.inner().fetch_group_list(None, PATIENCE).expect("the groups are known");
+    let own: Vec<&str> = groups.groups().iter().map(|g| g.name()).filter(|name| name.contains(&log)).collect();
+    assert!(!own.is_empty(), "no group belongs to the job log {log}");
+    for result in admin.delete_groups(&own, &AdminOptions::new()).await.expect("groups can be deleted") {
+        result.expect("the group is deleted");
+    }
+}
+
+/// The id of the job's log, which is part of each name that it gives in the outside world.
+fn log_id(job: &Job) -> String {
+    let first = std::fs::read_to_string(job.state().join("log/00000000000000000001.json")).expect("the first entry");
+    let entry: Value = serde_json::from_str(&first).expect("it is JSON");
+    entry["log_id"].as_str().expect("it claims for a log").to_string()
+}
+
+/// A row that no broker takes, between others, and one for a partition that there is not.
+async fn what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_into_the_topic(way: &Way) {
+    let broker = Broker::shared();
+    let from = broker.topic(&format!("large-from-{}", way.name), 2).await;
+    let to = broker.topic_with(&format!("large-to-{}", way.name), 3, &[("max.message.bytes", "20000")]).await;
+    let servers = broker.bootstrap_servers();
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE doubled (n BIGINT NOT NULL, twice BIGINT NOT NULL, text STRING, p INT METADATA FROM 'partition')
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{to}', format = 'json'{});
+         INSERT INTO doubled SELECT n, n * 2, CASE WHEN n % 100 = 7 THEN repeat('x', 30000) ELSE 'x' END,
+                CAST(CASE WHEN n % 100 = 8 THEN 3 ELSE n % 3 END AS INT) FROM numbers;",
+        way.options
+    ))
+    .argument("--checkpoint-interval=200ms");
+    for part in 0..2 {
+        send(&broker.properties(), &from, part * 500..(part + 1) * 500, 0..2);
+        read_all_and_stop(&mut job.start(), 2);
+    }
+    let can_be = |n: &u64| ![7, 8].contains(&(n % 100));
+    assert_eq!(received(broker, &to), all(0..1000).into_iter().filter(can_be).collect::<Vec<_>>());
+    assert!(read(broker, &to).iter().all(|message| number(message) % 3 == message.partition as u64));
+    let letters = dead_letters(&job.state().join("dead-letter"));
+    let reasons = |text: &str| letters.iter().filter(|l| l["error"].as_str().is_some_and(|e| e.contains(text))).count();
+    assert_eq!(
+        (letters.len(), reasons("bytes are more than"), reasons("for partition 3")),
+        (20, 10, 10),
+        "{letters:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_topic_can_never_take_goes_to_the_dead_letter_with_transactions() {
+    what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_into_the_topic(&TRANSACTIONS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_topic_can_never_take_goes_to_the_dead_letter_without_transactions() {
+    what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_into_the_topic(&READ_BACK).await;
+}
+
+/// What `Utils.toPositive(Utils.murmur2(key)) % 5` of kafka-clients says, which decides where Java's clients send a key.
+const OF_FIVE_BY_JAVA: [(&str, i32); 5] =
+    [("device-000000", 2), ("device-000001", 3), ("device-000002", 4), ("device-000007", 4), ("\u{fc}", 3)];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_has_the_key_the_headers_and_the_time_of_its_row_and_goes_where_java_sends_the_key() {
+    let broker = Broker::shared();
+    let from = broker.topic("keys-from", 1).await;
+    let to = broker.topic("keys-to", 5).await;
+    let servers = broker.bootstrap_servers();
+    let keys = OF_FIVE_BY_JAVA.map(|(key, _)| format!("'{}'", key.replace("device-", "contoso-device-id-"))).join(", ");
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE keyed (device STRING, n BIGINT, at TIMESTAMP METADATA FROM 'timestamp',
+                             parity STRING METADATA FROM 'headers.parity')
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{to}', format = 'json',
+               'sink.key_field' = 'device');
+         INSERT INTO keyed SELECT make_array({keys})[n + 1], n, to_timestamp(1700000000 + n),
+                CASE WHEN n % 2 = 0 THEN 'even' END FROM numbers;"
+    ));
+    send(&broker.properties(), &from, 0..5, 0..1);
+    read_all_and_stop(&mut job.start(), 1);
+    let messages = read(broker, &to);
+    assert_eq!(messages.len(), 5);
+    for message in messages {
+        let row: Value = serde_json::from_str(message.value.as_deref().unwrap()).unwrap();
+        let n = row["n"].as_u64().unwrap();
+        let (key, partition) = OF_FIVE_BY_JAVA[n as usize];
+        assert_eq!(message.key, Some(key.replace("device-", "contoso-device-id-")));
+        assert_eq!((&row["device"], row.as_object().unwrap().len()), (&Value::from(message.key.unwrap()), 2));
+        assert_eq!((message.partition, message.time), (partition, Some((1_700_000_000 + n as i64) * 1000)));
+        assert_eq!(message.headers.get("parity").map(String::as_str), (n % 2 == 0).then_some("even"));
+    }
+}
+
+async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for(way: &Way) {
+    let source = Broker::shared();
+    let mut broker = tokio::task::spawn_blocking(|| Broker::start(BrokerSettings::default())).await.unwrap();
+    let from = source.topic(&format!("faults-from-{}", way.name), 2).await;
+    let to = broker.topic("faults-to", 3).await;
+    let (servers, output) = (source.bootstrap_servers(), broker.bootstrap_servers());
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE doubled (n BIGINT NOT NULL, twice BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{output}', topic = '{to}', format = 'json',
+               'properties.socket.timeout.ms' = '2000', 'properties.reconnect.backoff.max.ms' = '1000'{});
+         INSERT INTO doubled SELECT n, n * 2 FROM numbers;",
+        way.options
+    ))
+    .argument("--checkpoint-interval=100ms");
+    let mut run = job.start();
+    let mut sent = 0;
+    let mut send_for = |seconds: u64| {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+        while std::time::Instant::now() < until {
+            send(&source.properties(), &from, sent..sent + 20, 0..2);
+            sent += 20;
+        }
+        sent
+    };
+    run.wait_until_idle(2);
+    send_for(1);
+    broker.kill();
+    send_for(4);
+    let in_trouble = |status: &Value| status["sinks"]["doubled"]["trouble"].is_string();
+    run.wait_until("the lost broker is seen", in_trouble);
+    broker = tokio::task::spawn_blocking(move || {
+        broker.restart();
+        broker
+    })
+    .await
+    .unwrap();
+    run.wait_until("the broker is back", |status| !in_trouble(status));
+    send_for(1);
+    broker.freeze();
+    send_for(6);
+    broker.thaw();
+    let sent = send_for(1);
+    run.wait_until_read(sent);
+    run.wait_until("everything is shown", |status| {
+        status["sinks"]["doubled"]["uncommitted"] == 0 && !in_trouble(status)
+    });
+    run.stop();
+    assert_eq!(received(&broker, &to), all(0..sent), "{}", run.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for_with_transactions() {
+    a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for(&TRANSACTIONS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for_without_transactions() {
+    a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for(&READ_BACK).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_and_deleted_by_retention_is_not_sent_on_a_guess() {
+    let broker = Broker::shared();
+    let from = broker.topic("cut-from", 2).await;
+    let to = broker.topic("cut-to", 1).await;
+    let job = numbers(broker, &from, &to, READ_BACK.options);
+    send(&broker.properties(), &from, 0..100, 0..2);
+    let mut run = job.start_with(&[("MILLRACE_CRASH", "after-sending:1")], &[]);
+    assert_eq!(run.wait().code(), None, "{}", run.said());
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).create().expect("a client");
+    let mut before = rdkafka::TopicPartitionList::new();
+    before.add_partition_offset(&to, 0, rdkafka::Offset::Offset(50)).expect("an offset");
+    admin.delete_records(&before, &AdminOptions::new()).await.expect("records can be deleted");
+    let mut run = job.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+    assert!(run.said().contains("retention has deleted everything before offset 50"), "{}", run.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_cannot_hold_the_promise_is_refused_before_anything_is_read() {
+    let broker = Broker::shared();
+    let from = broker.topic("refused-from", 1).await;
+    let compacted = broker.topic_with("refused-to", 1, &[("cleanup.policy", "compact")]).await;
+    let refused = |to: &str, options: &str, texts: &[&str]| {
+        let job = numbers(broker, &from, to, options);
+        let mut run = job.start();
+        assert!(matches!(run.wait().code(), Some(1 | 2)), "{}", run.said());
+        for text in texts {
+            assert!(run.said().contains(text), "it does not say {text:?}:\n{}", run.said());
+        }
+    };
+    refused(&compacted, READ_BACK.options, &["the topic is compacted", "'sink.delivery' = 'transactions'"]);
+    refused("nowhere", "", &["topic nowhere", "the broker knows no such topic"]);
+    let id = ", 'properties.transactional.id' = 'mine'";
+    refused(&compacted, id, &["transactional.id is the engine's own", "see sink.delivery"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_least_once_sends_again_what_a_crash_left_unsettled_and_loses_nothing() {
+    let broker = Broker::shared();
+    let from = broker.topic("least-from", 2).await;
+    let to = broker.topic("least-to", 3).await;
+    let job = numbers(broker, &from, &to, ", 'sink.delivery' = 'at-least-once'");
+    for (part, step) in ["before-sending", "while-sending", "after-sending", "after-commit"].iter().enumerate() {
+        let part = part as u64 * 100;
+        send(&broker.properties(), &from, part..part + 100, 0..2);
+        let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1"))], &[]);
+        assert_eq!(run.wait().code(), None, "{step}: {}", run.said());
+    }
+    read_all_and_stop(&mut job.start(), 2);
+    let mut numbers = received(broker, &to);
+    let sent = numbers.len();
+    numbers.dedup();
+    assert_eq!(numbers, all(0..400));
+    assert!(sent > 400, "the rows that were sent before the crash are there twice");
 }

@@ -47,15 +47,20 @@ impl Job {
 
     /// The same, with parts of its text replaced. Each must be there.
     pub fn events_to_delta_with(bootstrap_servers: &str, topic: &str, changes: &[(&str, &str)]) -> Job {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/eventhubs-databricks-delta/job.sql");
+        let job = Job::of_solution("eventhubs-databricks-delta", changes);
+        let table = job.table().display().to_string();
+        job.variable("KAFKA", bootstrap_servers).variable("TOPIC", topic).variable("TABLE", &table)
+    }
+
+    /// The job of a solution, with parts of its text replaced. Each must be there.
+    pub fn of_solution(solution: &str, changes: &[(&str, &str)]) -> Job {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs").join(solution).join("job.sql");
         let mut sql = fs::read_to_string(path).expect("the job file is there");
         for (from, to) in changes {
             assert!(sql.contains(from), "the job file no longer says {from:?}");
             sql = sql.replace(from, to);
         }
-        let job = Job::new(&sql);
-        let table = job.table().display().to_string();
-        job.variable("KAFKA", bootstrap_servers).variable("TOPIC", topic).variable("TABLE", &table)
+        Job::new(&sql)
     }
 
     /// The job log lies at a URL.
@@ -236,6 +241,16 @@ impl Running {
     /// SIGSTOP: for everybody else it is as if the process were dead, until it wakes.
     pub fn freeze(&self) {
         process::signal(&self.child, Signal::Stop);
+    }
+
+    /// Waits until the process has frozen itself.
+    pub fn wait_until_frozen(&mut self) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let frozen = || {
+            let text = fs::read_to_string(&stat).ok()?;
+            text.rsplit_once(") ")?.1.starts_with('T').then_some(())
+        };
+        wait_for("the process to freeze", PATIENCE, frozen);
     }
 
     pub fn thaw(&self) {

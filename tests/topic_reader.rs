@@ -1,7 +1,11 @@
 //! What readers of a topic see.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use formats::{Decoder, Format, JsonOptions};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
@@ -9,6 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::topic_partition_list::Offset;
+use simulator::{Report, Verification};
 
 use crate::broker::Broker;
 use crate::millrace::PATIENCE;
@@ -62,6 +67,29 @@ pub fn read(broker: &Broker, topic: &str) -> Vec<Received> {
     }
     received.sort_by_key(|message| message.partition);
     received
+}
+
+/// Compares the events that readers at read_committed see with what was sent.
+pub fn verify(mut sent: Verification, broker: &Broker, topic: &str) -> Report {
+    let instant = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
+    let json = [("ARROW:extension:name".to_string(), "arrow.json".to_string())];
+    let fields = vec![
+        Field::new("eventId", DataType::Utf8, true),
+        Field::new("complexData", DataType::Utf8, true).with_metadata(json.into()),
+        Field::new("value", DataType::Float64, true),
+        Field::new("type", DataType::Utf8, true),
+        Field::new("deviceId", DataType::Utf8, true),
+        Field::new("deviceSequenceNumber", DataType::Int64, true),
+        Field::new("createdAt", instant.clone(), true),
+        Field::new("enqueuedAt", instant, true),
+    ];
+    let mut decoder = Decoder::new(Arc::new(Schema::new(fields)), Format::Json, JsonOptions::default(), None)
+        .expect("the columns can be decoded");
+    for message in read(broker, topic) {
+        decoder.push(message.value.unwrap_or_default().as_bytes(), None).expect("a row is JSON");
+    }
+    sent.commit(0, &[decoder.finish().expect("the rows are a batch")]).expect("the rows have the event's columns");
+    sent.report()
 }
 
 fn text(bytes: &[u8]) -> String {

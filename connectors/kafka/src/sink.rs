@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use engine::metrics::SinkMetrics;
 use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter};
 use formats::Format;
 use parking_lot::Mutex;
@@ -25,6 +26,8 @@ use crate::trouble::Trouble;
 
 /// Staged rows that are sent in one transaction, at most one entry more.
 const ROWS_AT_ONCE: u64 = 200_000;
+/// How often a client that is waited for is asked what troubles it.
+const LOOK_AT_CLIENT: Duration = Duration::from_secs(1);
 /// How old the recorded ends of the partitions may become: what was written since is read after a crash.
 const ENDS_KEPT: Duration = Duration::from_secs(10);
 
@@ -256,15 +259,16 @@ impl KafkaSink {
             left.push(Entry::read(context, entry, &self.table.endpoint.place()).await?);
         }
         let (layout, context, ends) = (self.table.layout.clone(), context.clone(), recorded_ends(entries));
-        let (lane, shown) = blocking(move || {
+        let metrics = context.metrics.clone();
+        let sending = blocking(move || {
             let mut lane = lane;
             let shown = match &mut lane {
                 Lane::Transactions(lane) => lane.show(&left, &layout),
                 Lane::Resending(lane) => lane.show(&left, &layout, &ends, &context),
             };
             Ok((lane, shown))
-        })
-        .await?;
+        });
+        let (lane, shown) = telling(sending, &open.reports, &metrics).await?;
         // After an error, a new hold on the transactional id settles what became of it.
         if shown.is_ok() || matches!(lane, Lane::Resending(_)) {
             open.lanes.lock().await.insert(first.writer.clone(), lane);
@@ -338,6 +342,22 @@ impl Lane {
 fn first_entry(rejected: Vec<(u64, RejectedRow)>) -> Refused {
     let entry = rejected.first()?.0;
     Some((entry, rejected.into_iter().filter(|(of, _)| *of == entry).map(|(_, row)| row).collect()))
+}
+
+/// Says what the client says while something is waited for: it tries by itself, for as long as its time-outs allow.
+async fn telling<T>(work: impl Future<Output = T>, reports: &Reports, metrics: &SinkMetrics) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(LOOK_AT_CLIENT) => {
+                if let Some(trouble) = reports.trouble() {
+                    metrics.health.suffer(trouble);
+                }
+            }
+        }
+    }
 }
 
 /// librdkafka's transactions wait on the thread that asks.
