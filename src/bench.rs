@@ -27,7 +27,7 @@ use simulator::Settings;
 
 use buffer::Buffer;
 use cost::{Cost, on_threads};
-use jobs::{CONSUME, Reads};
+use jobs::{CONSUME, RELAY, Reads};
 use place::{FROM_KAFKA, Place};
 use row::{Machine, Row};
 use seed::{Nested, Seed};
@@ -117,6 +117,7 @@ impl Bench {
             buffer: &buffer,
             rounds: 1,
             topic: None,
+            output: None,
             workers,
             checkpoint_interval: Duration::from_secs(1),
             compaction: false,
@@ -131,8 +132,11 @@ impl Bench {
         }
         if let Some(servers) = &self.kafka {
             let topic = Topic::make(servers, buffer.partitions()).await?;
+            let output = Topic::make(servers, buffer.partitions()).await?;
+            let place = Place { topic: Some(&topic), output: Some(&output), ..place };
             let measured = from_topic(&topic, place, &decoding, &show).await;
             topic.delete().await;
+            output.delete().await;
             measured?;
         }
         show(DEDUPLICATION, &tokio::task::block_in_place(|| deduplication(ids, folder.path()))?)?;
@@ -164,7 +168,6 @@ async fn from_topic(
     decoding: &[Cost],
     show: &impl Fn(&str, &[Row]) -> Result<(), String>,
 ) -> Result<(), String> {
-    let place = Place { topic: Some(topic), ..place };
     let begun = Cost::begin();
     tokio::task::block_in_place(|| topic.fill(place.buffer))?;
     let produce = begun.end();
@@ -174,7 +177,9 @@ async fn from_topic(
     for (reads, decode) in JOBS.into_iter().zip(decoding) {
         show(&place.title(reads), &place.stages(reads, Some(consume + *decode)).await?.rows)?;
     }
-    Ok(())
+    let relay = place.fill_topic(RELAY, place.messages()).await?;
+    let job = format!("{FROM_KAFKA}, to Kafka");
+    show(&job, &[place.row(job.clone(), "filter, 5 columns, JSON, transactions", relay)])
 }
 
 /// Deduplication alone on one core: all in memory, and with less memory than ids.

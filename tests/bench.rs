@@ -33,6 +33,8 @@ fn the_benchmark_runs_the_whole_job_and_says_where_the_time_goes() {
         assert!(rows.iter().all(|r| r["of_reference"].as_f64() > Some(0.0)), "{text}");
         assert_eq!(rows.iter().filter(|r| r["of_one_worker"].as_f64() > Some(0.0)).count(), 1, "{text}");
     }
+    let relay = rows.iter().find(|r| r["job"] == "from Kafka, to Kafka").expect("a job that writes a topic");
+    assert!(relay["of_reference"].as_f64() > Some(0.0), "{text}");
     let of = |job: &str| rows.iter().filter(|r| r["job"] == job).collect::<Vec<_>>();
     let [in_memory, spilled] = of("deduplication alone, one core")[..] else { panic!("{text}") };
     assert_eq!(in_memory["disk_bytes"], 0);

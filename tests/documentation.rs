@@ -68,8 +68,9 @@ fn the_option_tables_are_the_connectors_own() {
     }
 }
 
-/// What the portal shows of a namespace.
-const NAMESPACE: &str = "Endpoint=sb://ns.servicebus.windows.net/;SharedAccessKeyName=r;SharedAccessKey=aGk=";
+/// What the portal shows of an event hub.
+const EVENT_HUB: &str =
+    "Endpoint=sb://ns.servicebus.windows.net/;SharedAccessKeyName=r;SharedAccessKey=aGk=;EntityPath=hub";
 
 #[test]
 fn the_job_files_of_the_documentation_compile() {
@@ -89,7 +90,7 @@ fn the_job_files_of_the_documentation_compile() {
     for (name, text) in jobs {
         let environment = Environment {
             connectors: &connectors,
-            variables: &|name| name.ends_with("EVENTHUB").then(|| NAMESPACE.into()),
+            variables: &|name| name.ends_with("EVENTHUB").then(|| EVENT_HUB.into()),
             default_dead_letter: Arc::new(connectors::Blackhole),
             instead_of_sinks: None,
         };
@@ -106,7 +107,7 @@ fn the_job_in_the_readme_is_a_job() {
     let job = readme.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the README has a job");
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("eventhub");
-    std::fs::write(&secret, NAMESPACE).unwrap();
+    std::fs::write(&secret, EVENT_HUB).unwrap();
     let job = job.replace("/run/secrets/eventhub", &secret.display().to_string());
     std::fs::write(folder.path().join("job.sql"), job).unwrap();
     let check = Command::new(env!("CARGO_BIN_EXE_millrace")).args(["check", "job.sql"]).current_dir(&folder).output();

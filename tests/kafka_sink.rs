@@ -3,6 +3,9 @@
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::broker::{Broker, BrokerSettings};
@@ -184,15 +187,55 @@ async fn a_marker_that_the_broker_forgot_is_not_taken_for_rows_that_were_never_s
     assert_eq!(received(broker, &to), all(0..sent));
 }
 
-/// Deletes the groups whose offsets are the markers of the job's writers.
+/// A transaction of somebody else that holds the group back: an offset that is pending hides the one that is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marker_that_cannot_be_read_does_not_hold_the_job_up() {
+    let broker = Broker::shared();
+    let from = broker.topic("hidden-from", 2).await;
+    let to = broker.topic("hidden-to", 3).await;
+    let job = numbers(broker, &from, &to, "");
+    send(&broker.properties(), &from, 0..100, 0..2);
+    let mut run = job.start_with(&[("MILLRACE_CRASH", "after-transaction:1")], &[]);
+    assert_eq!(run.wait().code(), None, "{}", run.said());
+    let group = groups_of(broker, &job).remove(0);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker.bootstrap_servers()).set("group.id", &group);
+    let member: BaseConsumer = config.create().expect("a client");
+    config.set("transactional.id", format!("{group}-hidden")).set("transaction.timeout.ms", "300000");
+    let other: BaseProducer = config.create().expect("a producer");
+    other.init_transactions(PATIENCE).expect("transactions");
+    other.begin_transaction().expect("a transaction");
+    let mut offset = TopicPartitionList::new();
+    offset.add_partition_offset(&to, 0, Offset::Offset(7)).expect("an offset");
+    let metadata = member.group_metadata().expect("a group");
+    other.send_offsets_to_transaction(&offset, &metadata, PATIENCE).expect("an offset that is pending");
+
+    send(&broker.properties(), &from, 100..200, 0..2);
+    let mut run = job.start();
+    run.wait_until_idle(2);
+    run.stop();
+    assert!(run.said().contains("cannot be read; the topic will say it"), "{}", run.said());
+    assert_eq!(received(broker, &to), all(0..200));
+}
+
+/// The groups whose offsets are the markers of the job's writers.
+fn groups_of(broker: &Broker, job: &Job) -> Vec<String> {
+    let mut config = ClientConfig::new();
+    let client: BaseConsumer = config.set("bootstrap.servers", broker.bootstrap_servers()).create().expect("a client");
+    let log = log_id(job);
+    let groups = client.fetch_group_list(None, PATIENCE).expect("the groups are known");
+    let own: Vec<String> =
+        groups.groups().iter().map(|g| g.name().to_string()).filter(|name| name.contains(&log)).collect();
+    assert!(!own.is_empty(), "no group belongs to the job log {log}");
+    own
+}
+
 async fn forget_groups_of(broker: &Broker, job: &Job) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", broker.bootstrap_servers());
     let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");
-    let log = log_id(job);
-    let groups = admin.inner().fetch_group_list(None, PATIENCE).expect("the groups are known");
-    let own: Vec<&str> = groups.groups().iter().map(|g| g.name()).filter(|name| name.contains(&log)).collect();
-    assert!(!own.is_empty(), "no group belongs to the job log {log}");
+    let own = groups_of(broker, job);
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
     for result in admin.delete_groups(&own, &AdminOptions::new()).await.expect("groups can be deleted") {
         result.expect("the group is deleted");
     }
@@ -294,7 +337,8 @@ async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_fo
          WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
          CREATE TABLE doubled (n BIGINT NOT NULL, twice BIGINT NOT NULL)
          WITH (connector = 'kafka', bootstrap_servers = '{output}', topic = '{to}', format = 'json',
-               'properties.socket.timeout.ms' = '2000', 'properties.reconnect.backoff.max.ms' = '1000'{});
+               'properties.socket.timeout.ms' = '2000', 'properties.reconnect.backoff.max.ms' = '1000',
+               'properties.transaction.timeout.ms' = '3000'{});
          INSERT INTO doubled SELECT n, n * 2 FROM numbers;",
         way.options
     ))
@@ -312,7 +356,8 @@ async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_fo
     run.wait_until_idle(2);
     send_for(1);
     broker.kill();
-    send_for(4);
+    // Longer than a transaction, or a message, may take.
+    send_for(6);
     let in_trouble = |status: &Value| status["sinks"]["doubled"]["trouble"].is_string();
     run.wait_until("the lost broker is seen", in_trouble);
     broker = tokio::task::spawn_blocking(move || {
@@ -356,8 +401,8 @@ async fn what_was_sent_and_deleted_by_retention_is_not_sent_on_a_guess() {
     assert_eq!(run.wait().code(), None, "{}", run.said());
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).create().expect("a client");
-    let mut before = rdkafka::TopicPartitionList::new();
-    before.add_partition_offset(&to, 0, rdkafka::Offset::Offset(50)).expect("an offset");
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&to, 0, Offset::Offset(50)).expect("an offset");
     admin.delete_records(&before, &AdminOptions::new()).await.expect("records can be deleted");
     let mut run = job.start();
     assert_eq!(run.wait().code(), Some(1), "{}", run.said());

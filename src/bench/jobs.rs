@@ -12,6 +12,13 @@ pub const CONSUME: &str = "CREATE TABLE events (place BIGINT METADATA FROM 'offs
   bootstrap_servers = '${KAFKA}', topic = '${TOPIC}', format = 'raw_bytes', 'scan.bounded.mode' = 'latest-offset');
 CREATE TABLE nothing WITH (connector = 'blackhole');
 INSERT INTO nothing SELECT place FROM events;";
+/// Sends on what it reads, in transactions. The filter looks at each row and keeps all.
+pub const RELAY: &str = "CREATE TABLE events (eventId STRING NOT NULL, value DOUBLE, type STRING, deviceId STRING,
+  deviceSequenceNumber BIGINT) WITH (connector = 'kafka', bootstrap_servers = '${KAFKA}', topic = '${TOPIC}',
+  format = 'json', 'json.unknown' = 'ignore', 'scan.bounded.mode' = 'latest-offset');
+CREATE TABLE relayed WITH (connector = 'kafka', bootstrap_servers = '${KAFKA}', topic = '${OUTPUT}', format = 'json');
+INSERT INTO relayed SELECT eventId, value, type, deviceId, deviceSequenceNumber FROM events
+WHERE type = 'TEMP' OR type = 'CO2';";
 const SERVING: &str =
     "CREATE TABLE serving WITH (connector = 'delta', path = '${TABLE}', 'compaction' = '${COMPACTION}');";
 /// Numbers in `complexData`.

@@ -35,6 +35,8 @@ pub struct Place<'a> {
     pub rounds: usize,
     /// Where the buffer's events are read from, if not from memory.
     pub topic: Option<&'a Topic>,
+    /// Where jobs that write a topic write to.
+    pub output: Option<&'a Topic>,
     pub workers: usize,
     pub checkpoint_interval: Duration,
     pub compaction: bool,
@@ -103,6 +105,11 @@ impl Place<'_> {
         self.run(self.plan(job, table.path(), None)?, rows).await
     }
 
+    /// A job that writes a topic.
+    pub async fn fill_topic(&self, job: &str, rows: usize) -> Result<Cost, String> {
+        self.run(self.plan(job, Path::new(""), None)?, rows).await
+    }
+
     async fn fill_nothing(&self, job: &str, rows: usize) -> Result<Cost, String> {
         self.run(self.plan(job, Path::new(""), Some(Arc::new(Blackhole)))?, rows).await
     }
@@ -129,6 +136,7 @@ impl Place<'_> {
             "TABLE" => Some(table.display().to_string()),
             "COMPACTION" => Some(self.compaction.to_string()),
             "KAFKA" => Some(self.topic.map_or("memory".into(), |t| t.servers.clone())),
+            "OUTPUT" => self.output.map(|t| t.name.clone()),
             "TOPIC" => Some(self.topic.map_or("events".into(), |t| t.name.clone())),
             _ => None,
         };

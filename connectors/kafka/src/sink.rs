@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use engine::metrics::SinkMetrics;
-use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter};
+use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter, Token};
 use formats::Format;
 use parking_lot::Mutex;
 use rdkafka::error::KafkaError;
@@ -209,17 +209,19 @@ fn at_once(entries: &[Committable]) -> Vec<&[Committable]> {
     parts
 }
 
-/// Where the topic's partitions ended before any row of these entries was sent. Each token recorded it.
+/// Where the topic's partitions ended before any row of these entries was sent. Each token recorded it. A partition that
+/// one of them did not know yet is left out.
 fn recorded_ends(entries: &[Committable]) -> Ends {
-    let mut ends = Ends::new();
-    for token in entries.iter().flat_map(|entry| &entry.tokens) {
-        for (partition, end) in token[ENDS].as_object().into_iter().flatten() {
-            if let (Ok(partition), Some(end)) = (partition.parse(), end.as_i64()) {
-                ends.entry(partition).and_modify(|e| *e = end.min(*e)).or_insert(end);
-            }
-        }
-    }
-    ends
+    let of_token = |token: &Token| -> Ends {
+        let ends = token[ENDS].as_object().into_iter().flatten();
+        ends.filter_map(|(partition, end)| Some((partition.parse().ok()?, end.as_i64()?))).collect()
+    };
+    let tokens = entries.iter().flat_map(|entry| &entry.tokens).map(of_token);
+    let both = |one: Ends, other: Ends| {
+        let known = one.into_iter().filter_map(|(partition, end)| Some((partition, end.min(*other.get(&partition)?))));
+        known.collect()
+    };
+    tokens.reduce(both).unwrap_or_default()
 }
 
 /// Why entries are not shown.
@@ -246,18 +248,19 @@ impl KafkaSink {
     /// Shows entries of one writer. What fails in between is settled by the next try, with another client.
     async fn show(&self, open: &Arc<Open>, context: &SinkContext, entries: &[Committable]) -> Result<Refused, Failure> {
         let Some(first) = entries.first() else { return Ok(None) };
-        let lane = open.lanes.lock().await.remove(&first.writer);
-        let lane = match lane {
-            Some(lane) => lane,
-            None => {
-                let until = if first.writer == context.writer { Instant::now() } else { open.since };
-                self.lane(open, context, &first.writer, entries, Past::Sent { until }).await?
-            }
-        };
+        if !open.lanes.lock().await.contains_key(&first.writer) {
+            let until = if first.writer == context.writer { Instant::now() } else { open.since };
+            let opening = self.lane(open, context, &first.writer, entries, Past::Sent { until });
+            let lane = telling(opening, &open.reports, &context.metrics).await?;
+            open.lanes.lock().await.insert(first.writer.clone(), lane);
+        }
+        let shown = open.lanes.lock().await.get(&first.writer).and_then(Lane::shown);
         let mut left = vec![];
-        for entry in entries.iter().filter(|entry| lane.shown().is_none_or(|shown| entry.entry > shown)) {
+        for entry in entries.iter().filter(|entry| shown.is_none_or(|shown| entry.entry > shown)) {
             left.push(Entry::read(context, entry, &self.table.endpoint.place()).await?);
         }
+        let lane = open.lanes.lock().await.remove(&first.writer);
+        let lane = lane.ok_or_else(|| SinkError::retry(self.table.endpoint.place(), "another commit is under way"))?;
         let (layout, context, ends) = (self.table.layout.clone(), context.clone(), recorded_ends(entries));
         let metrics = context.metrics.clone();
         let sending = blocking(move || {
@@ -299,9 +302,9 @@ impl KafkaSink {
         blocking(move || {
             let mut lane = Transactions::open(&endpoint, &open.reports, &id, open.limits.largest)?;
             if lane.shown().is_none() {
-                // The own marker is made before anything is published, so the brokers forgot another's. Entries are shown in
-                // order, each by one transaction: what the topic holds of them is all that was shown.
-                let mut shown = 0;
+                // The own marker is made before anything is published. Where it is gone, the topic says which entries it holds:
+                // each is in one transaction. Those before are shown, or nobody would ask for these.
+                let mut shown = numbers.first().map_or(0, |first| first - 1);
                 for number in numbers {
                     let of = Provenance::of(&context, &writer, number);
                     if !arrived(&endpoint, &open.reports, &open.asking, &ends, &of, true)?.is_empty() {
@@ -390,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_partition_is_read_back_from_where_it_ended_before_the_first_of_the_rows() {
-        let ends = recorded_ends(&[entry(1, 1, json!({"0": 7, "1": 3})), entry(2, 1, json!({"0": 5, "2": 9}))]);
-        assert_eq!(ends, Ends::from([(0, 5), (1, 3), (2, 9)]));
+        let ends = recorded_ends(&[entry(1, 1, json!({"0": 7, "1": 3})), entry(2, 1, json!({"0": 5, "1": 4, "2": 9}))]);
+        assert_eq!(ends, Ends::from([(0, 5), (1, 3)]), "the third partition came later: it is read from its start");
     }
 }

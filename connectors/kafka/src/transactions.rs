@@ -34,7 +34,7 @@ pub struct Transactions {
     /// Of the group whose committed offset is the marker.
     group: ConsumerGroupMetadata,
     topic: String,
-    /// The highest entry that is shown; `None` if the brokers no longer know.
+    /// The highest entry that is shown; `None` if the brokers forgot it, or do not say.
     shown: Option<u64>,
 }
 
@@ -50,7 +50,11 @@ impl Transactions {
         config.set("isolation.level", "read_committed");
         let offsets = Connection::new(endpoint, reports.clone(), &config)?;
         let group = offsets.served.client().group_metadata().ok_or(KafkaError::Canceled)?;
-        let shown = marker(&offsets, &endpoint.topic)?;
+        let shown = marker(&offsets, &endpoint.topic).unwrap_or_else(|error| {
+            let what = "the number of the last entry that is shown cannot be read; the topic will say it";
+            tracing::warn!(topic = endpoint.topic, %error, "{what}");
+            None
+        });
         Ok(Transactions { sender, group, topic: endpoint.topic.clone(), shown })
     }
 
@@ -58,7 +62,8 @@ impl Transactions {
         self.shown
     }
 
-    /// Makes a marker: from then on, a missing one means that the brokers forgot it, and not that nothing was shown.
+    /// Makes a marker anew: from then on, a missing one means that the brokers forgot it, and not that nothing was shown.
+    /// `shown`: the last entry that surely is.
     pub fn begin(&mut self, shown: u64) -> Result<(), KafkaError> {
         self.sender.producer.begin_transaction()?;
         self.commit(shown)
