@@ -27,6 +27,8 @@ def start_kafka(jars, folder, **more):
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "offsets.topic.replication.factor": 1,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
         "log.dirs": os.path.join(folder, "kafka"),
         **{name.replace("_", "."): value for name, value in more.items()},
     }

@@ -12,7 +12,7 @@ use engine::environment::crash_point;
 use engine::sink::RejectedRow;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::Offset;
 
@@ -40,11 +40,11 @@ pub struct Transactions {
 
 impl Transactions {
     /// Takes the id over: what another process left open under it is settled when this returns.
-    pub fn open(endpoint: &Endpoint, reports: &Reports, id: &str, largest: Option<u64>) -> Result<Self, KafkaError> {
+    pub fn open(endpoint: &Endpoint, reports: &Reports, id: &str, largest: Option<u64>) -> Result<Self, Trouble> {
         let mut config = producer(endpoint, largest);
         config.set("transactional.id", id);
         let sender = Sender::new(endpoint, reports.clone(), &config)?;
-        sender.producer.init_transactions(STEP)?;
+        sender.producer.init_transactions(STEP).map_err(not_begun)?;
         let mut config = consumer(endpoint, Some(id), NO_PREFETCH, 1);
         // An offset of a transaction that is not settled is waited for, and not passed over.
         config.set("isolation.level", "read_committed");
@@ -100,6 +100,13 @@ impl Transactions {
         self.sender.producer.commit_transaction(STEP)?;
         self.shown = Some(entry);
         Ok(())
+    }
+}
+
+fn not_begun(error: KafkaError) -> Trouble {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::OperationTimedOut) => Trouble::NotBegun(STEP),
+        _ => error.into(),
     }
 }
 

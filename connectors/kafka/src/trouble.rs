@@ -1,5 +1,7 @@
 //! Why rows cannot be shown in a topic, and what a person can do about it.
 
+use std::time::Duration;
+
 use arrow::error::ArrowError;
 use engine::sink::SinkError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -13,6 +15,11 @@ pub enum Trouble {
     Kafka(#[from] KafkaError),
     #[error("a row cannot be encoded: {0}")]
     Encoding(#[from] ArrowError),
+    #[error(
+        "the brokers did not let transactions begin within {0:?}. Are enough of them there for their log of transactions \
+         (transaction.state.log.replication.factor, transaction.state.log.min.isr)? Without: 'sink.delivery' = 'read-back'"
+    )]
+    NotBegun(Duration),
     /// Nobody can tell any more which rows have arrived; says what a person should do.
     #[error("{0}")]
     Unknown(String),
@@ -33,7 +40,7 @@ impl Trouble {
     pub fn at_work(self, endpoint: &Endpoint, reports: &Reports) -> SinkError {
         let what = self.say(endpoint, reports);
         match self {
-            Trouble::Kafka(_) => SinkError::retry(endpoint.place(), what),
+            Trouble::Kafka(_) | Trouble::NotBegun(_) => SinkError::retry(endpoint.place(), what),
             Trouble::Encoding(_) | Trouble::Unknown(_) => SinkError::failed(endpoint.place(), what),
         }
     }
