@@ -8,8 +8,9 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("engine", &[]),
     ("formats", &[]),
     ("sql", &["engine"]),
-    ("kafka", &["engine", "formats"]),
-    ("storage", &[]),
+    ("kafka", &["engine", "formats", "storage"]),
+    // What a sink stages is written by the engine's trait and lies in a store.
+    ("storage", &["engine"]),
     ("files", &["engine", "formats", "storage"]),
     ("delta", &["engine", "storage"]),
     ("simulator", &["engine", "formats"]),

@@ -4,7 +4,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
@@ -35,6 +35,12 @@ const READ_BACK: Way = Way {
     options: ", 'sink.delivery' = 'read-back', 'properties.message.timeout.ms' = '1000', \
               'properties.request.timeout.ms' = '1000'",
     steps: &["before-sending", "while-sending", "after-sending"],
+};
+
+const AT_LEAST_ONCE: Way = Way {
+    name: "at-least-once",
+    options: ", 'sink.delivery' = 'at-least-once', 'properties.message.timeout.ms' = '2000'",
+    steps: &["before-sending", "while-sending", "after-sending", "after-commit"],
 };
 
 /// Numbers from one topic into another.
@@ -327,6 +333,15 @@ async fn a_message_has_the_key_the_headers_and_the_time_of_its_row_and_goes_wher
 }
 
 async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for(way: &Way) {
+    let (mut numbers, sent) = sent_to_a_broker_that_dies_and_hangs(way).await;
+    if way.name == AT_LEAST_ONCE.name {
+        numbers.dedup();
+    }
+    assert_eq!(numbers, all(0..sent));
+}
+
+/// What readers see in the end, and how many numbers were sent.
+async fn sent_to_a_broker_that_dies_and_hangs(way: &Way) -> (Vec<u64>, u64) {
     let source = Broker::shared();
     let mut broker = tokio::task::spawn_blocking(|| Broker::start(BrokerSettings::default())).await.unwrap();
     let from = source.topic(&format!("faults-from-{}", way.name), 2).await;
@@ -377,7 +392,7 @@ async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_fo
         status["sinks"]["doubled"]["uncommitted"] == 0 && !in_trouble(status)
     });
     run.stop();
-    assert_eq!(received(&broker, &to), all(0..sent), "{}", run.said());
+    (received(&broker, &to), sent)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -386,8 +401,40 @@ async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for_at_least_once() {
+    a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for(&AT_LEAST_ONCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for_without_transactions() {
     a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for(&READ_BACK).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_behind_somebody_else_s_open_transaction_are_seen_when_the_topic_is_read_back() {
+    let broker = Broker::shared();
+    let from = broker.topic("behind-from", 2).await;
+    let to = broker.topic("behind-to", 3).await;
+    let job = numbers(broker, &from, &to, READ_BACK.options);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker.bootstrap_servers()).set("transaction.timeout.ms", "300000");
+    let other: BaseProducer = config.set("transactional.id", format!("{to}-other")).create().expect("a producer");
+    other.init_transactions(PATIENCE).expect("transactions");
+    other.begin_transaction().expect("a transaction");
+    for partition in 0..3 {
+        let record = BaseRecord::<str, str>::to(&to).payload("never seen").partition(partition);
+        other.send(record).map_err(|(e, _)| e).expect("a message can be queued");
+    }
+    other.flush(PATIENCE).expect("the messages are there");
+    for step in ["while-sending", "after-sending"] {
+        let from_here = if step == "while-sending" { 0 } else { 100 };
+        send(&broker.properties(), &from, from_here..from_here + 100, 0..2);
+        let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1"))], &[]);
+        assert_eq!(run.wait().code(), None, "{step}: {}", run.said());
+    }
+    read_all_and_stop(&mut job.start(), 2);
+    other.abort_transaction(PATIENCE).expect("the transaction is given up");
+    assert_eq!(received(broker, &to), all(0..200));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -433,8 +480,8 @@ async fn at_least_once_sends_again_what_a_crash_left_unsettled_and_loses_nothing
     let broker = Broker::shared();
     let from = broker.topic("least-from", 2).await;
     let to = broker.topic("least-to", 3).await;
-    let job = numbers(broker, &from, &to, ", 'sink.delivery' = 'at-least-once'");
-    for (part, step) in ["before-sending", "while-sending", "after-sending", "after-commit"].iter().enumerate() {
+    let job = numbers(broker, &from, &to, AT_LEAST_ONCE.options);
+    for (part, step) in AT_LEAST_ONCE.steps.iter().enumerate() {
         let part = part as u64 * 100;
         send(&broker.properties(), &from, part..part + 100, 0..2);
         let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1"))], &[]);

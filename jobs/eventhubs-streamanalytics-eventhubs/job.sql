@@ -44,6 +44,6 @@ CREATE TABLE output (
 );
 
 INSERT INTO output
-SELECT eventId, deviceId, deviceSequenceNumber, type, complexData, value, eventId, PartitionId, createdAt, enqueuedAt,
-       now(), now(), CAST(PartitionId AS STRING)
+SELECT eventId AS id, deviceId, deviceSequenceNumber, type, complexData, value, eventId, PartitionId, createdAt, enqueuedAt,
+       now() AS processedAt, now() AS processedAt2, CAST(PartitionId AS STRING) AS partitionKey
 FROM events;

@@ -447,11 +447,9 @@ impl Compiler<'_> {
         let columns = schema.fields().iter().zip(origins).map(|(f, origin)| ColumnSpec { field: f.clone(), origin });
         let spec = TableSpec { columns: columns.collect(), ..table.spec.clone() };
         let connector = &table.options.connector;
+        let sink = connector.sink(&spec).map_err(|p| table.problems(p))?;
         let problems = unwritable_metadata(&spec, &**connector);
-        if !problems.is_empty() {
-            return Err(table.problems(problems));
-        }
-        connector.sink(&spec).map_err(|p| table.problems(p))
+        if problems.is_empty() { Ok(sink) } else { Err(table.problems(problems)) }
     }
 
     fn add_dead_letter(&mut self, plan: &mut Plan) {

@@ -20,14 +20,19 @@ use crate::read_back::{Ends, arrived};
 use crate::sending::{Sender, producer};
 use crate::trouble::Trouble;
 
-/// How long a message may wait to be taken, and how long it may then take a broker to say so.
+/// How long a message may wait to be taken, and how long it may then take a broker to say so: a takeover waits for both.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(15);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a message may wait where no takeover waits for it: librdkafka's own.
+const UNNAMED_MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
+/// One setting under two names.
+const MESSAGE_TIMEOUTS: &[&str] = &["message.timeout.ms", "delivery.timeout.ms"];
 
 /// One writer's way out.
 pub struct Resending {
     way: Way,
-    sender: Sender,
+    /// `None` after an error: what it held must not be sent any more.
+    sender: Option<Sender>,
     /// Entries up to this one may have been sent in part, by this process or another.
     doubted: u64,
     /// When what was sent of them has arrived or never will.
@@ -52,11 +57,23 @@ pub struct Way {
 impl Way {
     fn sender(&self) -> Result<Sender, KafkaError> {
         let mut config = producer(&self.endpoint, self.largest);
-        if self.named {
-            config.set("message.timeout.ms", message_timeout(&self.endpoint).as_millis().to_string());
-            config.set("request.timeout.ms", request_timeout(&self.endpoint).as_millis().to_string());
-        }
+        config.set("message.timeout.ms", self.message_timeout().as_millis().to_string());
+        config.set("request.timeout.ms", request_timeout(&self.endpoint).as_millis().to_string());
         Sender::new(&self.endpoint, self.reports.clone(), &config)
+    }
+
+    fn message_timeout(&self) -> Duration {
+        let unsaid = if self.named { MESSAGE_TIMEOUT } else { UNNAMED_MESSAGE_TIMEOUT };
+        millis(&self.endpoint, MESSAGE_TIMEOUTS).unwrap_or(unsaid)
+    }
+
+    /// When the job was last known to be ours. Another process that took it over may count on our silence.
+    fn still_ours(&self, context: &SinkContext) -> Result<Instant, Trouble> {
+        let asked = Instant::now();
+        if self.named && !context.runtime.block_on(context.ownership.confirm()) {
+            return Err(KafkaError::Global(RDKafkaErrorCode::Fenced).into());
+        }
+        Ok(asked)
     }
 }
 
@@ -70,7 +87,7 @@ pub enum Past {
 
 impl Resending {
     pub fn new(way: Way, past: Past) -> Result<Self, KafkaError> {
-        let sender = way.sender()?;
+        let sender = Some(way.sender()?);
         let (doubted, settled) = match past {
             Past::None => (0, Instant::now()),
             Past::Sent { until } => (u64::MAX, until + settled_after(&way.endpoint)),
@@ -93,9 +110,10 @@ impl Resending {
     ) -> Result<Vec<(u64, RejectedRow)>, Trouble> {
         for entry in entries {
             if self.but_rejected != Some(entry.number) {
-                let sent = self.send(entry, layout, from, context);
-                let rejected =
-                    sent.inspect_err(|_| self.settled = Instant::now() + settled_after(&self.way.endpoint))?;
+                let rejected = self.send(entry, layout, from, context).inspect_err(|_| {
+                    self.sender = None;
+                    self.settled = Instant::now() + settled_after(&self.way.endpoint);
+                })?;
                 if !rejected.is_empty() {
                     self.but_rejected = Some(entry.number);
                     return Ok(rejected.into_iter().map(|row| (entry.number, row)).collect());
@@ -123,43 +141,37 @@ impl Resending {
         }
         self.doubted = self.doubted.max(entry.number);
         crash_point("before-sending");
-        let mut asked = self.still_ours(context)?;
-        let half = message_timeout(&self.way.endpoint) / 2;
-        let rejected = entry.send(&self.sender, layout, |token, row| {
+        let way = &self.way;
+        let mut asked = way.still_ours(context)?;
+        let half = way.message_timeout() / 2;
+        let sender = match &mut self.sender {
+            Some(sender) => sender,
+            none => none.insert(way.sender()?),
+        };
+        let rejected = entry.send(sender, layout, |token, row| {
             if asked.elapsed() > half {
-                asked = self.still_ours(context)?;
+                asked = way.still_ours(context)?;
             }
-            Ok(match self.way.named {
+            Ok(match way.named {
                 _ if there.contains(&(token, row)) => Fate::Stays,
                 true => Fate::SentNamed,
                 false => Fate::Sent,
             })
         })?;
         crash_point("while-sending");
-        let patience = message_timeout(&self.way.endpoint) + request_timeout(&self.way.endpoint);
-        self.sender.producer.flush(patience)?;
-        if let Some(failure) = self.sender.failure() {
+        sender.producer.flush(way.message_timeout() + request_timeout(&way.endpoint))?;
+        if let Some(failure) = sender.failure() {
             return Err(failure.into());
         }
         crash_point("after-sending");
         Ok(rejected)
     }
 
-    /// What of an entry has arrived. A sender that failed is replaced: nothing of it may still be on its way then.
-    fn look_back(&mut self, entry: &Entry, from: &Ends) -> Result<HashSet<(usize, u64)>, Trouble> {
-        self.sender = self.way.sender()?;
+    /// What of an entry has arrived, once nothing of it can be on its way.
+    fn look_back(&self, entry: &Entry, from: &Ends) -> Result<HashSet<(usize, u64)>, Trouble> {
         std::thread::sleep(self.settled.saturating_duration_since(Instant::now()));
         let Way { endpoint, reports, asking, .. } = &self.way;
         arrived(endpoint, reports, asking, from, &entry.provenance, false)
-    }
-
-    /// When the job was last known to be ours. Another process that took it over may count on our silence.
-    fn still_ours(&self, context: &SinkContext) -> Result<Instant, Trouble> {
-        let asked = Instant::now();
-        if self.way.named && !context.runtime.block_on(context.ownership.confirm()) {
-            return Err(KafkaError::Global(RDKafkaErrorCode::Fenced).into());
-        }
-        Ok(asked)
     }
 }
 
@@ -170,7 +182,7 @@ pub fn settled_after(endpoint: &Endpoint) -> Duration {
 }
 
 fn message_timeout(endpoint: &Endpoint) -> Duration {
-    millis(endpoint, &["message.timeout.ms", "delivery.timeout.ms"]).unwrap_or(MESSAGE_TIMEOUT)
+    millis(endpoint, MESSAGE_TIMEOUTS).unwrap_or(MESSAGE_TIMEOUT)
 }
 
 fn request_timeout(endpoint: &Endpoint) -> Duration {

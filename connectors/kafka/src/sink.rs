@@ -13,7 +13,7 @@ use rdkafka::error::KafkaError;
 use serde_json::{Map, Value};
 use storage::staged_rows::{self, StagingWriter};
 
-use crate::client::{Reports, consumer};
+use crate::client::{Reports, configuration_error, consumer};
 use crate::endpoint::{Connection, Endpoint};
 use crate::entry::Entry;
 use crate::messages::Layout;
@@ -84,8 +84,11 @@ impl KafkaSink {
         let endpoint = &self.table.endpoint;
         let failed = |what: String| SinkError::failed(endpoint.place(), what);
         let reports = endpoint.reports(Arc::default()).await.map_err(failed)?;
-        let asking = Connection::new(endpoint, reports.clone(), &consumer(endpoint, None, 0, 1));
-        let asking = asking.map_err(|e| failed(e.to_string()))?;
+        let mut config = consumer(endpoint, None, 0, 1);
+        // Where a partition ends, and not where somebody's open transaction begins.
+        config.set("isolation.level", "read_uncommitted");
+        let asking = Connection::new(endpoint, reports.clone(), &config);
+        let asking = asking.map_err(|e| failed(configuration_error(&e)))?;
         if asking.partitions().await.map_err(failed)?.is_empty() {
             let what = "the broker knows no such topic; make it first, or check the name and the right to write";
             return Err(failed(what.into()));
