@@ -107,7 +107,8 @@ impl Target {
         if self.name == TABLE.name {
             return verify(sent, &job.table()).await;
         }
-        tokio::task::spawn_blocking(move || topic_reader::verify(sent, broker, &to)).await.expect("it can be read")
+        let servers = broker.bootstrap_servers();
+        tokio::task::spawn_blocking(move || topic_reader::verify(sent, &servers, &to)).await.expect("it can be read")
     }
 }
 

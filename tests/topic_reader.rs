@@ -15,7 +15,6 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 use simulator::{Report, Verification};
 
-use crate::broker::Broker;
 use crate::millrace::PATIENCE;
 
 /// A message as it lies in a topic.
@@ -30,10 +29,10 @@ pub struct Received {
 }
 
 /// Everything that readers at read_committed see in the topic, partition by partition.
-pub fn read(broker: &Broker, topic: &str) -> Vec<Received> {
+pub fn read(servers: &str, topic: &str) -> Vec<Received> {
     let mut config = ClientConfig::new();
     config
-        .set("bootstrap.servers", broker.bootstrap_servers())
+        .set("bootstrap.servers", servers)
         .set("group.id", "reader")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
@@ -70,7 +69,7 @@ pub fn read(broker: &Broker, topic: &str) -> Vec<Received> {
 }
 
 /// Compares the events that readers at read_committed see with what was sent.
-pub fn verify(mut sent: Verification, broker: &Broker, topic: &str) -> Report {
+pub fn verify(mut sent: Verification, servers: &str, topic: &str) -> Report {
     let instant = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
     let json = [("ARROW:extension:name".to_string(), "arrow.json".to_string())];
     let fields = vec![
@@ -85,7 +84,7 @@ pub fn verify(mut sent: Verification, broker: &Broker, topic: &str) -> Report {
     ];
     let mut decoder = Decoder::new(Arc::new(Schema::new(fields)), Format::Json, JsonOptions::default(), None)
         .expect("the columns can be decoded");
-    for message in read(broker, topic) {
+    for message in read(servers, topic) {
         decoder.push(message.value.unwrap_or_default().as_bytes(), None).expect("a row is JSON");
     }
     sent.commit(0, &[decoder.finish().expect("the rows are a batch")]).expect("the rows have the event's columns");

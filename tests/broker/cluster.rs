@@ -11,6 +11,9 @@ use crate::wait::wait_for;
 /// Where groups' offsets lie. It has one partition here, so its leader coordinates every group.
 const OFFSETS: &str = "__consumer_offsets";
 
+/// Topics of the brokers' own, once something needs them.
+const INTERNAL: [&str; 2] = [OFFSETS, "__transaction_state"];
+
 /// A lost broker is missed soon, and a slow machine's is not missed too soon.
 const PROPERTIES: &[(&str, &str)] = &[
     ("default.replication.factor", "3"),
@@ -81,8 +84,8 @@ impl Cluster {
     pub fn wait_until_replaced(&self, topic: &str, broker: i32) {
         wait_for("leaders in the place of the lost ones", READY_WITHIN, || {
             let leads = |id: &i32| *id == broker || *id < 0;
-            let topics = [self.leaders(topic)?, self.leaders(OFFSETS)?];
-            (!topics.iter().flatten().any(leads)).then_some(())
+            let internal = INTERNAL.iter().filter_map(|topic| self.leaders(topic));
+            (!internal.chain([self.leaders(topic)?]).flatten().any(|id| leads(&id))).then_some(())
         });
     }
 
@@ -95,7 +98,12 @@ impl Cluster {
                 let partitions = metadata.topics().first()?.partitions();
                 Some(!partitions.is_empty() && partitions.iter().all(|p| p.isr().len() == self.brokers.len()))
             };
-            (has_all(topic)? && (self.leaders(OFFSETS).is_none() || has_all(OFFSETS)?)).then_some(())
+            let internal = INTERNAL.iter().filter(|topic| self.leaders(topic).is_some());
+            internal
+                .chain([&topic])
+                .map(|topic| has_all(topic))
+                .try_fold(true, |all, has| Some(all && has?))?
+                .then_some(())
         });
     }
 }

@@ -131,12 +131,16 @@ fn unknown(partition: i32, what: &str, hint: &str) -> Trouble {
 }
 
 /// A reader at read_committed sees nothing behind a transaction that is open, be it somebody else's.
-fn wait_until_settled(client: &Client, topic: &str, goals: &HashMap<i32, i64>) -> Result<(), KafkaError> {
+fn wait_until_settled(client: &Client, topic: &str, goals: &HashMap<i32, i64>) -> Result<(), Trouble> {
     let begun = Instant::now();
     for (partition, goal) in goals {
-        while client.fetch_watermarks(topic, *partition, ANSWER)?.1 < *goal {
+        loop {
+            let (_, offset) = client.fetch_watermarks(topic, *partition, ANSWER)?;
+            if offset >= *goal {
+                break;
+            }
             if begun.elapsed() > SETTLED_WITHIN {
-                return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+                return Err(Trouble::Hidden { partition: *partition, offset });
             }
             std::thread::sleep(LOOK_AGAIN);
         }

@@ -20,6 +20,14 @@ pub enum Trouble {
          (transaction.state.log.replication.factor, transaction.state.log.min.isr)? Without: 'sink.delivery' = 'read-back'"
     )]
     NotBegun(Duration),
+    /// A transaction is open, and may be for ever: Kafka 4.4 forgets to end one if all copies of a partition are away when it
+    /// should (`TransactionMarkerChannelManager` takes a partition without a leader for one that was deleted).
+    #[error(
+        "an open transaction hides what lies in partition {partition} from offset {offset} on, from this job as from all \
+         readers at read_committed. It is waited for; if it stays, look for it with 'kafka-transactions.sh find-hanging', and \
+         end it with 'abort'"
+    )]
+    Hidden { partition: i32, offset: i64 },
     /// Nobody can tell any more which rows have arrived; says what a person should do.
     #[error("{0}")]
     Unknown(String),
@@ -40,7 +48,9 @@ impl Trouble {
     pub fn at_work(self, endpoint: &Endpoint, reports: &Reports) -> SinkError {
         let what = self.say(endpoint, reports);
         match self {
-            Trouble::Kafka(_) | Trouble::NotBegun(_) => SinkError::retry(endpoint.place(), what),
+            Trouble::Kafka(_) | Trouble::NotBegun(_) | Trouble::Hidden { .. } => {
+                SinkError::retry(endpoint.place(), what)
+            }
             Trouble::Encoding(_) | Trouble::Unknown(_) => SinkError::failed(endpoint.place(), what),
         }
     }

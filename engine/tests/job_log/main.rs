@@ -446,6 +446,22 @@ async fn protocol_20_a_process_that_claimed_a_topic_without_partitions_is_replac
     assert!(b.reach(1200).await.is_ok(), "the rightful owner goes on");
 }
 
+// 9. Where nothing fences a sender, it asks
+
+#[tokio::test]
+async fn protocol_9_a_process_learns_that_it_was_replaced_when_it_asks_and_a_silent_store_is_no_yes() {
+    let folder = Folder::default();
+    let mut w = folder.claimed("w").await;
+    assert!(w.log.confirm().await.unwrap());
+    *w.store.gets_fail.lock() = true;
+    assert!(!w.log.confirm().await.unwrap(), "nobody knows");
+    *w.store.gets_fail.lock() = false;
+    assert!(w.log.confirm().await.unwrap());
+    let mut b = folder.claimed("b").await;
+    assert!(matches!(w.log.confirm().await, Err(JobLogError::Fenced { .. })));
+    assert!(b.log.confirm().await.unwrap());
+}
+
 // 21 and 23. What waits for a sink
 
 #[tokio::test]

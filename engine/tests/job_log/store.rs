@@ -41,6 +41,7 @@ pub struct Unreliable {
     pub meanwhile: Mutex<Option<(&'static str, Meanwhile)>>,
     /// Deletes that fail from here on.
     pub deletes_fail: Mutex<bool>,
+    pub gets_fail: Mutex<bool>,
     late: Mutex<Option<(Path, PutPayload)>>,
     pub puts: Mutex<Vec<String>>,
 }
@@ -127,6 +128,9 @@ impl ObjectStore for Unreliable {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        if *self.gets_fail.lock() {
+            return Err(busy());
+        }
         let found = self.inner.get_opts(path, options).await;
         let lands = self.late.lock().take_if(|(late, _)| late == path);
         if let Some((late, payload)) = lands {
