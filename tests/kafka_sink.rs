@@ -1,5 +1,7 @@
 //! Rows into a topic, each once: with transactions, and without them.
 
+use std::time::{Duration, Instant};
+
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -13,6 +15,7 @@ use crate::millrace::{Job, PATIENCE, Running};
 use crate::numbers::{all, send};
 use crate::topic_reader::{Received, read};
 use crate::trouble::dead_letters;
+use crate::wait::wait_for;
 
 /// How the topic of the rows is written.
 struct Way {
@@ -170,6 +173,38 @@ async fn a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes_with
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes_without_transactions() {
     a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes(&READ_BACK).await;
+}
+
+/// What it queued before it froze goes out when it wakes, though the job is another's by then: nobody fences it. So its
+/// successor looks only when that has arrived or expired.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_superseded_and_wakes_before_its_messages_expire_is_waited_for() {
+    let broker = Broker::shared();
+    let from = broker.topic("woken-from", 2).await;
+    let to = broker.topic("woken-to", 3).await;
+    let options = ", 'sink.delivery' = 'read-back', 'properties.linger.ms' = '2500', \
+                   'properties.message.timeout.ms' = '3000', 'properties.request.timeout.ms' = '1000'";
+    let job = numbers(&broker.bootstrap_servers(), &from, &to, options);
+    send(&broker.properties(), &from, 0..100, 0..2);
+    let mut sleeper = job.start_with(&[("MILLRACE_CRASH", "while-sending:1:freeze")], &[]);
+    sleeper.wait_until_frozen();
+    assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..0), "all of it is queued");
+    let mut successor = job.start();
+    wait_for("the successor's claim", PATIENCE, || (claims(&job) == 2).then_some(()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    sleeper.thaw();
+    assert_eq!(sleeper.wait().code(), Some(FENCED), "{}", sleeper.said());
+    read_all_and_stop(&mut successor, 2);
+    assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..100));
+}
+
+/// How often the job was claimed.
+fn claims(job: &Job) -> usize {
+    let entries = std::fs::read_dir(job.state().join("log")).into_iter().flatten().flatten();
+    entries
+        .filter_map(|file| std::fs::read_to_string(file.path()).ok())
+        .filter(|text| text.contains("\"claim\""))
+        .count()
 }
 
 /// An empty group's offsets expire, and with them the number of the last entry that is shown.
@@ -361,8 +396,8 @@ async fn sent_to_a_broker_that_dies_and_hangs(way: &Way) -> (Vec<u64>, u64) {
     let mut run = job.start();
     let mut sent = 0;
     let mut send_for = |seconds: u64| {
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
-        while std::time::Instant::now() < until {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until {
             send(&source.properties(), &from, sent..sent + 20, 0..2);
             sent += 20;
         }
