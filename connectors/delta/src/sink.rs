@@ -35,6 +35,8 @@ pub struct DeltaSink {
     log: tokio::sync::Mutex<Option<Log>>,
     /// Known once the table is open: for writers, which are made on worker threads.
     opened: Mutex<Option<Target>>,
+    /// The table as it was when it was looked at: a long log is read once, and from then on only what is new in it.
+    looked_at: Mutex<Option<DeltaTable>>,
     upkeep: Upkeep,
 }
 
@@ -42,7 +44,8 @@ impl DeltaSink {
     pub fn new(options: DeltaOptions) -> Self {
         let options = Arc::new(options);
         let upkeep = Upkeep::new(options.clone());
-        DeltaSink { options, log: tokio::sync::Mutex::new(None), opened: Mutex::new(None), upkeep }
+        let (opened, looked_at) = (Mutex::new(None), Mutex::new(None));
+        DeltaSink { options, log: tokio::sync::Mutex::new(None), opened, looked_at, upkeep }
     }
 
     fn failed(&self, error: impl std::fmt::Display) -> SinkError {
@@ -53,7 +56,8 @@ impl DeltaSink {
     async fn prepare_table(&self, context: &SinkContext) -> Result<(DeltaTable, Opened), SinkError> {
         let wanted = delta_schema(&context.schema).map_err(|e| self.failed(e))?;
         loop {
-            let mut table = place(&self.options)?;
+            let looked_at = self.looked_at.lock().take();
+            let mut table = looked_at.map_or_else(|| place(&self.options), Ok)?;
             let store = table.log_store().object_store(None);
             let Some(opened) = open(&mut table, &self.options.path).await? else {
                 self.check_empty(&table).await?;
@@ -193,7 +197,9 @@ impl Sink for DeltaSink {
             let Some(opened) = open(&mut table, &self.options.path).await? else {
                 return self.check_empty(&table).await;
             };
-            return self.fit(&opened, &wanted).map(|_| ());
+            self.fit(&opened, &wanted)?;
+            *self.looked_at.lock() = Some(table);
+            return Ok(());
         }
         *self.log.lock().await = Some(self.open_log(context, &[&context.writer]).await?);
         Ok(())
