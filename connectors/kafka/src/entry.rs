@@ -1,7 +1,6 @@
 //! The staged rows of one job log entry, on their way out.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use engine::sink::{Committable, RejectedRow, SinkContext, SinkError};
@@ -29,9 +28,6 @@ struct Staged {
     /// `None`: they are gone. Whoever showed them deleted them, and died before that was written down; or they are lost.
     batches: Option<Vec<RecordBatch>>,
 }
-
-/// The pause while a producer's queue is full.
-const QUEUE_IS_FULL: Duration = Duration::from_millis(2);
 
 /// What becomes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,20 +91,9 @@ impl Entry {
                         Fate::Sent => None,
                         Fate::SentNamed => Some(self.provenance.row(token, at)),
                     };
-                    loop {
-                        match sender.send(&messages, row, identity.as_deref())? {
-                            Handed::Queued => break,
-                            Handed::NotYet => {
-                                std::thread::sleep(QUEUE_IS_FULL);
-                                // Whether the row may still be sent at all.
-                                fate(token, at)?;
-                            }
-                            Handed::Refused(reason) => {
-                                let content = as_text(&batch.slice(row, 1));
-                                rejected.push(RejectedRow { token, row: at, reason, content });
-                                break;
-                            }
-                        }
+                    if let Handed::Refused(reason) = sender.send(&messages, row, identity.as_deref())? {
+                        let content = as_text(&batch.slice(row, 1));
+                        rejected.push(RejectedRow { token, row: at, reason, content });
                     }
                 }
                 place += messages.len() as u64;

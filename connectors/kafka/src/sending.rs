@@ -1,21 +1,23 @@
 //! A producer, and what its own threads report.
 
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
 use parking_lot::Mutex;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
-use std::error::Error;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::client::Reports;
 use crate::endpoint::{ANSWER, Endpoint};
 use crate::messages::{IDENTITY, Messages};
-use crate::read_back::partitions_of;
-use crate::topics::Limits;
+
+/// The pause while the producer's queue is full.
+const QUEUE_IS_FULL: Duration = Duration::from_millis(2);
 
 /// Sends to one topic. What became of the messages is known once they are flushed.
 pub struct Sender {
@@ -23,8 +25,6 @@ pub struct Sender {
     topic: String,
     /// As far as they were asked for.
     partitions: AtomicI64,
-    queued: AtomicU64,
-    limits: Limits,
 }
 
 /// What a producer reports.
@@ -33,8 +33,6 @@ pub struct Sending {
     reports: Reports,
     /// Why the first message that did not arrive did not.
     failure: Arc<Mutex<Option<KafkaError>>>,
-    /// Messages of which it was said what became of them, where that is said of all.
-    settled: Arc<AtomicU64>,
 }
 
 impl ClientContext for Sending {
@@ -60,7 +58,6 @@ impl ProducerContext for Sending {
         if let Err((error, _)) = result {
             self.failure.lock().get_or_insert_with(|| error.clone());
         }
-        self.settled.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -68,8 +65,6 @@ impl ProducerContext for Sending {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Handed {
     Queued,
-    /// The queue is full now.
-    NotYet,
     /// It can never be taken, for this reason.
     Refused(String),
 }
@@ -97,24 +92,13 @@ pub fn producer(endpoint: &Endpoint, largest: Option<u64>) -> ClientConfig {
 }
 
 impl Sender {
-    pub fn new(
-        endpoint: &Endpoint,
-        reports: Reports,
-        limits: Limits,
-        config: &ClientConfig,
-    ) -> Result<Self, KafkaError> {
-        let context = Sending { reports, failure: Arc::default(), settled: Arc::default() };
+    pub fn new(endpoint: &Endpoint, reports: Reports, config: &ClientConfig) -> Result<Self, KafkaError> {
+        let context = Sending { reports, failure: Arc::default() };
         let producer = config.create_with_context(context)?;
-        Ok(Sender {
-            producer,
-            topic: endpoint.topic.clone(),
-            partitions: AtomicI64::new(0),
-            queued: AtomicU64::new(0),
-            limits,
-        })
+        Ok(Sender { producer, topic: endpoint.topic.clone(), partitions: AtomicI64::new(0) })
     }
 
-    /// Queues one row, if there is room. `identity`: what the header says of it, if it has one.
+    /// Queues one row; waits while the queue is full. `identity`: what the header says of it, if it has one.
     pub fn send(&self, messages: &Messages<'_>, row: usize, identity: Option<&str>) -> Result<Handed, KafkaError> {
         if let Some(partition) = messages.partition(row)
             && !self.has(partition)?
@@ -122,49 +106,34 @@ impl Sender {
             let partitions = self.partitions.load(Ordering::Relaxed);
             return Ok(Handed::Refused(format!("it is for partition {partition}, and the topic has {partitions}")));
         }
-        if let Some(reason) = self.limits.refuse(messages.key(row), messages.time(row)) {
-            return Ok(Handed::Refused(reason));
-        }
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic);
         record.payload = messages.value(row);
         record.key = messages.key(row);
         record.partition = messages.partition(row).map(|p| p as i32);
         record.timestamp = messages.time(row);
         record.headers = headers(messages, row, identity);
-        match self.producer.send(record) {
-            Ok(()) => {
-                self.queued.fetch_add(1, Ordering::Relaxed);
-                Ok(Handed::Queued)
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(Handed::Queued),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    let bytes = messages.value(row).map_or(0, <[u8]>::len) + messages.key(row).map_or(0, <[u8]>::len);
+                    let what = format!("{bytes} bytes are more than the topic, or message.max.bytes, allows a message");
+                    return Ok(Handed::Refused(what));
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    std::thread::sleep(QUEUE_IS_FULL);
+                }
+                Err((error, _)) => return Err(error),
             }
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                let bytes = messages.value(row).map_or(0, <[u8]>::len) + messages.key(row).map_or(0, <[u8]>::len);
-                let what = format!("{bytes} bytes are more than the topic, or message.max.bytes, allows a message");
-                Ok(Handed::Refused(what))
-            }
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Handed::NotYet),
-            Err((error, _)) => Err(error),
         }
-    }
-
-    /// Waits until it was said of every message what became of it. A flushed queue is not enough: what came out of it may not
-    /// have been told yet. Only where reports of all are asked for.
-    pub fn settle(&self, within: Duration) -> Result<(), KafkaError> {
-        let until = Instant::now() + within;
-        self.producer.flush(within)?;
-        while self.producer.context().settled.load(Ordering::Acquire) < self.queued.load(Ordering::Relaxed) {
-            if Instant::now() > until {
-                return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.failure().map_or(Ok(()), Err)
     }
 
     /// Whether the topic has this partition; asked again before it is denied, for topics grow.
     fn has(&self, partition: i64) -> Result<bool, KafkaError> {
         if partition >= self.partitions.load(Ordering::Relaxed) {
             let metadata = self.producer.client().fetch_metadata(Some(&self.topic), ANSWER)?;
-            let found = partitions_of(&metadata, &self.topic)?.len();
+            let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
             self.partitions.store(found as i64, Ordering::Relaxed);
         }
         Ok((0..self.partitions.load(Ordering::Relaxed)).contains(&partition))
