@@ -332,6 +332,86 @@ async fn what_a_topic_can_never_take_goes_to_the_dead_letter_without_transaction
     what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_into_the_topic(&READ_BACK).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_broker_would_refuse_for_its_time_or_its_missing_key_goes_to_the_dead_letter() {
+    let broker = Broker::shared();
+    let from = broker.topic("refusals-from", 2).await;
+    let settings = [("cleanup.policy", "compact"), ("message.timestamp.after.max.ms", "3600000")];
+    let to = broker.topic_with("refusals-to", 3, &settings).await;
+    let servers = broker.bootstrap_servers();
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE doubled (n BIGINT NOT NULL, twice BIGINT NOT NULL, k STRING METADATA FROM 'key',
+                               at TIMESTAMP METADATA FROM 'timestamp')
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{to}', format = 'json');
+         INSERT INTO doubled SELECT n, n * 2, CASE WHEN n <> 7 THEN CAST(n AS STRING) END,
+                CASE WHEN n = 8 THEN now() + INTERVAL '2' HOUR ELSE now() END FROM numbers;"
+    ));
+    send(&broker.properties(), &from, 0..100, 0..2);
+    read_all_and_stop(&mut job.start(), 2);
+    let can_be = |n: &u64| ![7, 8].contains(n);
+    assert_eq!(received(&servers, &to), all(0..100).into_iter().filter(can_be).collect::<Vec<_>>());
+    let letters = dead_letters(&job.state().join("dead-letter"));
+    let reasons = |text: &str| letters.iter().filter(|l| l["error"].as_str().is_some_and(|e| e.contains(text))).count();
+    assert_eq!((letters.len(), reasons("has no key"), reasons("further ahead")), (2, 1, 1), "{letters:#?}");
+}
+
+/// The letter that says so holds the one that was refused: whole, it would be refused again, and larger each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_its_own_topic_refuses_is_cut() {
+    let broker = Broker::shared();
+    let from = broker.topic("letters-from", 1).await;
+    let to = broker.topic("letters-to", 1).await;
+    let letters = broker.topic_with("letters", 1, &[("max.message.bytes", "20000")]).await;
+    let servers = broker.bootstrap_servers();
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE doubled (n BIGINT NOT NULL, twice BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{to}', format = 'json');
+         CREATE TABLE letters
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{letters}', 'dead-letter' = 'true');
+         INSERT INTO doubled SELECT n, n * 2 FROM numbers;"
+    ));
+    let producer = kafka::Producer::new(&from, &broker.properties()).expect("a producer");
+    producer.send(None, None, &vec![b'x'; 30_000]).expect("a message can be queued");
+    producer.flush(PATIENCE).expect("it is delivered");
+    send(&broker.properties(), &from, 0..10, 0..1);
+    read_all_and_stop(&mut job.start(), 1);
+    assert_eq!(received(&servers, &to), all(0..10));
+    let kept = read(&servers, &letters);
+    assert_eq!(kept.len(), 1, "{kept:#?}");
+    let letter: Value = serde_json::from_str(kept[0].value.as_deref().expect("a payload")).expect("it is JSON");
+    assert!(letter["error"].as_str().is_some_and(|error| error.contains("bytes are more than")), "{letter}");
+    assert_eq!(letter["table"], "letters");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_wait_for_one_way_of_delivery_are_not_shown_by_another() {
+    let broker = Broker::shared();
+    let from = broker.topic("changed-from", 2).await;
+    let to = broker.topic("changed-to", 3).await;
+    let job = numbers(&broker.bootstrap_servers(), &from, &to, READ_BACK.options);
+    let file = job.folder().join("test.sql");
+    let sql = std::fs::read_to_string(&file).expect("the job's file");
+    send(&broker.properties(), &from, 0..100, 0..2);
+    let mut run = job.start_with(&[("MILLRACE_CRASH", "while-sending:1")], &[]);
+    assert_eq!(run.wait().code(), None, "{}", run.said());
+
+    std::fs::write(&file, sql.replace("'read-back'", "'transactions'")).expect("the job's file");
+    let mut other = job.start();
+    assert_eq!(other.wait().code(), Some(1), "{}", other.said());
+    assert!(other.said().contains("staged for 'sink.delivery' = 'read-back'"), "{}", other.said());
+
+    std::fs::write(&file, &sql).expect("the job's file");
+    read_all_and_stop(&mut job.start(), 2);
+    std::fs::write(&file, sql.replace("'read-back'", "'transactions'")).expect("the job's file");
+    send(&broker.properties(), &from, 100..200, 0..2);
+    read_all_and_stop(&mut job.start(), 2);
+    assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..200));
+}
+
 /// What `Utils.toPositive(Utils.murmur2(key)) % 5` of kafka-clients says, which decides where Java's clients send a key.
 const OF_FIVE_BY_JAVA: [(&str, i32); 5] =
     [("device-000000", 2), ("device-000001", 3), ("device-000002", 4), ("device-000007", 4), ("\u{fc}", 3)];

@@ -159,11 +159,14 @@ impl Publisher {
 
     /// Rows that a commit left out go to the dead letter with the writer's next entry.
     pub fn dead_letter_rows(&mut self, rejected: &RejectedRows) -> Result<(), PublishError> {
+        // A dead letter that its own table refuses would grow with each try: it holds the one before, as text.
+        let own = self.plan.sinks[self.plan.dead_letter].table == rejected.sink;
+        let most = if own { OWN_LETTER } else { usize::MAX };
         let rows: Vec<_> = rejected
             .rows
             .iter()
             .map(|row| crate::source::Rejected {
-                payload: row.content.clone().into_bytes(),
+                payload: row.content.bytes().take(most).collect(),
                 error: row.reason.clone(),
                 code: "sink",
                 partition: None,
@@ -322,6 +325,9 @@ impl Publisher {
         }
     }
 }
+
+/// Bytes that are left of a dead letter which the dead letter's own table refused.
+const OWN_LETTER: usize = 1024;
 
 /// So many parts of one bucket and of about one size become one. A checkpoint a second makes a part a second; this keeps
 /// their number, what a checkpoint carries and what a recovery opens near the logarithm of it, and writes a key again

@@ -1,6 +1,7 @@
 //! The staged rows of one job log entry, on their way out.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use engine::sink::{Committable, RejectedRow, SinkContext, SinkError};
@@ -28,6 +29,9 @@ struct Staged {
     /// `None`: they are gone. Whoever showed them deleted them, and died before that was written down; or they are lost.
     batches: Option<Vec<RecordBatch>>,
 }
+
+/// The pause while a producer's queue is full.
+const QUEUE_IS_FULL: Duration = Duration::from_millis(2);
 
 /// What becomes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,9 +95,20 @@ impl Entry {
                         Fate::Sent => None,
                         Fate::SentNamed => Some(self.provenance.row(token, at)),
                     };
-                    if let Handed::Refused(reason) = sender.send(&messages, row, identity.as_deref())? {
-                        let content = as_text(&batch.slice(row, 1));
-                        rejected.push(RejectedRow { token, row: at, reason, content });
+                    loop {
+                        match sender.send(&messages, row, identity.as_deref())? {
+                            Handed::Queued => break,
+                            Handed::NotYet => {
+                                std::thread::sleep(QUEUE_IS_FULL);
+                                // Whether the row may still be sent at all.
+                                fate(token, at)?;
+                            }
+                            Handed::Refused(reason) => {
+                                let content = as_text(&batch.slice(row, 1));
+                                rejected.push(RejectedRow { token, row: at, reason, content });
+                                break;
+                            }
+                        }
                     }
                 }
                 place += messages.len() as u64;

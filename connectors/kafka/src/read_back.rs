@@ -11,6 +11,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers, Message};
+use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::client::{Client, Reports, consumer};
@@ -24,6 +25,8 @@ const PREFETCH: u64 = 32 << 20;
 /// How long other producers' open transactions are waited for in one try.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How long a partition must stand at its end before the end that was seen is taken for all there is.
+const END_IS_SURE: Duration = Duration::from_secs(5);
 
 /// Where each partition ends.
 pub type Ends = BTreeMap<i32, i64>;
@@ -41,10 +44,19 @@ pub fn ends(asking: &Connection, topic: &str) -> Result<Ends, KafkaError> {
     })
 }
 
+/// A topic that is there. That brokers do not show it now says nothing of its partitions.
+pub fn partitions_of<'a>(metadata: &'a Metadata, topic: &str) -> Result<&'a [MetadataPartition], KafkaError> {
+    let found = metadata.topics().iter().find(|t| t.name() == topic);
+    match found.map(|t| (t.error(), t.partitions())) {
+        Some((None, partitions)) if !partitions.is_empty() => Ok(partitions),
+        Some((Some(error), _)) => Err(KafkaError::MetadataFetch(error.into())),
+        _ => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition)),
+    }
+}
+
 fn partitions(client: &Client, topic: &str, within: Duration) -> Result<Vec<i32>, KafkaError> {
     let metadata = client.fetch_metadata(Some(topic), within)?;
-    let found = metadata.topics().iter().find(|t| t.name() == topic);
-    Ok(found.map_or(vec![], |t| t.partitions().iter().map(|p| p.id()).collect()))
+    Ok(partitions_of(&metadata, topic)?.iter().map(|p| p.id()).collect())
 }
 
 /// The rows that have arrived, by token and place. `from`: where the partitions ended before any was sent. With
@@ -60,26 +72,28 @@ pub fn arrived(
     let (list, mut goals) = to_read(asking, &endpoint.topic, from)?;
     let mut config = consumer(endpoint, None, PREFETCH, goals.len());
     config.set("isolation.level", if committed { "read_committed" } else { "read_uncommitted" });
+    // Of leaders alone: a copy may be behind.
+    config.set("client.rack", "");
     let reading = Connection::new(endpoint, reports.clone(), &config)?;
     let client = reading.served.client();
     if committed {
         wait_until_settled(client, &endpoint.topic, &goals)?;
     }
     client.assign(&list)?;
-    let (mut arrived, mut last) = (HashSet::new(), Instant::now());
+    let (mut arrived, mut ended, mut last) = (HashSet::new(), HashMap::new(), Instant::now());
     while !goals.is_empty() {
         match client.poll(LOOK_AGAIN) {
             Some(Ok(message)) => {
                 last = Instant::now();
                 let own = message.headers().and_then(|headers| headers.iter().find(|h| h.key == IDENTITY));
                 arrived.extend(own.and_then(|header| of.parse(header.value?)));
+                ended.remove(&message.partition());
                 if goals.get(&message.partition()).is_some_and(|goal| message.offset() + 1 >= *goal) {
                     goals.remove(&message.partition());
                 }
             }
-            // What ends a partition may be no message: a transaction's own marks.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                goals.remove(&partition);
+                ended.insert(partition, Instant::now());
             }
             Some(Err(error)) => return Err(error.into()),
             None if last.elapsed() > ANSWER => {
@@ -87,6 +101,9 @@ pub fn arrived(
             }
             None => {}
         }
+        // What ends a partition may be no message: a transaction's own marks. Or its leader is new and does not know yet how
+        // far it may be read.
+        goals.retain(|partition, _| ended.get(partition).is_none_or(|since: &Instant| since.elapsed() < END_IS_SURE));
     }
     Ok(arrived)
 }

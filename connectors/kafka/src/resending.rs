@@ -18,6 +18,7 @@ use crate::entry::{Entry, Fate};
 use crate::messages::Layout;
 use crate::read_back::{Ends, arrived};
 use crate::sending::{Sender, producer};
+use crate::topics::Limits;
 use crate::trouble::Trouble;
 
 /// How long a message may wait to be taken, and how long it may then take a broker to say so: a takeover waits for both.
@@ -25,6 +26,8 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(15);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a message may wait where no takeover waits for it: librdkafka's own.
 const UNNAMED_MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
+/// At one throughput unit of an event hub, a megabyte a second, that is a third of a message's time.
+const NAMED_QUEUE_KB: &str = "4096";
 /// One setting under two names.
 const MESSAGE_TIMEOUTS: &[&str] = &["message.timeout.ms", "delivery.timeout.ms"];
 
@@ -48,18 +51,21 @@ pub struct Way {
     pub endpoint: Endpoint,
     pub reports: Reports,
     pub asking: Connection,
-    /// Bytes that the topic allows a message.
-    pub largest: Option<u64>,
+    pub limits: Limits,
     /// Whether rows are named and read back: without, a crash sends them again.
     pub named: bool,
 }
 
 impl Way {
     fn sender(&self) -> Result<Sender, KafkaError> {
-        let mut config = producer(&self.endpoint, self.largest);
+        let mut config = producer(&self.endpoint, self.limits.largest);
+        if self.named {
+            // What is queued must be sent before it expires, over a slow line too.
+            config.set("queue.buffering.max.kbytes", NAMED_QUEUE_KB);
+        }
         config.set("message.timeout.ms", self.message_timeout().as_millis().to_string());
         config.set("request.timeout.ms", request_timeout(&self.endpoint).as_millis().to_string());
-        Sender::new(&self.endpoint, self.reports.clone(), &config)
+        Sender::new(&self.endpoint, self.reports.clone(), self.limits, &config)
     }
 
     fn message_timeout(&self) -> Duration {

@@ -1,23 +1,20 @@
 //! A producer, and what its own threads report.
 
-use std::error::Error;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
-
 use parking_lot::Mutex;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::client::Reports;
 use crate::endpoint::{ANSWER, Endpoint};
 use crate::messages::{IDENTITY, Messages};
-
-/// The pause while the producer's queue is full.
-const QUEUE_IS_FULL: Duration = Duration::from_millis(2);
+use crate::read_back::partitions_of;
+use crate::topics::Limits;
 
 /// Sends to one topic. What became of the messages is known once they are flushed.
 pub struct Sender {
@@ -25,6 +22,7 @@ pub struct Sender {
     topic: String,
     /// As far as they were asked for.
     partitions: AtomicI64,
+    limits: Limits,
 }
 
 /// What a producer reports.
@@ -65,6 +63,8 @@ impl ProducerContext for Sending {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Handed {
     Queued,
+    /// The queue is full now.
+    NotYet,
     /// It can never be taken, for this reason.
     Refused(String),
 }
@@ -92,13 +92,18 @@ pub fn producer(endpoint: &Endpoint, largest: Option<u64>) -> ClientConfig {
 }
 
 impl Sender {
-    pub fn new(endpoint: &Endpoint, reports: Reports, config: &ClientConfig) -> Result<Self, KafkaError> {
+    pub fn new(
+        endpoint: &Endpoint,
+        reports: Reports,
+        limits: Limits,
+        config: &ClientConfig,
+    ) -> Result<Self, KafkaError> {
         let context = Sending { reports, failure: Arc::default() };
         let producer = config.create_with_context(context)?;
-        Ok(Sender { producer, topic: endpoint.topic.clone(), partitions: AtomicI64::new(0) })
+        Ok(Sender { producer, topic: endpoint.topic.clone(), partitions: AtomicI64::new(0), limits })
     }
 
-    /// Queues one row; waits while the queue is full. `identity`: what the header says of it, if it has one.
+    /// Queues one row, if there is room. `identity`: what the header says of it, if it has one.
     pub fn send(&self, messages: &Messages<'_>, row: usize, identity: Option<&str>) -> Result<Handed, KafkaError> {
         if let Some(partition) = messages.partition(row)
             && !self.has(partition)?
@@ -106,26 +111,24 @@ impl Sender {
             let partitions = self.partitions.load(Ordering::Relaxed);
             return Ok(Handed::Refused(format!("it is for partition {partition}, and the topic has {partitions}")));
         }
+        if let Some(reason) = self.limits.refuse(messages.key(row), messages.time(row)) {
+            return Ok(Handed::Refused(reason));
+        }
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic);
         record.payload = messages.value(row);
         record.key = messages.key(row);
         record.partition = messages.partition(row).map(|p| p as i32);
         record.timestamp = messages.time(row);
         record.headers = headers(messages, row, identity);
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(Handed::Queued),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                    let bytes = messages.value(row).map_or(0, <[u8]>::len) + messages.key(row).map_or(0, <[u8]>::len);
-                    let what = format!("{bytes} bytes are more than the topic, or message.max.bytes, allows a message");
-                    return Ok(Handed::Refused(what));
-                }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    std::thread::sleep(QUEUE_IS_FULL);
-                }
-                Err((error, _)) => return Err(error),
+        match self.producer.send(record) {
+            Ok(()) => Ok(Handed::Queued),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                let bytes = messages.value(row).map_or(0, <[u8]>::len) + messages.key(row).map_or(0, <[u8]>::len);
+                let what = format!("{bytes} bytes are more than the topic, or message.max.bytes, allows a message");
+                Ok(Handed::Refused(what))
             }
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Handed::NotYet),
+            Err((error, _)) => Err(error),
         }
     }
 
@@ -133,7 +136,7 @@ impl Sender {
     fn has(&self, partition: i64) -> Result<bool, KafkaError> {
         if partition >= self.partitions.load(Ordering::Relaxed) {
             let metadata = self.producer.client().fetch_metadata(Some(&self.topic), ANSWER)?;
-            let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+            let found = partitions_of(&metadata, &self.topic)?.len();
             self.partitions.store(found as i64, Ordering::Relaxed);
         }
         Ok((0..self.partitions.load(Ordering::Relaxed)).contains(&partition))

@@ -1,7 +1,8 @@
 //! A topic as a sink. Rows are staged beside the job log and sent once they are published there.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -24,11 +25,12 @@ use crate::topics::{Limits, limits};
 use crate::transactions::Transactions;
 use crate::trouble::Trouble;
 
-/// Staged rows that are sent in one transaction, at most one entry more.
+/// Staged rows, and their bytes as they are staged, that are sent in one transaction, at most one entry more.
 const ROWS_AT_ONCE: u64 = 200_000;
+const BYTES_AT_ONCE: u64 = 32 << 20;
 /// How often a client that is waited for is asked what troubles it.
 const LOOK_AT_CLIENT: Duration = Duration::from_secs(1);
-/// How old the recorded ends of the partitions may become: what was written since is read after a crash.
+/// How often it is looked where the partitions end: what was written since is read after a crash.
 const ENDS_KEPT: Duration = Duration::from_secs(10);
 
 /// A checked table that is written.
@@ -48,6 +50,17 @@ pub enum Delivery {
     AtLeastOnce,
 }
 
+impl Delivery {
+    /// As a job file says it.
+    fn word(self) -> &'static str {
+        match self {
+            Delivery::Transactions => "transactions",
+            Delivery::ReadBack => "read-back",
+            Delivery::AtLeastOnce => "at-least-once",
+        }
+    }
+}
+
 pub struct KafkaSink {
     table: WrittenTable,
     open: Mutex<Option<Arc<Open>>>,
@@ -58,11 +71,13 @@ struct Open {
     reports: Reports,
     asking: Connection,
     limits: Limits,
-    ends: Arc<Mutex<(Ends, Instant)>>,
+    ends: Arc<Mutex<Ends>>,
     /// By writer: the own one, and while their entries are finished, those of processes that are gone.
     lanes: tokio::sync::Mutex<HashMap<String, Lane>>,
     /// When the job was surely ours.
     since: Instant,
+    /// Whether the last commit did not come to its end.
+    failed: AtomicBool,
 }
 
 /// How the rows of one writer get out.
@@ -100,15 +115,16 @@ impl KafkaSink {
             return Err(failed(what.into()));
         }
         let topic = endpoint.topic.clone();
-        let (asked, of) = (Instant::now(), asking.clone());
+        let of = asking.clone();
         let ends = tokio::task::spawn_blocking(move || ends(&of, &topic)).await.map_err(|e| failed(e.to_string()))?;
         let ends = ends.map_err(|e| Trouble::from(e).at_start(endpoint, &reports))?;
         Ok(Open {
             asking,
             limits,
-            ends: Arc::new(Mutex::new((ends, asked))),
+            ends: Arc::new(Mutex::new(ends)),
             lanes: tokio::sync::Mutex::default(),
             since: Instant::now(),
+            failed: AtomicBool::new(false),
             reports,
         })
     }
@@ -146,26 +162,33 @@ impl Sink for KafkaSink {
             let lane = self.lane(&open, context, &context.writer, &[], Past::None).await;
             let lane = lane.map_err(|trouble| trouble.at_start(endpoint, reports))?;
             open.lanes.lock().await.insert(context.writer.clone(), lane);
+            tokio::spawn(keep_ends(Arc::downgrade(&open), self.table.endpoint.topic.clone()));
             *self.open.lock() = Some(open);
         }
         Ok(())
     }
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
-        let (ends, id) = (self.opened()?.ends.clone(), id(context, &context.writer));
+        let (ends, id, delivery) = (self.opened()?.ends.clone(), id(context, &context.writer), self.table.delivery);
         let note = move || {
-            let ends =
-                ends.lock().0.iter().map(|(partition, end)| (partition.to_string(), Value::from(*end))).collect();
-            Map::from_iter([(ID.into(), Value::from(id.clone())), (ENDS.into(), Value::Object(ends))])
+            let ends = ends.lock().iter().map(|(partition, end)| (partition.to_string(), Value::from(*end))).collect();
+            Map::from_iter([
+                (DELIVERY.into(), Value::from(delivery.word())),
+                (ID.into(), Value::from(id.clone())),
+                (ENDS.into(), Value::Object(ends)),
+            ])
         };
         Ok(Box::new(StagingWriter::new(context, Box::new(note))))
     }
 
     async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
         let open = self.opened()?;
+        self.check_delivery(entries)?;
+        // What did not go out together may do so one by one.
+        let one_by_one = open.failed.swap(true, Ordering::Relaxed);
         for of_writer in entries.chunk_by(|a, b| a.writer == b.writer) {
-            for together in at_once(of_writer) {
-                let shown = self.show(&open, context, together).await;
+            for together in at_once(of_writer, one_by_one) {
+                let shown = self.show(&open, context, of_writer, together).await;
                 let rejected = shown.map_err(|trouble| match trouble {
                     Failure::Sink(error) => error,
                     Failure::Trouble(trouble) => trouble.at_work(&self.table.endpoint, &open.reports),
@@ -179,13 +202,18 @@ impl Sink for KafkaSink {
             }
         }
         open.lanes.lock().await.retain(|writer, _| *writer == context.writer);
-        self.refresh(&open).await;
+        open.failed.store(false, Ordering::Relaxed);
         open.reports.answered();
         Ok(Committed::Done)
     }
 }
 
+const COMPACTED: &str = "nobody can tell any more which rows of the last entries arrived: the brokers forgot it, and a \
+                         compacted topic may have dropped the rows that would say it. Look yourself what is missing, then \
+                         begin anew under another --name: nothing is sent on a guess";
+
 /// The token's own words.
+const DELIVERY: &str = "delivery";
 const ID: &str = "transactional_id";
 const ENDS: &str = "ends";
 
@@ -195,15 +223,16 @@ fn id(context: &SinkContext, writer: &str) -> String {
 }
 
 /// Entries that are shown together: no more than fit in memory twice.
-fn at_once(entries: &[Committable]) -> Vec<&[Committable]> {
-    let (mut parts, mut rest, mut rows, mut taken) = (vec![], entries, 0, 0);
+fn at_once(entries: &[Committable], one_by_one: bool) -> Vec<&[Committable]> {
+    let (mut parts, mut rest, mut rows, mut bytes, mut taken) = (vec![], entries, 0, 0, 0);
     for entry in entries {
         rows += entry.tokens.iter().map(staged_rows::rows).sum::<u64>();
+        bytes += entry.tokens.iter().map(staged_rows::bytes).sum::<u64>();
         taken += 1;
-        if rows >= ROWS_AT_ONCE {
+        if rows >= ROWS_AT_ONCE || bytes >= BYTES_AT_ONCE || one_by_one {
             let (part, left) = rest.split_at(taken);
             parts.push(part);
-            (rest, rows, taken) = (left, 0, 0);
+            (rest, rows, bytes, taken) = (left, 0, 0, 0);
         }
     }
     if !rest.is_empty() {
@@ -248,12 +277,36 @@ impl From<Trouble> for Failure {
 type Refused = Option<(u64, Vec<RejectedRow>)>;
 
 impl KafkaSink {
-    /// Shows entries of one writer. What fails in between is settled by the next try, with another client.
-    async fn show(&self, open: &Arc<Open>, context: &SinkContext, entries: &[Committable]) -> Result<Refused, Failure> {
+    /// What was staged for one way of delivery cannot be told apart by another: which rows are there, each finds out by
+    /// marks of its own.
+    fn check_delivery(&self, entries: &[Committable]) -> Result<(), SinkError> {
+        let own = self.table.delivery.word();
+        let staged_for = entries.iter().flat_map(|e| &e.tokens).filter_map(|token| token[DELIVERY].as_str());
+        match staged_for.into_iter().find(|word| *word != own) {
+            None => Ok(()),
+            Some(other) => Err(SinkError::failed(
+                self.table.endpoint.place(),
+                format!(
+                    "rows are staged for 'sink.delivery' = '{other}' and not shown yet; run the job with that once more \
+                     until it has shown them, then change it to '{own}'"
+                ),
+            )),
+        }
+    }
+
+    /// Shows entries of one writer. What fails in between is settled by the next try, with another client. `asked`: all
+    /// of that writer's that are to be shown now.
+    async fn show(
+        &self,
+        open: &Arc<Open>,
+        context: &SinkContext,
+        asked: &[Committable],
+        entries: &[Committable],
+    ) -> Result<Refused, Failure> {
         let Some(first) = entries.first() else { return Ok(None) };
         if !open.lanes.lock().await.contains_key(&first.writer) {
             let until = if first.writer == context.writer { Instant::now() } else { open.since };
-            let opening = self.lane(open, context, &first.writer, entries, Past::Sent { until });
+            let opening = self.lane(open, context, &first.writer, asked, Past::Sent { until });
             let lane = telling(opening, &open.reports, &context.metrics).await?;
             open.lanes.lock().await.insert(first.writer.clone(), lane);
         }
@@ -294,8 +347,8 @@ impl KafkaSink {
         let (endpoint, open, delivery) = (self.table.endpoint.clone(), open.clone(), self.table.delivery);
         if delivery != Delivery::Transactions {
             let named = delivery == Delivery::ReadBack;
-            let (reports, asking, largest) = (open.reports.clone(), open.asking.clone(), open.limits.largest);
-            let way = Way { endpoint, reports, asking, largest, named };
+            let (reports, asking, limits) = (open.reports.clone(), open.asking.clone(), open.limits);
+            let way = Way { endpoint, reports, asking, limits, named };
             return blocking(move || Ok(Lane::Resending(Resending::new(way, past)?))).await;
         }
         let named = entries.iter().flat_map(|e| &e.tokens).find_map(|token| token[ID].as_str());
@@ -303,10 +356,13 @@ impl KafkaSink {
         let (context, writer, ends) = (context.clone(), writer.to_string(), recorded_ends(entries));
         let numbers: Vec<u64> = entries.iter().map(|entry| entry.entry).collect();
         blocking(move || {
-            let mut lane = Transactions::open(&endpoint, &open.reports, &id, open.limits.largest)?;
+            let mut lane = Transactions::open(&endpoint, &open.reports, &id, open.limits)?;
             if lane.shown().is_none() {
                 // The own marker is made before anything is published. Where it is gone, the topic says which entries it holds:
                 // each is in one transaction. Those before are shown, or nobody would ask for these.
+                if open.limits.compacted && !numbers.is_empty() {
+                    return Err(Trouble::Unknown(COMPACTED.into()));
+                }
                 let mut shown = numbers.first().map_or(0, |first| first - 1);
                 for number in numbers {
                     let of = Provenance::of(&context, &writer, number);
@@ -320,19 +376,6 @@ impl KafkaSink {
         })
         .await
     }
-
-    /// Looks now and then where the partitions end, so that little has to be read after a crash.
-    async fn refresh(&self, open: &Open) {
-        if open.ends.lock().1.elapsed() < ENDS_KEPT {
-            return;
-        }
-        let (asking, topic, asked) = (open.asking.clone(), self.table.endpoint.topic.clone(), Instant::now());
-        match tokio::task::spawn_blocking(move || ends(&asking, &topic)).await {
-            Ok(Ok(found)) => *open.ends.lock() = (found, asked),
-            Ok(Err(error)) => tracing::debug!(%error, "the ends of the partitions are not known; asking again later"),
-            Err(_) => {}
-        }
-    }
 }
 
 impl Lane {
@@ -340,6 +383,21 @@ impl Lane {
         match self {
             Lane::Transactions(lane) => lane.shown(),
             Lane::Resending(lane) => lane.shown(),
+        }
+    }
+}
+
+/// Looks now and then where the partitions end, also while nothing is sent: little must have to be read after a crash, and
+/// nothing that retention may have taken by then.
+async fn keep_ends(open: Weak<Open>, topic: String) {
+    loop {
+        tokio::time::sleep(ENDS_KEPT).await;
+        let Some(open) = open.upgrade() else { return };
+        let (asking, topic) = (open.asking.clone(), topic.clone());
+        match tokio::task::spawn_blocking(move || ends(&asking, &topic)).await {
+            Ok(Ok(found)) => *open.ends.lock() = found,
+            Ok(Err(error)) => tracing::debug!(%error, "the ends of the partitions are not known; asking again later"),
+            Err(_) => {}
         }
     }
 }
@@ -387,11 +445,13 @@ mod tests {
     fn entries_are_shown_together_up_to_a_bound_and_none_is_left_out() {
         let of = |rows: &[u64]| -> Vec<usize> {
             let entries: Vec<_> = rows.iter().map(|rows| entry(1, *rows, json!({}))).collect();
-            at_once(&entries).iter().map(|part| part.len()).collect()
+            at_once(&entries, false).iter().map(|part| part.len()).collect()
         };
         assert_eq!(of(&[1, 2, 3]), [3]);
         assert_eq!(of(&[ROWS_AT_ONCE, 1, ROWS_AT_ONCE, 5]), [1, 2, 1]);
         assert_eq!(of(&[]), [0; 0]);
+        let entries = [entry(1, 1, json!({})), entry(2, 1, json!({}))];
+        assert_eq!(at_once(&entries, true).len(), 2, "after a failure, one by one");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a topic allows; and making and deleting topics, for the simulator and for tests.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -18,6 +18,27 @@ pub struct Limits {
     pub largest: Option<u64>,
     /// Whether an old message may vanish before its time, because there is a newer one with its key.
     pub compacted: bool,
+    /// Milliseconds that a message's timestamp may be ahead of the broker's clock, and behind it.
+    pub ahead: Option<i64>,
+    pub behind: Option<i64>,
+}
+
+impl Limits {
+    /// Why brokers would refuse a message with this key and timestamp, if they would.
+    pub fn refuse(&self, key: Option<&[u8]>, time: Option<i64>) -> Option<String> {
+        if self.compacted && key.is_none() {
+            return Some("the topic is compacted, and the row has no key".into());
+        }
+        let time = time?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+        if self.ahead.is_some_and(|most| time.saturating_sub(now) > most) {
+            return Some(format!("its timestamp {time} is further ahead than message.timestamp.after.max.ms allows"));
+        }
+        if self.behind.is_some_and(|most| now.saturating_sub(time) > most) {
+            return Some(format!("its timestamp {time} is further back than message.timestamp.before.max.ms allows"));
+        }
+        None
+    }
 }
 
 /// What stands around a message that is sent alone, at most: brokers count it.
@@ -32,12 +53,20 @@ pub async fn limits(endpoint: &Endpoint, reports: &Reports) -> Limits {
                 .and_then(|b| b.parse().ok())
                 .map(|b: u64| b.saturating_sub(AROUND)),
             compacted: settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
+            ahead: bound(&settings, "message.timestamp.after.max.ms"),
+            behind: bound(&settings, "message.timestamp.before.max.ms"),
         },
         Err(error) => {
             tracing::debug!(topic = endpoint.topic, %error, "the brokers do not say what the topic allows");
             Limits::default()
         }
     }
+}
+
+/// A bound on the messages' own timestamps, where the topic keeps those.
+fn bound(settings: &HashMap<String, String>, name: &str) -> Option<i64> {
+    let kept = settings.get("message.timestamp.type").is_none_or(|kind| kind == "CreateTime");
+    settings.get(name).filter(|_| kept)?.parse().ok()
 }
 
 async fn settings(endpoint: &Endpoint, reports: &Reports) -> Result<HashMap<String, String>, KafkaError> {

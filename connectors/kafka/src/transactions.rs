@@ -21,6 +21,7 @@ use crate::endpoint::{Connection, Endpoint, answered, only_offset};
 use crate::entry::{Entry, Fate};
 use crate::messages::Layout;
 use crate::sending::{Sender, producer};
+use crate::topics::Limits;
 use crate::trouble::Trouble;
 
 /// How long a step of a transaction may take before the whole of it is tried again.
@@ -40,10 +41,10 @@ pub struct Transactions {
 
 impl Transactions {
     /// Takes the id over: what another process left open under it is settled when this returns.
-    pub fn open(endpoint: &Endpoint, reports: &Reports, id: &str, largest: Option<u64>) -> Result<Self, Trouble> {
-        let mut config = producer(endpoint, largest);
+    pub fn open(endpoint: &Endpoint, reports: &Reports, id: &str, limits: Limits) -> Result<Self, Trouble> {
+        let mut config = producer(endpoint, limits.largest);
         config.set("transactional.id", id);
-        let sender = Sender::new(endpoint, reports.clone(), &config)?;
+        let sender = Sender::new(endpoint, reports.clone(), limits, &config)?;
         sender.producer.init_transactions(STEP).map_err(not_begun)?;
         let mut config = consumer(endpoint, Some(id), NO_PREFETCH, 1);
         // An offset of a transaction that is not settled is waited for, and not passed over.

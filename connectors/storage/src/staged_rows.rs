@@ -81,6 +81,7 @@ impl SinkWriter for StagingWriter {
         let mut token = (self.note)();
         token.insert(PATH.into(), path.to_string().into());
         token.insert(ROWS.into(), rows.into());
+        token.insert(BYTES.into(), body.len().into());
         let context = self.context.clone();
         Box::pin(async move {
             stage(&*context.store, &path, body, &context.metrics).await;
@@ -91,10 +92,16 @@ impl SinkWriter for StagingWriter {
 
 const PATH: &str = "path";
 const ROWS: &str = "rows";
+const BYTES: &str = "bytes";
 
 /// How many rows a token stands for.
 pub fn rows(token: &Token) -> u64 {
     token[ROWS].as_u64().unwrap_or_default()
+}
+
+/// How many bytes they are, as they are staged.
+pub fn bytes(token: &Token) -> u64 {
+    token[BYTES].as_u64().unwrap_or_default()
 }
 
 /// The rows of a token, in the order in which they were written; `None` if they are gone: they were shown and deleted, or
