@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use engine::environment::crash_point;
 use engine::sink::{RejectedRow, SinkContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::Producer as _;
 
 use crate::client::Reports;
 use crate::endpoint::{Connection, Endpoint};
@@ -59,6 +58,7 @@ pub struct Way {
 impl Way {
     fn sender(&self) -> Result<Sender, KafkaError> {
         let mut config = producer(&self.endpoint, self.limits.largest);
+        config.set("delivery.report.only.error", "false");
         if self.named {
             // What is queued must be sent before it expires, over a slow line too.
             config.set("queue.buffering.max.kbytes", NAMED_QUEUE_KB);
@@ -165,10 +165,7 @@ impl Resending {
             })
         })?;
         crash_point("while-sending");
-        sender.producer.flush(way.message_timeout() + request_timeout(&way.endpoint))?;
-        if let Some(failure) = sender.failure() {
-            return Err(failure.into());
-        }
+        sender.settle(way.message_timeout() + request_timeout(&way.endpoint))?;
         crash_point("after-sending");
         Ok(rejected)
     }

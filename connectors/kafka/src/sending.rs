@@ -8,7 +8,8 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::client::Reports;
 use crate::endpoint::{ANSWER, Endpoint};
@@ -22,6 +23,7 @@ pub struct Sender {
     topic: String,
     /// As far as they were asked for.
     partitions: AtomicI64,
+    queued: AtomicU64,
     limits: Limits,
 }
 
@@ -31,6 +33,8 @@ pub struct Sending {
     reports: Reports,
     /// Why the first message that did not arrive did not.
     failure: Arc<Mutex<Option<KafkaError>>>,
+    /// Messages of which it was said what became of them, where that is said of all.
+    settled: Arc<AtomicU64>,
 }
 
 impl ClientContext for Sending {
@@ -56,6 +60,7 @@ impl ProducerContext for Sending {
         if let Err((error, _)) = result {
             self.failure.lock().get_or_insert_with(|| error.clone());
         }
+        self.settled.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -98,9 +103,15 @@ impl Sender {
         limits: Limits,
         config: &ClientConfig,
     ) -> Result<Self, KafkaError> {
-        let context = Sending { reports, failure: Arc::default() };
+        let context = Sending { reports, failure: Arc::default(), settled: Arc::default() };
         let producer = config.create_with_context(context)?;
-        Ok(Sender { producer, topic: endpoint.topic.clone(), partitions: AtomicI64::new(0), limits })
+        Ok(Sender {
+            producer,
+            topic: endpoint.topic.clone(),
+            partitions: AtomicI64::new(0),
+            queued: AtomicU64::new(0),
+            limits,
+        })
     }
 
     /// Queues one row, if there is room. `identity`: what the header says of it, if it has one.
@@ -121,7 +132,10 @@ impl Sender {
         record.timestamp = messages.time(row);
         record.headers = headers(messages, row, identity);
         match self.producer.send(record) {
-            Ok(()) => Ok(Handed::Queued),
+            Ok(()) => {
+                self.queued.fetch_add(1, Ordering::Relaxed);
+                Ok(Handed::Queued)
+            }
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
                 let bytes = messages.value(row).map_or(0, <[u8]>::len) + messages.key(row).map_or(0, <[u8]>::len);
                 let what = format!("{bytes} bytes are more than the topic, or message.max.bytes, allows a message");
@@ -130,6 +144,20 @@ impl Sender {
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Handed::NotYet),
             Err((error, _)) => Err(error),
         }
+    }
+
+    /// Waits until it was said of every message what became of it. A flushed queue is not enough: what came out of it may not
+    /// have been told yet. Only where reports of all are asked for.
+    pub fn settle(&self, within: Duration) -> Result<(), KafkaError> {
+        let until = Instant::now() + within;
+        self.producer.flush(within)?;
+        while self.producer.context().settled.load(Ordering::Acquire) < self.queued.load(Ordering::Relaxed) {
+            if Instant::now() > until {
+                return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.failure().map_or(Ok(()), Err)
     }
 
     /// Whether the topic has this partition; asked again before it is denied, for topics grow.
