@@ -116,8 +116,11 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(way: &Way) {
         for visit in [2, 1] {
             send_more();
             let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:{visit}"))], &[]);
-            if visit == 2 {
-                run.wait_until_read(100);
+            // Until there is a second commit.
+            for _ in 0..60 {
+                if visit == 1 || run.wait_at_most(Duration::from_secs(1)).is_some() {
+                    break;
+                }
                 send_more();
             }
             let status = run.wait();
@@ -137,6 +140,24 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_with_transact
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_without_transactions() {
     a_process_that_dies_at_any_step_loses_and_repeats_nothing(&READ_BACK).await;
+}
+
+/// Many rows, so that reading them back takes long enough for anybody else to take some of them away.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_a_large_entry_that_arrived_before_a_crash_is_found_when_the_topic_is_read_back() {
+    let broker = Broker::shared();
+    let from = broker.topic("large-from", 2).await;
+    let to = broker.topic("large-to", 3).await;
+    let job = numbers(&broker.bootstrap_servers(), &from, &to, READ_BACK.options);
+    send(&broker.properties(), &from, 0..100_000, 0..2);
+    let status = job.start_with(&[("MILLRACE_CRASH", "after-sending:1")], &[]).wait();
+    assert_eq!(status.code(), None, "{status}");
+    let sent = received(&broker.bootstrap_servers(), &to).len();
+    assert!(sent > 5_000, "{sent} in the first entry");
+    read_all_and_stop(&mut job.start(), 2);
+    let there = received(&broker.bootstrap_servers(), &to);
+    assert_eq!(there.len(), 100_000, "of the {sent} that had arrived, some were sent again");
+    assert_eq!(there, all(0..100_000));
 }
 
 /// The exit code of a process whose job another one took over.

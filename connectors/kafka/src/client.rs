@@ -323,7 +323,8 @@ pub fn consumer(endpoint: &Endpoint, group: Option<&str>, prefetch: u64, partiti
     config
 }
 
-/// A table's client, and whoever handles what it tells.
+/// A client, and whoever handles what it tells. Only for one that asks questions, or whose messages come by partition
+/// queues: one that polls for messages would lose those that are polled here.
 pub struct Served {
     client: Arc<Client>,
     turn: Mutex<()>,

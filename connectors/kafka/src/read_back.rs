@@ -74,11 +74,12 @@ pub fn arrived(
     config.set("isolation.level", if committed { "read_committed" } else { "read_uncommitted" });
     // Of leaders alone: a copy may be behind.
     config.set("client.rack", "");
-    let reading = Connection::new(endpoint, reports.clone(), &config)?;
-    let client = reading.served.client();
     if committed {
-        wait_until_settled(client, &endpoint.topic, &goals)?;
+        let settling = Connection::new(endpoint, reports.clone(), &config)?;
+        wait_until_settled(settling.served.client(), &endpoint.topic, &goals)?;
     }
+    // Served by nobody but the loop below: whoever else polls takes messages away.
+    let client: Client = config.create_with_context(reports.clone())?;
     client.assign(&list)?;
     let (mut arrived, mut ended, mut last) = (HashSet::new(), HashMap::new(), Instant::now());
     while !goals.is_empty() {
