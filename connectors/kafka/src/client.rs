@@ -15,7 +15,7 @@ use rdkafka::statistics::{Broker, Statistics};
 
 use crate::endpoint::Endpoint;
 use crate::incarnation::untaken;
-use crate::token::FreshToken;
+use identity::FreshToken;
 
 /// What is said again within this is counted and not said.
 const SAY_AGAIN: Duration = Duration::from_secs(10);

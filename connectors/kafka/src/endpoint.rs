@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::client::{Client, Reports, Served, configuration_error};
-use crate::token::Bearer;
+use identity::Bearer;
 
 /// How long a question to the broker may take, tries and pauses included.
 pub const ANSWER: Duration = Duration::from_secs(30);

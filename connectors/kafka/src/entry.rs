@@ -9,9 +9,9 @@ use object_store::path::Path;
 use storage::staged_rows;
 
 use crate::messages::Layout;
-use crate::provenance::Provenance;
 use crate::sending::{Handed, Sender};
 use crate::trouble::Trouble;
+use storage::provenance::Provenance;
 
 /// An entry's rows, read back from where they were staged.
 pub struct Entry {

@@ -7,12 +7,11 @@ use engine::sink::Sink;
 use engine::source::Source;
 
 use crate::endpoint::Login;
-use crate::identity::{Identity, SETTINGS};
 use crate::messages::WRITTEN;
 use crate::options::{HUB_DELIVERIES, KafkaTable, Way, common_options, read_table, written_table};
 use crate::sink::KafkaSink;
 use crate::source::KafkaSource;
-use crate::token::Bearer;
+use identity::{Bearer, Identity};
 
 /// `connector = 'eventhubs'`.
 pub struct EventHubsConnector;
@@ -28,12 +27,6 @@ impl Connector for EventHubsConnector {
     }
 
     fn options(&self) -> Vec<OptionSpec> {
-        const CREDENTIALS: &[&[&str]] = &[
-            &["workload-identity", "workload_identity"],
-            &["managed-identity", "managed_identity"],
-            &["client-secret", "client_secret"],
-            &["azure-cli", "azure_cli"],
-        ];
         let mut options = vec![
             OptionSpec::new(
                 "connection_string",
@@ -50,17 +43,8 @@ impl Connector for EventHubsConnector {
                 OptionKind::Text,
                 "host:port instead of the namespace's own, for a private endpoint",
             ),
-            OptionSpec::new(
-                "credential",
-                OptionKind::OneOf(CREDENTIALS),
-                "workload-identity, managed-identity, client-secret or azure-cli; else what the environment has",
-            ),
-            OptionSpec::new("tenant_id", OptionKind::Text, "instead of AZURE_TENANT_ID"),
-            OptionSpec::new("client_id", OptionKind::Text, "instead of AZURE_CLIENT_ID"),
-            OptionSpec::new("client_secret", OptionKind::Secret, "instead of AZURE_CLIENT_SECRET"),
-            OptionSpec::new("federated_token_file", OptionKind::Text, "instead of AZURE_FEDERATED_TOKEN_FILE"),
-            OptionSpec::new("authority_host", OptionKind::Text, "instead of AZURE_AUTHORITY_HOST"),
         ];
+        options.extend(identity::options());
         // A connection string of one event hub names it.
         options.extend(common_options(HUB_DELIVERIES).into_iter().map(|o| OptionSpec { required: false, ..o }));
         options
@@ -149,12 +133,7 @@ fn with_entra_id(
 ) -> Result<EventHub, Problem> {
     let host = namespace.trim_start_matches("sb://").trim_end_matches('/');
     let host = if host.contains('.') { host.to_string() } else { format!("{host}.{PUBLIC_CLOUD}") };
-    let setting = |name: &str| {
-        let variable = SETTINGS.iter().find(|(option, _)| *option == name).map(|(_, variable)| *variable);
-        let given = options.get(name).map(String::from);
-        given.or_else(|| environment(variable?)).filter(|value| !value.is_empty())
-    };
-    let identity = Identity::choose(options.get("credential"), &setting);
+    let identity = Identity::of(options, environment);
     let identity = identity.map_err(|what| Problem::option("namespace", what))?;
     Ok(EventHub {
         topic: None,

@@ -12,12 +12,12 @@ use rdkafka::error::KafkaError;
 
 use crate::client::{configuration_error, consumer};
 use crate::endpoint::{Endpoint, Login, Purpose};
-use crate::identity::{Identity, Proof};
 use crate::messages::{Layout, WRITTEN};
 use crate::sending::producer;
 use crate::sink::{Delivery, KafkaSink, WrittenTable};
 use crate::source::KafkaSource;
-use crate::token::Bearer;
+use identity::Bearer;
+use identity::{Identity, Proof};
 
 /// `connector = 'kafka'`.
 pub struct KafkaConnector;

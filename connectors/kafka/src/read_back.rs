@@ -17,8 +17,8 @@ use rdkafka::topic_partition_list::Offset;
 use crate::client::{Client, Reports, consumer};
 use crate::endpoint::{ANSWER, Connection, Endpoint, answered};
 use crate::messages::IDENTITY;
-use crate::provenance::Provenance;
 use crate::trouble::Trouble;
+use storage::provenance::Provenance;
 
 /// What the client may hold ahead of us.
 const PREFETCH: u64 = 32 << 20;

@@ -18,12 +18,12 @@ use crate::client::{Reports, configuration_error, consumer};
 use crate::endpoint::{Connection, Endpoint};
 use crate::entry::Entry;
 use crate::messages::Layout;
-use crate::provenance::Provenance;
 use crate::read_back::{Ends, arrived, ends};
 use crate::resending::{Past, Resending, Way, settled_after};
 use crate::topics::{Limits, limits};
 use crate::transactions::Transactions;
 use crate::trouble::Trouble;
+use storage::provenance::Provenance;
 
 /// Staged rows, and their bytes as they are staged, that are sent in one transaction, at most one entry more.
 const ROWS_AT_ONCE: u64 = 200_000;

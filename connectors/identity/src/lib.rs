@@ -1,12 +1,17 @@
 //! Who asks for OAuth tokens, and where: an application with a secret or a federated token file, the managed identity
 //! of a machine or a platform, or whoever is signed in to the Azure CLI.
 
+mod token;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use engine::connector::{OptionKind, OptionSpec, Options};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::Value;
+
+pub use token::{Bearer, FreshToken};
 
 /// How long a token service may take for an answer.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -80,7 +85,39 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("azure_cli", "AZURE_CLI_PATH"),
 ];
 
+/// What a table of an Azure service may say about who asks for its tokens.
+pub fn options() -> Vec<OptionSpec> {
+    const CREDENTIALS: &[&[&str]] = &[
+        &["workload-identity", "workload_identity"],
+        &["managed-identity", "managed_identity"],
+        &["client-secret", "client_secret"],
+        &["azure-cli", "azure_cli"],
+    ];
+    vec![
+        OptionSpec::new(
+            "credential",
+            OptionKind::OneOf(CREDENTIALS),
+            "workload-identity, managed-identity, client-secret or azure-cli; else what the environment has",
+        ),
+        OptionSpec::new("tenant_id", OptionKind::Text, "instead of AZURE_TENANT_ID"),
+        OptionSpec::new("client_id", OptionKind::Text, "instead of AZURE_CLIENT_ID"),
+        OptionSpec::new("client_secret", OptionKind::Secret, "instead of AZURE_CLIENT_SECRET"),
+        OptionSpec::new("federated_token_file", OptionKind::Text, "instead of AZURE_FEDERATED_TOKEN_FILE"),
+        OptionSpec::new("authority_host", OptionKind::Text, "instead of AZURE_AUTHORITY_HOST"),
+    ]
+}
+
 impl Identity {
+    /// Of a table with such [`options`]. `environment`: what else is asked, by the names of [`SETTINGS`].
+    pub fn of(options: &Options, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let setting = |name: &str| {
+            let variable = SETTINGS.iter().find(|(option, _)| *option == name).map(|(_, variable)| *variable);
+            let given = options.get(name).map(String::from);
+            given.or_else(|| environment(variable?)).filter(|value| !value.is_empty())
+        };
+        Identity::choose(options.get("credential"), &setting)
+    }
+
     /// Chooses by what is set. `setting` answers for the first names of [`SETTINGS`].
     pub fn choose(credential: Option<&str>, setting: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
         let has = |name| setting(name).is_some();

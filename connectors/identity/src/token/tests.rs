@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use parking_lot::Mutex;
 
 use super::{Bearer, FreshToken};
-use crate::identity::{Identity, Proof, TokenError};
+use crate::{Identity, Proof, TokenError};
 
 const SCOPE: &str = "https://ns.servicebus.windows.net/.default";
 

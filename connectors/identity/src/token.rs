@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::identity::{Http, Identity, Token, TokenError};
+use crate::{Http, Identity, Token, TokenError};
 
 /// How long the first token may take.
 const FIRST: Duration = Duration::from_secs(30);

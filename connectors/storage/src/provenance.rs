@@ -1,4 +1,5 @@
-//! Which row of which job a message is: what the header [`IDENTITY`](crate::messages::IDENTITY) says.
+//! Which row of which job something is that was written: the name that a sink gives a staged row, where its target keeps one
+//! beside it. Staged rows are fixed by their entry, so the name is the same however often it is written.
 
 use engine::sink::SinkContext;
 
@@ -11,14 +12,14 @@ impl Provenance {
         Provenance(format!("{}/{}/{writer}/{entry}/", context.log_id, context.sink))
     }
 
-    /// What the header says of a row: its token within the entry, and its place within what the token holds.
+    /// The name of a row: its token within the entry, and its place within what the token holds.
     pub fn row(&self, token: usize, row: u64) -> String {
         format!("{}{token}.{row}", self.0)
     }
 
-    /// The row that a header says it is, if it is one of this entry.
-    pub fn parse(&self, header: &[u8]) -> Option<(usize, u64)> {
-        let place = header.strip_prefix(self.0.as_bytes())?;
+    /// The row that has this name, if it is one of this entry.
+    pub fn parse(&self, name: &[u8]) -> Option<(usize, u64)> {
+        let place = name.strip_prefix(self.0.as_bytes())?;
         let (token, row) = std::str::from_utf8(place).ok()?.split_once('.')?;
         Some((token.parse().ok()?, row.parse().ok()?))
     }
