@@ -1,10 +1,12 @@
 //! A job's numbers in Prometheus' text format.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::dedup::Size;
 use engine::durations::{BOUNDS, Durations};
-use engine::metrics::Metrics;
+use engine::metrics::{Metrics, RequestMetrics, SinkMetrics};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
@@ -103,7 +105,7 @@ fn deduplications(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
 
 fn sinks(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     let sinks = metrics.sinks.read();
-    let each = |value: &dyn Fn(&engine::metrics::SinkMetrics) -> u64| -> Vec<Labelled> {
+    let each = |value: &dyn Fn(&SinkMetrics) -> u64| -> Vec<Labelled> {
         sinks.iter().map(|(name, m)| (vec![label("sink", name)], value(m) as f64)).collect()
     };
     families.extend([
@@ -125,6 +127,35 @@ fn sinks(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     ]);
     let durations = sinks.iter().map(|(name, m)| (vec![label("sink", name)], &m.commit_durations));
     families.push(histogram("sink_commit_seconds", "From the first try of a commit to shown.", durations));
+    requests(&sinks, families);
+}
+
+/// Of the sinks that ask a service request by request.
+fn requests(sinks: &BTreeMap<String, Arc<SinkMetrics>>, families: &mut Vec<MetricFamily>) {
+    let asking = || sinks.iter().map(|(name, m)| (name, &m.requests)).filter(|(_, requests)| requests.sent.get() > 0);
+    if asking().next().is_none() {
+        return;
+    }
+    let each = |value: &dyn Fn(&RequestMetrics) -> f64| -> Vec<Labelled> {
+        asking().map(|(name, requests)| (vec![label("sink", name)], value(requests))).collect()
+    };
+    families.extend([
+        counter("sink_requests_total", "Requests to the sink's service.", each(&|m| m.sent.get() as f64)),
+        counter("sink_request_rows_total", "Rows in them.", each(&|m| m.rows.get() as f64)),
+        counter(
+            "sink_requests_throttled_total",
+            "Those that the service had no capacity for.",
+            each(&|m| m.throttled.get() as f64),
+        ),
+        counter("sink_rows_found_total", "Rows that were there, or gone, already.", each(&|m| m.found.get() as f64)),
+        counter(
+            "sink_request_units_total",
+            "What the requests cost, in the service's measure.",
+            each(&|m| m.units.get()),
+        ),
+    ]);
+    let durations = asking().map(|(name, requests)| (vec![label("sink", name)], &requests.durations));
+    families.push(histogram("sink_request_seconds", "How long a request took.", durations));
 }
 
 fn checkpoints(metrics: &Metrics, now: i64, families: &mut Vec<MetricFamily>) {

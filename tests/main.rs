@@ -5,6 +5,8 @@ mod bench;
 mod broker;
 mod certificates;
 mod commands;
+mod cosmos_account;
+mod cosmosdb;
 mod crash;
 mod demo;
 mod dependency_arrows;

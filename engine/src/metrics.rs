@@ -134,9 +134,52 @@ pub struct SinkMetrics {
     /// From the first try to shown, entries shown together counted once.
     pub commit_durations: Durations,
     pub rejected: Gauge,
+    /// Of a sink that asks a service request by request.
+    #[serde(skip_serializing_if = "RequestMetrics::none")]
+    pub requests: RequestMetrics,
     /// Whether the sink takes rows and commits.
     #[serde(flatten)]
     pub health: Health,
+}
+
+/// What a service was asked to write, and what that took.
+#[derive(Debug, Default, Serialize)]
+pub struct RequestMetrics {
+    pub sent: Gauge,
+    /// Rows in them; divided by the requests, how full they are.
+    pub rows: Gauge,
+    /// Those that were told to come again later, because the service has no capacity left.
+    pub throttled: Gauge,
+    /// Rows that were there already, or gone already.
+    pub found: Gauge,
+    /// What they cost, in the service's own measure (Cosmos DB: request units).
+    pub units: Sum,
+    pub durations: Durations,
+}
+
+impl RequestMetrics {
+    fn none(&self) -> bool {
+        self.sent.get() == 0
+    }
+}
+
+/// A sum that anyone may add to.
+#[derive(Debug, Default)]
+pub struct Sum(AtomicU64);
+
+impl Sum {
+    pub fn add(&self, amount: f64) {
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |bits| Some((f64::from_bits(bits) + amount).to_bits()));
+    }
+    pub fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+}
+
+impl Serialize for Sum {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.get().serialize(serializer)
+    }
 }
 
 #[derive(Debug, Default, Serialize)]

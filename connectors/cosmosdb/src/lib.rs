@@ -1,1 +1,12 @@
 //! Azure Cosmos DB containers as sinks.
+
+mod account;
+mod container;
+mod documents;
+mod limiter;
+mod options;
+mod sink;
+mod trouble;
+mod write;
+
+pub use options::CosmosConnector;

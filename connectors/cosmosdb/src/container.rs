@@ -1,0 +1,215 @@
+//! The container that a table is written to: found and checked at start, or made if that is asked for.
+
+use std::time::Duration;
+
+use azure_data_cosmos::models::{
+    ContainerProperties, IndexingPolicy, PartitionKeyDefinition, PartitionKeyKind, ThroughputProperties, TimeToLive,
+    UniqueKey, UniqueKeyPolicy,
+};
+use azure_data_cosmos::options::{
+    ContentResponseOnWrite, CreateContainerOptions, EndToEndOperationLatencyPolicy, OperationOptions, PriorityLevel,
+    Region, ThrottlingRetryOptions, ThroughputControlOptions,
+};
+use azure_data_cosmos::{ContainerClient, CosmosClient, CosmosError, RoutingStrategy};
+use engine::sink::SinkError;
+
+use crate::options::CosmosTable;
+use crate::trouble::Trouble;
+
+/// How long one request may take, tries of the SDK included.
+const REQUEST: Duration = Duration::from_secs(20);
+/// How long it may take to find the account and the container.
+const OPENING: Duration = Duration::from_secs(60);
+
+/// An open container.
+#[derive(Clone)]
+pub struct Container {
+    pub client: ContainerClient,
+    /// Where the partition key lies in a document.
+    pub paths: Vec<Vec<String>>,
+    /// Whether documents may exclude one another by more than their ids.
+    pub unique_keys: bool,
+}
+
+/// What a container is made with.
+#[derive(Debug, Clone, Default)]
+pub struct NewContainer {
+    /// Request units a second, fixed or at most; without either, those of the database, or the service's own.
+    pub throughput: Option<u64>,
+    pub autoscale: Option<u64>,
+    /// Seconds after which a document vanishes.
+    pub ttl: Option<u32>,
+    pub unique_keys: Vec<Vec<String>>,
+    pub indexing: Option<IndexingPolicy>,
+}
+
+/// Finds the container and checks it against the table. With `probe`, nothing is made, and there is none yet if one would be.
+pub async fn open(table: &CosmosTable, probe: bool) -> Result<Option<Container>, SinkError> {
+    let opening = tokio::time::timeout(OPENING, look(table, probe));
+    opening.await.unwrap_or_else(|_| Err(SinkError::retry(table.place(), format!("no answer within {OPENING:?}"))))
+}
+
+async fn look(table: &CosmosTable, probe: bool) -> Result<Option<Container>, SinkError> {
+    let client = client(table).await?;
+    let database = client.database_client(table.database.clone());
+    let found = match database.container_client(table.container.clone(), None).await {
+        Err(error) if is_missing(&error) && table.create.is_some() && table.account.may_create() => {
+            if probe {
+                return Ok(None);
+            }
+            make(table, &client).await?;
+            database.container_client(table.container.clone(), None).await
+        }
+        found => found,
+    };
+    let container = found.map_err(|error| wrong(table, &error))?;
+    let properties = container.read(None).await.and_then(|response| response.into_model());
+    let properties = properties.map_err(|error| wrong(table, &error))?;
+    check(table, &properties).map_err(|what| SinkError::failed(table.place(), what))?;
+    Ok(Some(Container {
+        client: container,
+        paths: properties.partition_key.paths().iter().map(|path| steps(path)).collect(),
+        unique_keys: properties.unique_key_policy.is_some_and(|policy| !policy.unique_keys.is_empty()),
+    }))
+}
+
+async fn client(table: &CosmosTable) -> Result<CosmosClient, SinkError> {
+    let account = table.account.reference().await.map_err(|what| SinkError::failed(table.place(), what))?;
+    let mut operation = OperationOptions::default();
+    // Nobody looks at a document that was just written.
+    operation.content_response_on_write = Some(ContentResponseOnWrite::Disabled);
+    operation.end_to_end_latency_policy = Some(EndToEndOperationLatencyPolicy::new(REQUEST));
+    // Each throttled request is seen by the limiter.
+    let mut throttling = ThrottlingRetryOptions::default();
+    throttling.max_retry_count = Some(0);
+    operation.throttling_retry_options = Some(throttling);
+    if table.low_priority {
+        let mut control = ThroughputControlOptions::default();
+        control.priority_level = Some(PriorityLevel::Low);
+        operation.throughput_control = Some(control);
+    }
+    let regions = table.regions.iter().map(|region| Region::from(region.clone())).collect();
+    let client = CosmosClient::builder()
+        .with_default_operation_options(operation)
+        .build(account, RoutingStrategy::PreferredRegions(regions))
+        .await;
+    client.map_err(|error| wrong(table, &error))
+}
+
+fn is_missing(error: &CosmosError) -> bool {
+    error.status().is_not_found() || matches!(Trouble::of(error), Trouble::Missing)
+}
+
+/// Why it cannot be opened, and what to do.
+fn wrong(table: &CosmosTable, error: &CosmosError) -> SinkError {
+    if is_missing(error) {
+        return SinkError::failed(table.place(), missing(table));
+    }
+    match Trouble::of(error) {
+        Trouble::Stopped(said) => SinkError::failed(table.place(), format!("{said}. {}", table.account.remedy())),
+        Trouble::Refused(said) => SinkError::failed(table.place(), said),
+        _ => SinkError::retry(table.place(), error),
+    }
+}
+
+/// There is no such container: how to get one.
+fn missing(table: &CosmosTable) -> String {
+    let CosmosTable { database, container, .. } = table;
+    let keys: Vec<String> = table.partition_by.iter().map(|column| format!("/{column}")).collect();
+    let path = if keys.is_empty() { "/<partition key>".into() } else { keys.join(" ") };
+    let account = table
+        .account
+        .endpoint
+        .split("://")
+        .last()
+        .unwrap_or_default()
+        .split(['.', ':', '/'])
+        .next()
+        .unwrap_or_default();
+    let create = match (&table.create, table.account.may_create()) {
+        (Some(_), false) => "the service lets no Entra ID identity make one through this interface; ",
+        (None, true) => "set create = 'true', or ",
+        _ => "",
+    };
+    format!(
+        "there is no container '{container}' in a database '{database}': {create}make it with\n  az cosmosdb sql database \
+         create --account-name {account} --resource-group <group> --name {database}\n  az cosmosdb sql container create \
+         --account-name {account} --resource-group <group> --database-name {database} --name {container} \
+         --partition-key-path {path}"
+    )
+}
+
+async fn make(table: &CosmosTable, client: &CosmosClient) -> Result<(), SinkError> {
+    let Some(new) = &table.create else { return Ok(()) };
+    // Another process may have made it a moment ago.
+    let there = |error: &CosmosError| error.status().is_conflict();
+    match client.create_database(&table.database, None).await {
+        Err(error) if !there(&error) => return Err(wrong(table, &error)),
+        _ => {}
+    }
+    let paths: Vec<_> = table.partition_by.iter().map(|column| format!("/{column}").into()).collect();
+    let mut key = PartitionKeyDefinition::new(paths);
+    if table.partition_by.len() > 1 {
+        key = key.with_kind(PartitionKeyKind::MultiHash);
+    }
+    let mut properties = ContainerProperties::new(table.container.clone(), key);
+    if !new.unique_keys.is_empty() {
+        let unique =
+            |paths: &Vec<String>| paths.iter().fold(UniqueKey::default(), |key, path| key.with_path(path.clone()));
+        let policy =
+            new.unique_keys.iter().fold(UniqueKeyPolicy::default(), |policy, key| policy.with_unique_key(unique(key)));
+        properties = properties.with_unique_key_policy(policy);
+    }
+    if let Some(seconds) = new.ttl {
+        properties = properties.with_default_ttl(TimeToLive::Seconds(seconds));
+    }
+    if let Some(indexing) = &new.indexing {
+        properties = properties.with_indexing_policy(indexing.clone());
+    }
+    let throughput = match (new.throughput, new.autoscale) {
+        (_, Some(most)) => Some(ThroughputProperties::autoscale(most, None)),
+        (fixed, None) => fixed.map(ThroughputProperties::manual),
+    };
+    let options = throughput.map(|units| CreateContainerOptions::default().with_throughput(units));
+    match client.database_client(table.database.clone()).create_container(properties, options).await {
+        Err(error) if !there(&error) => Err(wrong(table, &error)),
+        _ => {
+            tracing::info!(database = table.database, container = table.container, "the container was made");
+            Ok(())
+        }
+    }
+}
+
+/// All that is wrong between the container and the table.
+fn check(table: &CosmosTable, properties: &ContainerProperties) -> Result<(), String> {
+    let paths: Vec<&str> = properties.partition_key.paths().iter().map(|path| path.as_ref()).collect();
+    let mut wrong = vec![];
+    let declared: Vec<String> = table.partition_by.iter().map(|column| format!("/{column}")).collect();
+    if !declared.is_empty() && declared != paths {
+        wrong.push(format!(
+            "the table is PARTITIONED BY {}, the container by {}",
+            declared.join(", "),
+            paths.join(", ")
+        ));
+    }
+    for path in &paths {
+        let column = &steps(path)[0];
+        if !table.columns.contains(column) && column != "id" {
+            wrong.push(format!("the container's partition key is {path}, and the table has no column {column}"));
+        }
+    }
+    for key in properties.unique_key_policy.iter().flat_map(|policy| &policy.unique_keys) {
+        for path in key.paths.iter().filter(|path| !table.columns.contains(&steps(path)[0])) {
+            wrong.push(format!(
+                "the container has a unique key on {path}, and the table has no such column: all rows \
+                                of a partition but one would be refused"
+            ));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+/// `/a/b` or `/"a"/b`, as properties within one another.
+fn steps(path: &str) -> Vec<String> {
+    path.trim_start_matches('/').split('/').map(|step| step.trim_matches('"').to_string()).collect()
+}

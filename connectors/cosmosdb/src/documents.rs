@@ -1,0 +1,393 @@
+//! Rows as documents: an id, a partition key, and a body of JSON.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type, Schema, TimeUnit};
+use arrow::error::ArrowError;
+use azure_data_cosmos::PartitionKey;
+use azure_data_cosmos::models::PartitionKeyValue;
+use serde_json::{Map, Value};
+
+/// The property that a document's identity is kept in.
+pub const ID: &str = "id";
+/// The property that says which row of which job a document without an id of its own is.
+pub const PROVENANCE: &str = "millrace";
+/// The service's own, which it would overwrite.
+pub const SYSTEM: &[&str] = &["_rid", "_self", "_etag", "_attachments", "_ts"];
+
+/// What the service allows.
+const LONGEST_ID: usize = 1023;
+const LONGEST_KEY: usize = 2048;
+pub const LARGEST_DOCUMENT: usize = 2 << 20;
+/// Integers up to this size are themselves as the double that the service keeps.
+const EXACT: u64 = 1 << 53;
+
+/// How rows of a table become documents.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The columns whose values are the id, in order; empty: the id is made of which row it is.
+    pub id: Vec<String>,
+    /// The column that says which of two documents is the newer one.
+    pub version: Option<String>,
+    /// Whether NULL is written, and not left out.
+    pub nulls: bool,
+    pub decimals_as_numbers: bool,
+    pub integers_as_text: bool,
+}
+
+/// One row on its way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// The entry that it belongs to, its token within that, and its place within the token's rows.
+    pub place: (u64, usize, u64),
+    pub id: String,
+    pub key: Key,
+    pub body: Map<String, Value>,
+    /// Of the body as text, or a little less.
+    pub bytes: usize,
+    pub version: Option<i64>,
+}
+
+impl Document {
+    /// What no two documents of a container have in common.
+    pub fn identity(&self) -> (String, String) {
+        (self.key.text.clone(), self.id.clone())
+    }
+}
+
+/// A partition key, and what tells it from others.
+#[derive(Debug, Clone)]
+pub struct Key {
+    pub value: PartitionKey,
+    pub text: String,
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// A row that can be no document.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub reason: String,
+    /// The row, as JSON.
+    pub content: String,
+}
+
+/// Where in a document a partition key lies.
+pub type Paths = [Vec<String>];
+
+impl Layout {
+    /// The rows of a batch, in order. `name`: which row it is, by its place in the batch.
+    pub fn documents(
+        &self,
+        batch: &RecordBatch,
+        paths: &Paths,
+        place: impl Fn(usize) -> (u64, usize, u64),
+        name: impl Fn(usize) -> String,
+    ) -> Result<Vec<Result<Document, Refused>>, ArrowError> {
+        let versions = self.versions(batch)?;
+        let schema = batch.schema();
+        let shown = self.shown(batch)?;
+        let mut lines = vec![];
+        formats::json_lines(&shown, &mut lines)?;
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let documents = lines.enumerate().map(|(row, line)| {
+            let refused = |reason: String| Refused { reason, content: String::from_utf8_lossy(line).into_owned() };
+            let mut body: Map<String, Value> =
+                serde_json::from_slice(line).map_err(|e| refused(format!("a JSON column holds no JSON: {e}")))?;
+            if !self.integers_as_text
+                && let Some(number) = body.values().find_map(inexact)
+            {
+                let what = format!("{number} is more than a document can hold exactly: set 'json.integers' = 'text'");
+                return Err(refused(what));
+            }
+            if self.nulls {
+                let nulls = schema.fields().iter().filter(|field| !body.contains_key(field.name()));
+                let nulls: Vec<_> = nulls.map(|field| (field.name().clone(), Value::Null)).collect();
+                body.extend(nulls);
+            }
+            let name = name(row);
+            let id = if self.id.is_empty() {
+                body.insert(PROVENANCE.into(), name.clone().into());
+                derived_id(&name)
+            } else {
+                self.own_id(&body).map_err(refused)?
+            };
+            body.insert(ID.into(), id.clone().into());
+            let key = key(&body, paths).map_err(refused)?;
+            let bytes = line.len() + id.len() + name.len();
+            if bytes > LARGEST_DOCUMENT {
+                return Err(refused(format!("{bytes} bytes are more than the 2 MB of a document")));
+            }
+            let version =
+                versions.as_ref().filter(|v| v.is_valid(row)).map(|v| v.as_primitive::<Int64Type>().value(row));
+            if self.version.is_some() && version.is_none() {
+                return Err(refused("it has no version".into()));
+            }
+            Ok(Document { place: place(row), id, key, body, bytes, version })
+        });
+        Ok(documents.collect())
+    }
+
+    /// What is stored of the version column is compared with what is to be: see [`stored_version`].
+    fn versions(&self, batch: &RecordBatch) -> Result<Option<ArrayRef>, ArrowError> {
+        let Some(name) = &self.version else { return Ok(None) };
+        let column = batch.column_by_name(name).ok_or_else(|| {
+            ArrowError::SchemaError(format!("the version column {name} is not among the staged ones"))
+        })?;
+        let nanos = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let column = match column.data_type() {
+            DataType::Timestamp(..) => cast(&cast(column, &nanos)?, &DataType::Int64)?,
+            _ => cast(column, &DataType::Int64)?,
+        };
+        Ok(Some(column))
+    }
+
+    /// The columns as they are shown: what JSON numbers cannot hold is text, if that is wanted.
+    fn shown(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let schema = batch.schema();
+        let fields: Vec<FieldRef> = schema.fields().iter().map(|field| self.shown_field(field)).collect();
+        let columns = batch.columns().iter().zip(&fields).map(|(column, field)| {
+            if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) }
+        });
+        let columns = columns.collect::<Result<_, ArrowError>>()?;
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    }
+
+    fn shown_field(&self, field: &FieldRef) -> FieldRef {
+        let shown = match field.data_type() {
+            DataType::Decimal128(..) | DataType::Decimal256(..) => {
+                if self.decimals_as_numbers {
+                    DataType::Float64
+                } else {
+                    DataType::Utf8
+                }
+            }
+            DataType::Int64 | DataType::UInt64 if self.integers_as_text => DataType::Utf8,
+            DataType::Struct(fields) => {
+                DataType::Struct(fields.iter().map(|field| self.shown_field(field)).collect::<Fields>())
+            }
+            DataType::List(item) => DataType::List(self.shown_field(item)),
+            _ => return field.clone(),
+        };
+        Arc::new(Field::clone(field).with_data_type(shown))
+    }
+
+    fn own_id(&self, body: &Map<String, Value>) -> Result<String, String> {
+        let mut parts = vec![];
+        for column in &self.id {
+            let text = match body.get(column) {
+                Some(Value::String(text)) => text.clone(),
+                Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
+                Some(Value::Array(_) | Value::Object(_)) => {
+                    return Err(format!("{column} is no text that could be an id"));
+                }
+                None | Some(Value::Null) => return Err(format!("{column}, its id, is NULL")),
+            };
+            // Several columns: what joins them must not be in them, or two rows could be one.
+            parts.push(if self.id.len() > 1 { text.replace('%', "%25").replace('|', "%7C") } else { text });
+        }
+        let id = parts.join("|");
+        match id.as_str() {
+            "" => Err("its id is empty".into()),
+            long if long.len() > LONGEST_ID => Err(format!("its id has {} bytes of {LONGEST_ID} at most", long.len())),
+            bad if bad.contains(['/', '\\', '?', '#']) => {
+                Err(format!("its id '{bad}' has a '/', '\\', '?' or '#' in it"))
+            }
+            _ => Ok(id),
+        }
+    }
+}
+
+/// An integer that a double cannot hold, wherever it lies.
+fn inexact(value: &Value) -> Option<String> {
+    match value {
+        Value::Number(number) => {
+            let size = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
+            size.filter(|size| *size > EXACT).map(|_| number.to_string())
+        }
+        Value::Array(items) => items.iter().find_map(inexact),
+        Value::Object(fields) => fields.values().find_map(inexact),
+        _ => None,
+    }
+}
+
+/// The id of a document that has none of its own: of fixed length, and another one for every row that ever was.
+fn derived_id(name: &str) -> String {
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(name.as_bytes()))
+}
+
+fn key(body: &Map<String, Value>, paths: &Paths) -> Result<Key, String> {
+    let mut values = vec![];
+    for path in paths {
+        let shown = || path.join("/");
+        let mut found = body.get(&path[0]);
+        for step in &path[1..] {
+            found = found.and_then(|value| value.get(step));
+        }
+        values.push(match found {
+            Some(Value::String(text)) if text.len() > LONGEST_KEY => {
+                return Err(format!(
+                    "its partition key /{} has {} bytes of {LONGEST_KEY} at most",
+                    shown(),
+                    text.len()
+                ));
+            }
+            Some(Value::String(text)) => PartitionKeyValue::from(text.clone()),
+            Some(Value::Bool(flag)) => PartitionKeyValue::from(*flag),
+            Some(Value::Number(number)) => {
+                let number = number.as_f64().unwrap_or_default();
+                PartitionKeyValue::try_from(number).map_err(|e| e.to_string())?
+            }
+            Some(Value::Array(_) | Value::Object(_)) => {
+                return Err(format!("its partition key /{} is no text, number or boolean", shown()));
+            }
+            None | Some(Value::Null) => return Err(format!("its partition key /{} is NULL", shown())),
+        });
+    }
+    let text = format!("{values:?}");
+    Ok(Key { value: PartitionKey::try_from(values).map_err(|e| e.to_string())?, text })
+}
+
+/// The version of a document that is there, to be compared with one that is to be.
+pub fn stored_version(stored: &Value) -> Option<i64> {
+    match stored {
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|n| n as i64)),
+        Value::String(text) => {
+            text.parse().ok().or_else(|| arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text).ok())
+        }
+        _ => None,
+    }
+}
+
+/// Whether a column can be a version: an integer, or a time.
+pub fn can_be_version(data_type: &DataType) -> bool {
+    data_type.is_signed_integer()
+        || matches!(data_type, DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::Timestamp(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Decimal128Array, Int64Array, StringArray, TimestampNanosecondArray};
+
+    use super::*;
+
+    fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+            .unwrap()
+    }
+
+    fn strings(values: &[Option<&str>]) -> ArrayRef {
+        Arc::new(StringArray::from(values.to_vec()))
+    }
+
+    fn documents(layout: &Layout, batch: &RecordBatch) -> Vec<Result<Document, Refused>> {
+        let paths = [vec!["device".to_string()]];
+        layout.documents(batch, &paths, |row| (7, 0, row as u64), |row| format!("log/t/w/7/0.{row}")).unwrap()
+    }
+
+    fn reasons(layout: &Layout, batch: &RecordBatch) -> Vec<String> {
+        documents(layout, batch).into_iter().map(|d| d.err().map_or("taken".into(), |r| r.reason)).collect()
+    }
+
+    fn by(id: &[&str]) -> Layout {
+        Layout { id: id.iter().map(|name| name.to_string()).collect(), ..Layout::default() }
+    }
+
+    #[test]
+    fn a_row_is_a_document_with_its_id_and_what_is_null_is_left_out() {
+        let time: ArrayRef =
+            Arc::new(TimestampNanosecondArray::from(vec![1_700_000_000_123_456_700]).with_timezone("UTC"));
+        let rows = batch(vec![
+            ("event", strings(&[Some("e1")])),
+            ("device", strings(&[Some("d1")])),
+            ("time", time),
+            ("kind", strings(&[None])),
+        ]);
+        let document = documents(&by(&["event"]), &rows).remove(0).unwrap();
+        let body = r#"{"event":"e1","device":"d1","time":"2023-11-14T22:13:20.123456700Z","id":"e1"}"#;
+        assert_eq!(Value::Object(document.body), serde_json::from_str::<Value>(body).unwrap());
+        assert_eq!((document.id.as_str(), document.place), ("e1", (7, 0, 0)));
+        let with_nulls = documents(&Layout { nulls: true, ..by(&["event"]) }, &rows).remove(0).unwrap();
+        assert_eq!(with_nulls.body["kind"], Value::Null);
+    }
+
+    #[test]
+    fn what_can_be_no_document_is_refused_with_the_reason() {
+        let long = "x".repeat(LONGEST_ID + 1);
+        let ids = strings(&[Some("ok"), None, Some(""), Some("a/b"), Some(&long), Some("no device")]);
+        let devices = strings(&[Some("d"), Some("d"), Some("d"), Some("d"), Some("d"), None]);
+        let reasons = reasons(&by(&["event"]), &batch(vec![("event", ids), ("device", devices)]));
+        let expected = [
+            "taken",
+            "event, its id, is NULL",
+            "its id is empty",
+            "its id 'a/b' has a '/', '\\', '?' or '#' in it",
+            "its id has 1024 bytes of 1023 at most",
+            "its partition key /device is NULL",
+        ];
+        assert_eq!(reasons, expected);
+        let large = "x".repeat(LARGEST_DOCUMENT);
+        let rows = batch(vec![
+            ("event", strings(&[Some("e")])),
+            ("device", strings(&[Some("d")])),
+            ("text", strings(&[Some(&large)])),
+        ]);
+        assert!(super::tests::reasons(&by(&["event"]), &rows)[0].contains("more than the 2 MB of a document"));
+    }
+
+    #[test]
+    fn numbers_that_a_double_cannot_hold_are_not_bent() {
+        let big: ArrayRef = Arc::new(Int64Array::from(vec![1 << 53, (1 << 53) + 1]));
+        let exact: ArrayRef = Arc::new(Decimal128Array::from(vec![10, 1]).with_precision_and_scale(38, 20).unwrap());
+        let two = || strings(&[Some("a"), Some("b")]);
+        let rows = batch(vec![("event", two()), ("device", two()), ("n", big), ("price", exact)]);
+        let reasons = reasons(&by(&["event"]), &rows);
+        assert_eq!(reasons[0], "taken");
+        assert!(reasons[1].contains("set 'json.integers' = 'text'"), "{reasons:?}");
+        let as_text = Layout { integers_as_text: true, ..by(&["event"]) };
+        let body = documents(&as_text, &rows).remove(1).unwrap().body;
+        assert_eq!(
+            (&body["n"], &body["price"]),
+            (&Value::from("9007199254740993"), &Value::from("0.00000000000000000001"))
+        );
+    }
+
+    #[test]
+    fn two_columns_are_one_id_that_no_other_two_are() {
+        let layout = by(&["a", "device"]);
+        let rows =
+            batch(vec![("a", strings(&[Some("x|y"), Some("x")])), ("device", strings(&[Some("z"), Some("y|z")]))]);
+        let ids: Vec<_> = documents(&layout, &rows).into_iter().map(|d| d.unwrap().id).collect();
+        assert_eq!(ids, ["x%7Cy|z", "x|y%7Cz"]);
+    }
+
+    #[test]
+    fn a_row_without_an_id_gets_one_of_its_own_that_is_the_same_each_time() {
+        let rows = batch(vec![("device", strings(&[Some("d"), Some("d")]))]);
+        let ids = || documents(&Layout::default(), &rows).into_iter().map(|d| d.unwrap().id).collect::<Vec<_>>();
+        assert_eq!(ids(), ids());
+        assert_ne!(ids()[0], ids()[1]);
+        assert_eq!(documents(&Layout::default(), &rows).remove(1).unwrap().body[PROVENANCE], "log/t/w/7/0.1");
+    }
+
+    #[test]
+    fn a_stored_version_is_compared_whatever_form_it_has() {
+        let rows = batch(vec![
+            ("event", strings(&[Some("e")])),
+            ("device", strings(&[Some("d")])),
+            ("time", Arc::new(TimestampNanosecondArray::from(vec![1_700_000_000_123_456_700]).with_timezone("UTC"))),
+        ]);
+        let layout = Layout { version: Some("time".into()), ..by(&["event"]) };
+        let document = documents(&layout, &rows).remove(0).unwrap();
+        assert_eq!(document.version, stored_version(&document.body["time"]));
+        assert_eq!(stored_version(&Value::from(5)), Some(5));
+        assert_eq!(stored_version(&Value::from(5.0)), Some(5));
+        assert_eq!(stored_version(&Value::Null), None);
+    }
+}

@@ -1,0 +1,385 @@
+//! `connector = 'cosmosdb'`: what a table says, and what it means.
+
+use std::sync::Arc;
+
+use azure_data_cosmos::models::IndexingPolicy;
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
+use engine::sink::Sink;
+
+use crate::account::{self, Account};
+use crate::container::NewContainer;
+use crate::documents::{ID, Layout, PROVENANCE, SYSTEM, can_be_version};
+use crate::sink::CosmosSink;
+
+/// Azure Cosmos DB for NoSQL.
+pub struct CosmosConnector;
+
+/// A checked table.
+#[derive(Clone)]
+pub struct CosmosTable {
+    pub name: String,
+    pub account: Account,
+    pub database: String,
+    pub container: String,
+    pub columns: Vec<String>,
+    pub partition_by: Vec<String>,
+    pub write: Write,
+    pub layout: Layout,
+    pub create: Option<NewContainer>,
+    pub regions: Vec<String>,
+    pub low_priority: bool,
+    pub pace: Pace,
+}
+
+/// How fast it is written at most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    pub units_per_second: Option<f64>,
+    pub requests_at_once: usize,
+    /// Documents of one partition key that are written together, all or none.
+    pub batch: usize,
+}
+
+/// What a row does to the document of its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// Replaces it; the last one stays.
+    Upsert,
+    /// Makes it; the first one stays.
+    Insert,
+    /// Replaces an older one.
+    ReplaceIfNewer,
+    Delete,
+    /// Makes one of its own: the row needs no key.
+    Append,
+}
+
+/// The words of `write`.
+const WRITES: &[&[&str]] =
+    &[&["upsert"], &["insert"], &["replace-if-newer", "replace_if_newer"], &["delete"], &["append"]];
+/// What the service allows a batch to have.
+const LARGEST_BATCH: i64 = 100;
+const REQUESTS_AT_ONCE: i64 = 128;
+
+impl Write {
+    pub fn word(self) -> &'static str {
+        match self {
+            Write::Upsert => "upsert",
+            Write::Insert => "insert",
+            Write::ReplaceIfNewer => "replace-if-newer",
+            Write::Delete => "delete",
+            Write::Append => "append",
+        }
+    }
+
+    fn of(word: Option<&str>) -> Self {
+        let all = [Write::Insert, Write::ReplaceIfNewer, Write::Delete, Write::Append];
+        all.into_iter().find(|write| Some(write.word()) == word).unwrap_or(Write::Upsert)
+    }
+}
+
+impl CosmosTable {
+    /// For people: where something went wrong.
+    pub fn place(&self) -> String {
+        format!("table {}, container {}/{}", self.name, self.database, self.container)
+    }
+}
+
+impl Connector for CosmosConnector {
+    fn name(&self) -> &'static str {
+        "cosmosdb"
+    }
+
+    fn options(&self) -> Vec<OptionSpec> {
+        let mut options = account::options();
+        options.extend([
+            OptionSpec::new("database", OptionKind::Text, "the database").required(),
+            OptionSpec::new("container", OptionKind::Text, "the container").required(),
+            OptionSpec::new(
+                "write",
+                OptionKind::OneOf(WRITES),
+                "upsert: the last row of an id stays (unless said); insert: the first one; replace-if-newer: the newest one, \
+                 by version_field; delete: the document of the id goes; append: each row is a document of its own, once",
+            ),
+            OptionSpec::new(
+                "id_field",
+                OptionKind::Text,
+                "the column that is the document's id: else the column id, or the primary key",
+            ),
+            OptionSpec::new("version_field", OptionKind::Text, "with replace-if-newer: an integer or a time that grows"),
+            OptionSpec::new(
+                "json.nulls",
+                OptionKind::Boolean,
+                "whether NULL is written as null (unless said, it is left out)",
+            ),
+            OptionSpec::new(
+                "json.decimals",
+                OptionKind::OneOf(&[&["text"], &["number"]]),
+                "text: exact (unless said); number: as the nearest double",
+            ),
+            OptionSpec::new(
+                "json.integers",
+                OptionKind::OneOf(&[&["number"], &["text"]]),
+                "number (unless said): a row with one beyond 2^53, which a document cannot hold, is rejected; text: BIGINTs are text",
+            ),
+            OptionSpec::new(
+                "batch",
+                OptionKind::Integer,
+                "documents of one partition key that are written together, at most (100): all of them or none",
+            ),
+            OptionSpec::new(
+                "requests",
+                OptionKind::Integer,
+                "requests at once, at most (128): fewer are made while the service throttles",
+            ),
+            OptionSpec::new("max_ru_per_second", OptionKind::Integer, "request units that may be spent a second"),
+            OptionSpec::new(
+                "priority",
+                OptionKind::OneOf(&[&["high"], &["low"]]),
+                "low: others' requests go first when units are short (priority-based execution, an account's setting)",
+            ),
+            OptionSpec::new("regions", OptionKind::Text, "preferred regions, in order, separated by commas"),
+            OptionSpec::new(
+                "create",
+                OptionKind::Boolean,
+                "make the database and the container if they are not there; needs a key and PARTITIONED BY",
+            ),
+            OptionSpec::new("create.throughput", OptionKind::Integer, "request units a second of a new container"),
+            OptionSpec::new("create.autoscale", OptionKind::Integer, "instead: request units a second at most"),
+            OptionSpec::new("create.ttl", OptionKind::Duration, "how long a document of a new container stays"),
+            OptionSpec::new(
+                "create.unique_keys",
+                OptionKind::Text,
+                "of a new container: paths such as '/eventId'; those of one key separated by commas, keys by semicolons",
+            ),
+            OptionSpec::new("create.indexing", OptionKind::Text, "of a new container: its indexing policy, as JSON"),
+        ]);
+        options
+    }
+
+    fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
+        Ok(Arc::new(CosmosSink::new(checked(table, &|name| std::env::var(name).ok())?)))
+    }
+}
+
+/// Turns checked options into what they mean, or says all that is wrong.
+fn checked(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> Result<CosmosTable, Vec<Problem>> {
+    let options = &table.options;
+    let columns: Vec<String> = table.columns.iter().map(|column| column.field.name().clone()).collect();
+    let write = Write::of(options.get("write"));
+    let mut problems = vec![];
+    let mut note = |problem: Problem| problems.push(problem);
+
+    for name in columns.iter().filter(|name| SYSTEM.contains(&name.as_str())) {
+        note(Problem::column(name, "this name is the service's own"));
+    }
+    for name in table.partition_by.iter().filter(|name| !columns.contains(name)) {
+        note(Problem::of(format!("PARTITIONED BY {name}: there is no such column")));
+    }
+    let id = id(table, write, &columns).unwrap_or_else(|problem| {
+        note(problem);
+        vec![]
+    });
+    let version = version(table, write).unwrap_or_else(|problem| {
+        note(problem);
+        None
+    });
+    let create = create(table).unwrap_or_else(|problem| {
+        note(problem);
+        None
+    });
+    let positive = |name: &str, unsaid: i64, most: i64| match options.integer(name).unwrap_or(unsaid) {
+        n if (1..=most).contains(&n) => Ok(n as usize),
+        _ => Err(Problem::option(name, format!("must be from 1 to {most}"))),
+    };
+    let mut or_note = |found: Result<usize, Problem>| {
+        found.unwrap_or_else(|problem| {
+            problems.push(problem);
+            1
+        })
+    };
+    let batch = or_note(positive("batch", LARGEST_BATCH, LARGEST_BATCH));
+    let requests_at_once = or_note(positive("requests", REQUESTS_AT_ONCE, 10_000));
+    let units = or_note(positive("max_ru_per_second", 1, i64::MAX));
+    let account = match Account::of(options, environment) {
+        Ok(account) if problems.is_empty() => account,
+        account => {
+            problems.extend(account.err());
+            return Err(problems);
+        }
+    };
+    let words =
+        |name: &str| options.get(name).into_iter().flat_map(|text| text.split(',')).map(|w| w.trim().to_string());
+    Ok(CosmosTable {
+        name: table.name.clone(),
+        account,
+        database: options.get("database").unwrap_or_default().into(),
+        container: options.get("container").unwrap_or_default().into(),
+        columns,
+        partition_by: table.partition_by.clone(),
+        write,
+        layout: Layout {
+            id,
+            version,
+            nulls: options.flag("json.nulls"),
+            decimals_as_numbers: options.get("json.decimals") == Some("number"),
+            integers_as_text: options.get("json.integers") == Some("text"),
+        },
+        create,
+        regions: words("regions").filter(|region| !region.is_empty()).collect(),
+        low_priority: options.get("priority") == Some("low"),
+        pace: Pace {
+            units_per_second: options.get("max_ru_per_second").map(|_| units as f64),
+            requests_at_once,
+            batch,
+        },
+    })
+}
+
+/// The columns that are the id.
+fn id(table: &TableSpec, write: Write, columns: &[String]) -> Result<Vec<String>, Problem> {
+    let said = table.options.get("id_field");
+    if write == Write::Append {
+        if let Some(own) = [ID, PROVENANCE].into_iter().find(|own| columns.iter().any(|c| c == own)) {
+            let what = "append gives each row an id of its own, and says which row it is in the property 'millrace'; call the \
+                        column otherwise, or insert by an id";
+            return Err(Problem::column(own, what));
+        }
+        return match said {
+            Some(_) => Err(Problem::option("id_field", "append gives each row an id of its own")),
+            None => Ok(vec![]),
+        };
+    }
+    let found = match said {
+        Some(name) => vec![name.to_string()],
+        None if columns.iter().any(|c| c == ID) => vec![ID.to_string()],
+        None => table.primary_key.clone(),
+    };
+    if found.is_empty() {
+        let what = format!(
+            "write = '{}' needs to know a document's id: a column id, id_field, or a primary key; with write = 'append' each row \
+             is a document of its own",
+            write.word()
+        );
+        return Err(Problem::of(what));
+    }
+    if let Some(unknown) = found.iter().find(|name| !columns.contains(name)) {
+        return Err(Problem::option("id_field", format!("there is no column {unknown}")));
+    }
+    if found != [ID] && columns.iter().any(|c| c == ID) {
+        return Err(Problem::column(
+            ID,
+            format!("the document's id is made of {}, so there can be no other", found.join(", ")),
+        ));
+    }
+    Ok(found)
+}
+
+fn version(table: &TableSpec, write: Write) -> Result<Option<String>, Problem> {
+    let wrong = |what: &str| Err(Problem::option("version_field", what));
+    match (write, table.options.get("version_field")) {
+        (Write::ReplaceIfNewer, Some(name)) => match table.columns.iter().find(|column| column.field.name() == name) {
+            None => wrong(&format!("there is no column {name}")),
+            Some(column) if !can_be_version(column.field.data_type()) => {
+                wrong(&format!("{name} is a {}: an integer or a TIMESTAMP is needed", column.field.data_type()))
+            }
+            Some(_) => Ok(Some(name.to_string())),
+        },
+        (Write::ReplaceIfNewer, None) => wrong("replace-if-newer needs the column that says what is newer"),
+        (_, Some(_)) => wrong("it is looked at with write = 'replace-if-newer' only"),
+        (_, None) => Ok(None),
+    }
+}
+
+fn create(table: &TableSpec) -> Result<Option<NewContainer>, Problem> {
+    let options: &Options = &table.options;
+    if !options.flag("create") {
+        return match options.with_prefix("create.").next() {
+            Some((name, _)) => Err(Problem::option(format!("create.{name}"), "only with create = 'true'")),
+            None => Ok(None),
+        };
+    }
+    if table.partition_by.is_empty() {
+        return Err(Problem::option("create", "say the new container's partition key: PARTITIONED BY (column)"));
+    }
+    let number = |name: &str| match options.integer(name) {
+        Some(n) if n < 1 => Err(Problem::option(name, "must be at least 1")),
+        n => Ok(n.map(|n| n as u64)),
+    };
+    let indexing = match options.get("create.indexing").map(serde_json::from_str::<IndexingPolicy>) {
+        Some(Err(error)) => {
+            return Err(Problem::option("create.indexing", format!("it is no indexing policy: {error}")));
+        }
+        policy => policy.and_then(Result::ok),
+    };
+    let unique_keys = options.get("create.unique_keys").into_iter().flat_map(|text| text.split(';'));
+    let paths =
+        |key: &str| key.split(',').map(|path| path.trim().to_string()).filter(|path| !path.is_empty()).collect();
+    let unique_keys: Vec<Vec<String>> = unique_keys.map(paths).filter(|key: &Vec<String>| !key.is_empty()).collect();
+    if let Some(bad) = unique_keys.iter().flatten().find(|path| !path.starts_with('/')) {
+        return Err(Problem::option("create.unique_keys", format!("'{bad}' is no path: it begins with a '/'")));
+    }
+    let ttl = options.duration("create.ttl").map(|ttl| ttl.as_secs().clamp(1, i32::MAX as u64) as u32);
+    Ok(Some(NewContainer {
+        throughput: number("create.throughput")?,
+        autoscale: number("create.autoscale")?,
+        ttl,
+        unique_keys,
+        indexing,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::datatypes::{DataType, Field};
+    use engine::connector::{ColumnSpec, Origin};
+
+    use super::*;
+
+    fn table(columns: &[&str], primary_key: &[&str], options: &[(&str, &str)]) -> TableSpec {
+        let owned = |names: &[&str]| names.iter().map(|n| n.to_string()).collect();
+        let mut all: BTreeMap<_, _> = [("account", "a"), ("key", "k"), ("database", "d"), ("container", "c")].into();
+        all.extend(options.iter().copied());
+        let column = |name: &&str| ColumnSpec {
+            field: Arc::new(Field::new(*name, DataType::Utf8, true)),
+            origin: Origin::Value,
+        };
+        TableSpec {
+            name: "events".into(),
+            columns: columns.iter().map(column).collect(),
+            primary_key: owned(primary_key),
+            partition_by: vec![],
+            options: Options(all.into_iter().map(|(n, v)| (n.to_string(), v.to_string())).collect()),
+        }
+    }
+
+    fn problems(table: &TableSpec) -> Vec<String> {
+        checked(table, &|_| None).err().unwrap().into_iter().map(|p| p.message).collect()
+    }
+
+    #[test]
+    fn a_document_s_id_is_said_or_a_column_or_the_primary_key() {
+        let id = |columns: &[&str], key: &[&str], options: &[(&str, &str)]| {
+            checked(&table(columns, key, options), &|_| None).unwrap().layout.id
+        };
+        assert_eq!(id(&["id", "b"], &[], &[]), ["id"]);
+        assert_eq!(id(&["a", "b"], &["a", "b"], &[]), ["a", "b"]);
+        assert_eq!(id(&["a", "b"], &["a"], &[("id_field", "b")]), ["b"]);
+        assert_eq!(id(&["a"], &[], &[("write", "append")]), [""; 0]);
+        assert!(problems(&table(&["a"], &[], &[]))[0].contains("needs to know a document's id"));
+        assert!(problems(&table(&["id"], &[], &[("write", "append")]))[0].contains("an id of its own"));
+        assert!(problems(&table(&["a", "id"], &["a"], &[("id_field", "a")]))[0].contains("there can be no other"));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let wrong = [("write", "replace-if-newer"), ("version_field", "a"), ("batch", "101"), ("create", "true")];
+        let said = problems(&table(&["a", "_ts"], &["a"], &wrong));
+        for part in ["the service's own", "an integer or a TIMESTAMP", "from 1 to 100", "PARTITIONED BY"] {
+            assert!(said.iter().any(|what| what.contains(part)), "{part}: {said:?}");
+        }
+        assert_eq!(said.len(), 4, "{said:?}");
+    }
+}

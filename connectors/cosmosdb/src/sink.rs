@@ -1,0 +1,249 @@
+//! A container as a sink. Rows are staged beside the job log and written once they are published there.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter};
+use serde_json::{Map, Value};
+use storage::provenance::Provenance;
+use storage::staged_rows::{self, StagingWriter};
+use tokio::sync::Mutex;
+
+use crate::container::{Container, open};
+use crate::documents::Document;
+use crate::limiter::{Budget, Limiter};
+use crate::options::{CosmosTable, Write};
+use crate::write::{Rejected, Writing};
+
+/// Staged rows, and their bytes as they are staged, that are written in one go, at most one entry more.
+const ROWS_AT_ONCE: u64 = 50_000;
+const BYTES_AT_ONCE: u64 = 16 << 20;
+
+pub struct CosmosSink {
+    table: CosmosTable,
+    open: parking_lot::Mutex<Option<Arc<Open>>>,
+}
+
+/// What an open sink holds.
+struct Open {
+    container: Container,
+    commits: Mutex<Commits>,
+}
+
+/// What is known of commits, and of how the service bears them.
+struct Commits {
+    limiter: Limiter,
+    budget: Budget,
+    /// Entries, by writer, that are written as far as they ever will be, and not done with.
+    written: HashSet<(String, u64)>,
+    /// Their rows that can never be written and were not told yet.
+    rejected: BTreeMap<(String, u64), Vec<RejectedRow>>,
+}
+
+impl CosmosSink {
+    pub fn new(table: CosmosTable) -> Self {
+        CosmosSink { table, open: parking_lot::Mutex::new(None) }
+    }
+
+    fn opened(&self) -> Result<Arc<Open>, SinkError> {
+        self.open.lock().clone().ok_or_else(|| SinkError::failed(self.table.place(), "it was never opened"))
+    }
+}
+
+/// The token's own word: how its rows are written.
+const WRITE: &str = "write";
+
+#[async_trait]
+impl Sink for CosmosSink {
+    fn describe(&self) -> String {
+        format!(
+            "cosmosdb container '{}/{}' at {}, {}",
+            self.table.database,
+            self.table.container,
+            self.table.account.endpoint,
+            self.table.write.word()
+        )
+    }
+
+    fn guarantee(&self) -> String {
+        match self.table.write {
+            Write::Upsert => "exactly once by id: rows are staged and written in order, so the last one of an id stays; a process \
+                              that was frozen in mid-request and wakes after another took over can bring back an older one \
+                              (write = 'replace-if-newer' cannot)",
+            Write::Insert => "exactly once by id: rows are staged, and a document that is there stays",
+            Write::ReplaceIfNewer => "exactly once by id: rows are staged, and a document gives way to a newer version only",
+            Write::Delete => "exactly once by id: rows are staged, and a document that is gone stays gone",
+            Write::Append => "exactly once: rows are staged, each has an id made of where it is staged, and one that is there already \
+                              must say that it is the same row",
+        }
+        .into()
+    }
+
+    async fn open(&self, _: &SinkContext, probe: bool) -> Result<(), SinkError> {
+        let Some(container) = open(&self.table, probe).await? else { return Ok(()) };
+        let pace = self.table.pace;
+        let commits = Mutex::new(Commits {
+            limiter: Limiter::new(pace.requests_at_once),
+            budget: Budget::new(pace.units_per_second, Instant::now()),
+            written: HashSet::new(),
+            rejected: BTreeMap::new(),
+        });
+        *self.open.lock() = Some(Arc::new(Open { container, commits }));
+        Ok(())
+    }
+
+    fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
+        let word = self.table.write.word();
+        let note = move || Map::from_iter([(WRITE.to_string(), Value::from(word))]);
+        Ok(Box::new(StagingWriter::new(context, Box::new(note))))
+    }
+
+    async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
+        let open = self.opened()?;
+        self.check_write(entries)?;
+        let mut commits = open.commits.lock().await;
+        if let Some(told) = commits.tell(entries) {
+            return Ok(told);
+        }
+        let left: Vec<&Committable> = entries.iter().filter(|entry| !commits.written.contains(&of(entry))).collect();
+        for together in at_once(&left) {
+            self.show(context, &open.container, &mut commits, together).await?;
+            if let Some(told) = commits.tell(entries) {
+                return Ok(told);
+            }
+        }
+        for token in entries.iter().flat_map(|entry| &entry.tokens) {
+            staged_rows::delete(&*context.store, token, &self.table.place()).await?;
+        }
+        entries.iter().for_each(|entry| {
+            commits.written.remove(&of(entry));
+        });
+        Ok(Committed::Done)
+    }
+}
+
+impl Commits {
+    /// The next entry of these that has rows which can never be written.
+    fn tell(&mut self, entries: &[Committable]) -> Option<Committed> {
+        let (entry, rows) = entries.iter().find_map(|entry| Some((entry.entry, self.rejected.remove(&of(entry))?)))?;
+        Some(Committed::Rejected { entry, rows })
+    }
+}
+
+fn of(entry: &Committable) -> (String, u64) {
+    (entry.writer.clone(), entry.entry)
+}
+
+/// Entries that are written in one go: no more than fit in memory.
+fn at_once<'a, 'b>(entries: &'a [&'b Committable]) -> Vec<&'a [&'b Committable]> {
+    let (mut parts, mut rest, mut rows, mut bytes, mut taken) = (vec![], entries, 0, 0, 0);
+    for entry in entries {
+        rows += entry.tokens.iter().map(staged_rows::rows).sum::<u64>();
+        bytes += entry.tokens.iter().map(staged_rows::bytes).sum::<u64>();
+        taken += 1;
+        if rows >= ROWS_AT_ONCE || bytes >= BYTES_AT_ONCE {
+            let (part, left) = rest.split_at(taken);
+            parts.push(part);
+            (rest, rows, bytes, taken) = (left, 0, 0, 0);
+        }
+    }
+    if !rest.is_empty() {
+        parts.push(rest);
+    }
+    parts
+}
+
+impl CosmosSink {
+    /// Rows that wait were staged for one way to write them. Another one would make other documents of those that are there.
+    fn check_write(&self, entries: &[Committable]) -> Result<(), SinkError> {
+        let own = self.table.write.word();
+        let mut words = entries.iter().flat_map(|entry| &entry.tokens).filter_map(|token| token[WRITE].as_str());
+        match words.find(|word| *word != own) {
+            None => Ok(()),
+            Some(other) => Err(SinkError::failed(
+                self.table.place(),
+                format!(
+                    "rows are staged for write = '{other}' and not shown yet; run the job with that once more until it has \
+                     shown them, then change it to '{own}'"
+                ),
+            )),
+        }
+    }
+
+    async fn show(
+        &self,
+        context: &SinkContext,
+        container: &Container,
+        commits: &mut Commits,
+        entries: &[&Committable],
+    ) -> Result<(), SinkError> {
+        let (mut documents, mut rejected) = (vec![], vec![]);
+        for entry in entries {
+            self.read(context, container, entry, &mut documents, &mut rejected).await?;
+        }
+        let place = self.table.place();
+        let mut writing = Writing {
+            container,
+            write: self.table.write,
+            layout: &self.table.layout,
+            pace: self.table.pace,
+            limiter: &mut commits.limiter,
+            budget: &mut commits.budget,
+            ownership: &context.ownership,
+            metrics: &context.metrics,
+            place: &place,
+        };
+        rejected.extend(writing.write(documents).await?);
+        for entry in entries {
+            let mut rows = vec![];
+            for (_, row) in rejected.extract_if(.., |(number, _)| *number == entry.entry) {
+                rows.push(row);
+            }
+            if !rows.is_empty() {
+                commits.rejected.insert(of(entry), rows);
+            }
+            commits.written.insert(of(entry));
+        }
+        Ok(())
+    }
+
+    /// The documents of an entry. Rows that are gone are there: they are deleted by nobody before they are.
+    async fn read(
+        &self,
+        context: &SinkContext,
+        container: &Container,
+        entry: &Committable,
+        documents: &mut Vec<Document>,
+        rejected: &mut Vec<Rejected>,
+    ) -> Result<(), SinkError> {
+        let place = self.table.place();
+        let provenance = Provenance::of(context, &entry.writer, entry.entry);
+        for (token, staged) in entry.tokens.iter().enumerate() {
+            let Some(batches) = staged_rows::read(&*context.store, staged, &place).await? else { continue };
+            let mut first = 0;
+            for batch in &batches {
+                let at = |row: usize| (entry.entry, token, first + row as u64);
+                let name = |row: usize| provenance.row(token, first + row as u64);
+                let made = self.table.layout.documents(batch, &container.paths, at, name);
+                let made = made.map_err(|e| SinkError::failed(&place, format!("a row cannot be a document: {e}")))?;
+                for (row, made) in made.into_iter().enumerate() {
+                    let row = first + row as u64;
+                    if entry.excluded.iter().any(|out| (out.token, out.row) == (token, row)) {
+                        continue;
+                    }
+                    match made {
+                        Ok(document) => documents.push(document),
+                        Err(refused) => rejected.push((
+                            entry.entry,
+                            RejectedRow { token, row, reason: refused.reason, content: refused.content },
+                        )),
+                    }
+                }
+                first += batch.num_rows() as u64;
+            }
+        }
+        Ok(())
+    }
+}

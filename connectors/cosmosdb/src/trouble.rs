@@ -1,0 +1,82 @@
+//! What an answer of the service that is no success means.
+
+use std::time::Duration;
+
+use azure_data_cosmos::CosmosError;
+
+/// What becomes of a request that did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// There are no request units left; the service says for how long.
+    Throttled(Duration),
+    /// It may work another time, and may have worked this time.
+    Transient(String),
+    /// There is a document with this id, or one that a unique key of the container keeps it from.
+    Conflict,
+    Missing,
+    /// Somebody else changed the document since it was read.
+    Changed,
+    /// It can never be, for this reason.
+    Refused(String),
+    /// Nothing can be, until a person does something.
+    Stopped(String),
+}
+
+/// The pause after a throttled request that does not say how long.
+const UNSTATED: Duration = Duration::from_millis(100);
+/// The sub-status of a logical partition that is full (20 GB).
+const PARTITION_IS_FULL: u16 = 1014;
+/// The sub-status of a container that is not there any more.
+const OWNER_IS_GONE: u16 = 1003;
+
+impl Trouble {
+    pub fn of(error: &CosmosError) -> Self {
+        let after = error.response().and_then(|r| r.headers().retry_after_ms).map(Duration::from_millis);
+        let status = error.status();
+        let sub_status = status.sub_status().map(|s| s.value());
+        if !error.is_from_wire() {
+            let said = error.to_string();
+            return match u16::from(status.status_code()) {
+                401 | 403 => Trouble::Stopped(said),
+                // The SDK found the request wrong before it sent it.
+                400 => Trouble::Refused(said),
+                429 => Trouble::Throttled(after.unwrap_or(UNSTATED)),
+                _ => Trouble::Transient(said),
+            };
+        }
+        Trouble::of_status(u16::from(status.status_code()), sub_status, after, &error.to_string())
+    }
+
+    /// Of an answer, or of the part of an answer that is about one operation of a batch.
+    pub fn of_status(status: u16, sub_status: Option<u16>, after: Option<Duration>, said: &str) -> Self {
+        match (status, sub_status) {
+            (429, _) => Trouble::Throttled(after.unwrap_or(UNSTATED)),
+            (403, Some(PARTITION_IS_FULL)) => Trouble::Refused(said.into()),
+            (404, Some(OWNER_IS_GONE)) | (401 | 403, _) => Trouble::Stopped(said.into()),
+            (404, _) => Trouble::Missing,
+            (409, _) => Trouble::Conflict,
+            (412, _) => Trouble::Changed,
+            (400 | 413, _) => Trouble::Refused(said.into()),
+            _ => Trouble::Transient(said.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_whether_to_wait_to_go_on_or_to_stop() {
+        let of = |status, sub_status| Trouble::of_status(status, sub_status, None, "said");
+        assert_eq!(of(429, None), Trouble::Throttled(UNSTATED));
+        assert_eq!(of(403, Some(1014)), Trouble::Refused("said".into()), "one full partition stops no other");
+        assert_eq!(of(403, None), Trouble::Stopped("said".into()));
+        assert_eq!(of(404, Some(1003)), Trouble::Stopped("said".into()));
+        assert_eq!(of(404, None), Trouble::Missing);
+        assert_eq!(of(413, None), Trouble::Refused("said".into()));
+        for transient in [408, 410, 424, 449, 500, 503] {
+            assert_eq!(of(transient, None), Trouble::Transient("said".into()));
+        }
+    }
+}

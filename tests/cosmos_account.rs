@@ -1,0 +1,175 @@
+//! A Cosmos DB account on this machine: the SDK's own emulator behind HTTP, with the accidents of a network in between.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use azure_core::http::{Method, Url};
+use azure_data_cosmos::feed::FeedScope;
+use azure_data_cosmos::models::{ContainerProperties, PartitionKeyDefinition, UniqueKey, UniqueKeyPolicy};
+use azure_data_cosmos::{AccountReference, ContainerClient, CosmosClient, RoutingStrategy};
+use azure_data_cosmos_driver::in_memory_emulator::{
+    ContainerConfig, InMemoryEmulatorHttpClient, VirtualAccountConfig, VirtualRegion,
+};
+use futures::TryStreamExt;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+/// The key is not looked at; that it is sent at all is the SDK's own affair.
+const KEY: &str = "YSBrZXkgb2Ygbm8gYWNjb3VudA==";
+pub const DATABASE: &str = "streaming";
+
+/// What happens to a request of a document, by how many there were before it.
+pub type Accidents = Box<dyn Fn(u64) -> Accident + Send>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accident {
+    None,
+    /// It is done, and nobody hears of it.
+    AnswerIsLost,
+    /// It is not done, and this is the answer.
+    Refused(u16),
+}
+
+/// A running account.
+pub struct Account {
+    url: String,
+    emulator: Arc<InMemoryEmulatorHttpClient>,
+    network: Arc<Network>,
+}
+
+struct Network {
+    emulator: Arc<InMemoryEmulatorHttpClient>,
+    url: String,
+    writes: AtomicU64,
+    accidents: Mutex<Accidents>,
+}
+
+impl Account {
+    /// `throttling`: whether a container's request units are a bound.
+    pub async fn start(throttling: bool) -> Account {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let url = format!("http://{}", listener.local_addr().expect("it has an address"));
+        let region = VirtualRegion::new("East US", Url::parse(&url).expect("an address"));
+        let config = VirtualAccountConfig::new(vec![region]).expect("one region is an account");
+        let emulator = Arc::new(InMemoryEmulatorHttpClient::new(config.with_throttling_enabled(throttling)));
+        emulator.store().create_database(DATABASE);
+        let network = Arc::new(Network {
+            emulator: emulator.clone(),
+            url: url.clone(),
+            writes: AtomicU64::new(0),
+            accidents: Mutex::new(Box::new(|_| Accident::None)),
+        });
+        let service = Router::new().fallback(answer).with_state(network.clone());
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        Account { url, emulator, network }
+    }
+
+    /// What a table says of it.
+    pub fn connection(&self, container: &str) -> String {
+        format!(
+            "connector = 'cosmosdb', connection_string = 'AccountEndpoint={};AccountKey={KEY};', database = '{DATABASE}', \
+             container = '{container}'",
+            self.url
+        )
+    }
+
+    /// What happens to the writes from now on.
+    pub fn accidents(&self, accidents: impl Fn(u64) -> Accident + Send + 'static) {
+        self.network.writes.store(0, Ordering::Relaxed);
+        *self.network.accidents.lock() = Box::new(accidents);
+    }
+
+    /// Requests that wrote since [`Account::accidents`] was last said.
+    pub fn writes(&self) -> u64 {
+        self.network.writes.load(Ordering::Relaxed)
+    }
+
+    /// A container with so many physical partitions, and request units a second for all of them.
+    pub fn container(&self, name: &str, key: &str, partitions: u32, units: u64) {
+        let config = ContainerConfig::new().with_partition_count(partitions).with_throughput(units).build();
+        let key = PartitionKeyDefinition::new(vec![key.to_string().into()]);
+        self.emulator.store().create_container_with_config(DATABASE, name, key, config.expect("a sound container"));
+    }
+
+    pub async fn container_with_unique_key(&self, name: &str, key: &str, unique: &str) {
+        let key = PartitionKeyDefinition::new(vec![key.to_string().into()]);
+        let unique = UniqueKeyPolicy::default().with_unique_key(UniqueKey::default().with_path(unique.to_string()));
+        let properties = ContainerProperties::new(name.to_string(), key).with_unique_key_policy(unique);
+        let database = self.client().await.database_client(DATABASE.to_string());
+        database.create_container(properties, None).await.expect("a container can be made");
+    }
+
+    async fn client(&self) -> CosmosClient {
+        let account = AccountReference::with_authentication_key(self.url.parse().expect("an address"), KEY);
+        let client = CosmosClient::builder().build(account, RoutingStrategy::PreferredRegions(vec![])).await;
+        client.expect("a client")
+    }
+
+    pub async fn client_of(&self, container: &str) -> ContainerClient {
+        let database = self.client().await.database_client(DATABASE.to_string());
+        database.container_client(container.to_string(), None).await.expect("the container is there")
+    }
+
+    /// All documents of a container.
+    pub async fn documents(&self, container: &str) -> Vec<Value> {
+        let client = self.client_of(container).await;
+        let query = client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
+        query.expect("a query").try_collect().await.expect("the documents can be read")
+    }
+}
+
+async fn answer(State(network): State<Arc<Network>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let url = Url::parse(&format!("{}{path}", network.url)).expect("the address of a request");
+    let method = match parts.method.as_str() {
+        "POST" => Method::Post,
+        "PUT" => Method::Put,
+        "DELETE" => Method::Delete,
+        _ => Method::Get,
+    };
+    let is_query =
+        parts.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/query"));
+    let writes = method != Method::Get && path.contains("/docs") && !is_query;
+    let accident = match writes {
+        true => (network.accidents.lock())(network.writes.fetch_add(1, Ordering::Relaxed)),
+        false => Accident::None,
+    };
+    if let Accident::Refused(status) = accident {
+        let answer = Response::builder().status(status).header("x-ms-retry-after-ms", "20");
+        return answer.body(Body::empty()).expect("an answer");
+    }
+    let mut asked = azure_core::http::Request::new(url, method);
+    for (name, value) in &parts.headers {
+        asked.insert_header(name.as_str().to_string(), value.to_str().unwrap_or_default().to_string());
+    }
+    asked.set_body(to_bytes(body, usize::MAX).await.expect("a body").to_vec());
+    let answered = network.emulator.execute_request(&asked).await.expect("the emulator answers");
+    if accident == Accident::AnswerIsLost {
+        // As a proxy in between says it.
+        return Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).body(Body::empty()).expect("an answer");
+    }
+    let (status, headers, body) = answered.deconstruct();
+    let mut response = Response::builder().status(u16::from(status));
+    let headers: HashMap<_, _> =
+        headers.iter().map(|(n, v)| (n.as_str().to_string(), v.as_str().to_string())).collect();
+    for (name, value) in headers.iter().filter(|(name, _)| *name != "transfer-encoding" && *name != "content-length") {
+        response = response.header(name, value);
+    }
+    let body = body.collect().await.expect("the emulator's answer");
+    response.body(Body::from(body)).expect("an answer")
+}
+
+/// Until a deadline far beyond what any test waits for, refuses all that is written.
+pub fn until(reopened: Arc<std::sync::atomic::AtomicBool>, status: u16) -> impl Fn(u64) -> Accident + Send {
+    move |_| if reopened.load(Ordering::Relaxed) { Accident::None } else { Accident::Refused(status) }
+}
+
+pub const A_MOMENT: Duration = Duration::from_secs(2);

@@ -1,0 +1,381 @@
+//! Rows into a Cosmos DB container, each once, by any way of writing them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::broker::Broker;
+use crate::cosmos_account::{A_MOMENT, Accident, Account, until};
+use crate::millrace::{Job, PATIENCE, Running};
+use crate::numbers::{all, send};
+use crate::trouble::dead_letters;
+use crate::wait::wait_for;
+
+/// A way to write, and what its rows are like.
+struct Way {
+    write: &'static str,
+    /// Further columns and options.
+    columns: &'static str,
+    query: &'static str,
+}
+
+const APPEND: Way = Way { write: "append", columns: "", query: "n, n % 7 AS part" };
+const INSERT: Way = Way { write: "insert", columns: ", id TEXT", query: "n, n % 7 AS part, CAST(n AS TEXT) AS id" };
+const UPSERT: Way = Way { write: "upsert", columns: ", id TEXT", query: "n, n % 7 AS part, CAST(n AS TEXT) AS id" };
+const NEWER: Way = Way {
+    write: "replace-if-newer', version_field = 'n",
+    columns: ", id TEXT",
+    query: "n, n % 7 AS part, CAST(n AS TEXT) AS id",
+};
+
+/// Numbers from a topic into a container, partitioned by their remainder.
+fn numbers(broker: &Broker, topic: &str, account: &Account, container: &str, way: &Way) -> Job {
+    let (servers, connection) = (broker.bootstrap_servers(), account.connection(container));
+    let Way { write, columns, query } = way;
+    Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{topic}', format = 'json');
+         CREATE TABLE shown (n BIGINT, part BIGINT{columns}) WITH ({connection}, write = '{write}');
+         INSERT INTO shown SELECT {query} FROM numbers;"
+    ))
+    .argument("--checkpoint-interval=200ms")
+}
+
+async fn shown(account: &Account, container: &str) -> Vec<u64> {
+    let documents = account.documents(container).await;
+    let mut numbers: Vec<u64> = documents.iter().map(|document| document["n"].as_u64().expect("a number")).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// What went to the dead letter, as text.
+fn letters(job: &Job) -> Vec<String> {
+    let folder = job.state().join("dead-letter");
+    if folder.exists() { dead_letters(&folder).iter().map(Value::to_string).collect() } else { vec![] }
+}
+
+fn read_all_and_stop(run: &mut Running, partitions: usize) {
+    run.wait_until_idle(partitions);
+    run.stop();
+}
+
+/// A container that takes whatever comes.
+fn roomy(account: &Account, name: &str) -> String {
+    account.container(name, "/part", 4, 1_000_000);
+    name.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_in_the_container_once_after_stops_and_restarts_whatever_the_way() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    for (index, way) in [APPEND, INSERT, UPSERT, NEWER].iter().enumerate() {
+        let from = broker.topic(&format!("cosmos-from-{index}"), 2).await;
+        let to = roomy(&account, &format!("to-{index}"));
+        let job = numbers(broker, &from, &account, &to, way);
+        for part in 0..2 {
+            send(&broker.properties(), &from, part * 500..(part + 1) * 500, 0..2);
+            read_all_and_stop(&mut job.start(), 2);
+        }
+        assert_eq!(shown(&account, &to).await, all(0..1000), "{}", way.write);
+    }
+}
+
+/// At each step the second commit dies, which has documents before it, and then the first of the process that recovers.
+async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, way: &Way) {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic(&format!("cosmos-killed-{name}"), 2).await;
+    let to = roomy(&account, "killed");
+    let job = numbers(broker, &from, &account, &to, way);
+    let mut sent = 0;
+    let mut send_more = || {
+        send(&broker.properties(), &from, sent..sent + 100, 0..2);
+        sent += 100;
+        sent
+    };
+    for step in ["before-writing", "while-writing", "after-writing", "before-commit", "after-commit"] {
+        for visit in [2, 1] {
+            send_more();
+            let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:{visit}"))], &[]);
+            for _ in 0..60 {
+                if visit == 1 || run.wait_at_most(std::time::Duration::from_secs(1)).is_some() {
+                    break;
+                }
+                send_more();
+            }
+            let status = run.wait();
+            assert_eq!(status.code(), None, "{step}:{visit} {status}\n{}", run.said());
+        }
+    }
+    let sent = send_more();
+    read_all_and_stop(&mut job.start(), 2);
+    assert_eq!(shown(&account, &to).await, all(0..sent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_that_is_appended() {
+    a_process_that_dies_at_any_step_loses_and_repeats_nothing("append", &APPEND).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_that_is_upserted() {
+    a_process_that_dies_at_any_step_loses_and_repeats_nothing("upsert", &UPSERT).await;
+}
+
+/// The exit code of a process whose job another one took over.
+const FENCED: i32 = 3;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-frozen", 2).await;
+    let to = roomy(&account, "frozen");
+    let job = numbers(broker, &from, &account, &to, &APPEND);
+    let mut sent = 0;
+    for step in ["before-writing", "while-writing", "after-writing"] {
+        send(&broker.properties(), &from, sent..sent + 100, 0..2);
+        let mut sleeper = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1:freeze"))], &[]);
+        sleeper.wait_until_frozen();
+        let mut successor = job.start();
+        successor.wait_until_idle(2);
+        send(&broker.properties(), &from, sent + 100..sent + 200, 0..2);
+        sent += 200;
+        successor.wait_until_read(100);
+        sleeper.thaw();
+        assert_eq!(sleeper.wait().code(), Some(FENCED), "{step}\n{}", sleeper.said());
+        successor.stop();
+    }
+    assert_eq!(shown(&account, &to).await, all(0..sent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protocol_12_a_document_of_somebody_else_under_a_derived_id_is_no_success() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-foreign", 1).await;
+    let to = roomy(&account, "foreign");
+    let job = numbers(broker, &from, &account, &to, &APPEND);
+    send(&broker.properties(), &from, 0..10, 0..1);
+    // It dies after it wrote, so its successor finds what is there; somebody has changed one of them meanwhile.
+    job.start_with(&[("MILLRACE_CRASH", "after-writing:1")], &[]).wait();
+    let mut stolen = account.documents(&to).await.remove(0);
+    let (id, number, part) = (stolen["id"].clone(), stolen["n"].as_u64().unwrap(), stolen["part"].as_u64().unwrap());
+    stolen["millrace"] = json!("another job's");
+    let client = account.client_of(&to).await;
+    client.upsert_item(part as i32, id.as_str().unwrap(), &stolen, None).await.expect("somebody may write");
+    let mut run = job.start();
+    wait_for("the row, in the dead letter", PATIENCE, || (run.metric("sink_rejected_total")? == 1.0).then_some(()));
+    read_all_and_stop(&mut run, 1);
+    let letters = letters(&job);
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(letters[0].contains("another document with the id"), "{letters:?}");
+    assert_eq!(shown(&account, &to).await, all(0..10));
+}
+
+/// Requests whose answers are lost have been done; requests that are refused have not. Nobody can tell them apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_lost_and_requests_that_are_refused_lose_and_repeat_nothing() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    for (index, way) in [APPEND, INSERT, UPSERT, NEWER].iter().enumerate() {
+        let from = broker.topic(&format!("cosmos-accidents-{index}"), 2).await;
+        let to = roomy(&account, &format!("accidents-{index}"));
+        account.accidents(|n| match n % 5 {
+            0 => Accident::AnswerIsLost,
+            1 => Accident::Refused(503),
+            2 => Accident::Refused(429),
+            3 => Accident::Refused(449),
+            _ => Accident::None,
+        });
+        send(&broker.properties(), &from, 0..300, 0..2);
+        let job = numbers(broker, &from, &account, &to, way);
+        let mut run = job.start();
+        run.wait_until_idle(2);
+        wait_for("all of them", PATIENCE, || (run.metric("sink_uncommitted_entries")? == 0.0).then_some(()));
+        assert!(run.metric("sink_requests_throttled_total").is_some_and(|n| n > 0.0), "{}", run.said());
+        run.stop();
+        assert!(account.writes() > 10, "accidents happened");
+        assert_eq!(shown(&account, &to).await, all(0..300), "{}", way.write);
+        assert_eq!(letters(&job), [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_away_or_lets_nobody_in_is_waited_for() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-away", 1).await;
+    let to = roomy(&account, "away");
+    let job = numbers(broker, &from, &account, &to, &APPEND);
+    let mut run = job.start();
+    let mut sent = 0;
+    for status in [503, 403] {
+        let back = Arc::new(AtomicBool::new(false));
+        account.accidents(until(back.clone(), status));
+        send(&broker.properties(), &from, sent..sent + 100, 0..1);
+        sent += 100;
+        wait_for("the trouble, in the metrics", PATIENCE, || (run.metric("sink_in_trouble")? == 1.0).then_some(()));
+        tokio::time::sleep(A_MOMENT).await;
+        assert_eq!(shown(&account, &to).await, all(0..sent - 100));
+        back.store(true, Ordering::Relaxed);
+        wait_for("its end, in the metrics", PATIENCE, || (run.metric("sink_in_trouble")? == 0.0).then_some(()));
+    }
+    read_all_and_stop(&mut run, 1);
+    assert_eq!(shown(&account, &to).await, all(0..sent));
+}
+
+/// 400 units a second are some 60 small documents.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_with_few_request_units_slows_the_job_and_loses_nothing() {
+    let (broker, account) = (Broker::shared(), Account::start(true).await);
+    let from = broker.topic("cosmos-throttled", 2).await;
+    account.container("slow", "/part", 1, 400);
+    send(&broker.properties(), &from, 0..500, 0..2);
+    // One by one: the emulator does not throttle batches.
+    let one_by_one = Way { write: "upsert', batch = '1", ..UPSERT };
+    let job = numbers(broker, &from, &account, "slow", &one_by_one);
+    let mut run = job.start();
+    run.wait_until_idle(2);
+    wait_for("all of them", PATIENCE, || (run.metric("sink_uncommitted_entries")? == 0.0).then_some(()));
+    let (throttled, units) = (run.metric("sink_requests_throttled_total"), run.metric("sink_request_units_total"));
+    assert!(throttled.is_some_and(|n| n > 0.0) && units.is_some_and(|n| n > 1000.0), "{throttled:?} {units:?}");
+    run.stop();
+    assert_eq!(shown(&account, "slow").await, all(0..500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_no_document_goes_to_the_dead_letter_and_its_neighbours_into_the_container() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-refused", 1).await;
+    account.container_with_unique_key("picky", "/part", "/once").await;
+    let (servers, connection) = (broker.bootstrap_servers(), account.connection("picky"));
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown (n BIGINT, part BIGINT, id TEXT, once BIGINT) WITH ({connection}, write = 'insert');
+         INSERT INTO shown SELECT n,
+           CASE WHEN n = 3 THEN NULL ELSE 1 END,
+           CASE WHEN n = 5 THEN 'a/b' WHEN n = 6 THEN repeat('x', 2000) ELSE CAST(n AS TEXT) END,
+           CASE WHEN n = 8 THEN 7 ELSE n END
+         FROM numbers;"
+    ))
+    .argument("--checkpoint-interval=200ms");
+    send(&broker.properties(), &from, 0..10, 0..1);
+    let mut run = job.start();
+    wait_for("the rows, in the dead letter", PATIENCE, || (run.metric("sink_rejected_total")? == 4.0).then_some(()));
+    read_all_and_stop(&mut run, 1);
+    let shown = shown(&account, "picky").await;
+    let seven_or_eight = shown.iter().filter(|n| **n == 7 || **n == 8).count();
+    assert_eq!((shown.len(), seven_or_eight), (6, 1), "{shown:?}");
+    let letters = letters(&job);
+    for reason in ["/part is NULL", "has a '/'", "2000 bytes of 1023", "same unique key"] {
+        assert!(letters.iter().any(|letter| letter.contains(reason)), "{reason}: {letters:?}");
+    }
+}
+
+/// Several rows of one id, in one commit and in many: the first, the last or the newest one stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_rows_with_one_id_the_first_the_last_or_the_newest_one_stays() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let stay = [("insert", "", 0..10), ("upsert", "", 90..100), ("replace-if-newer", ", version_field = 'age'", 0..10)];
+    for (write, options, expected) in stay {
+        let from = broker.topic(&format!("cosmos-{write}"), 1).await;
+        let to = roomy(&account, write);
+        let (servers, connection) = (broker.bootstrap_servers(), account.connection(&to));
+        let job = Job::new(&format!(
+            "CREATE TABLE numbers (n BIGINT NOT NULL)
+             WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+             CREATE TABLE shown (n BIGINT, part BIGINT, age BIGINT, digit BIGINT PRIMARY KEY)
+             WITH ({connection}, write = '{write}'{options});
+             INSERT INTO shown SELECT n, 1, 1000 - n, n % 10 FROM numbers;"
+        ))
+        .argument("--checkpoint-interval=200ms");
+        // Half of them in one commit, and the rest in another process's.
+        for half in [0..50, 50..100] {
+            send(&broker.properties(), &from, half, 0..1);
+            read_all_and_stop(&mut job.start(), 1);
+        }
+        assert_eq!(shown(&account, &to).await, all(expected), "{write}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_deleted_by_its_id_and_one_that_is_gone_stays_gone() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-deleted", 1).await;
+    let to = roomy(&account, "deleted");
+    send(&broker.properties(), &from, 0..30, 0..1);
+    read_all_and_stop(&mut numbers(broker, &from, &account, &to, &UPSERT).start(), 1);
+    let client = account.client_of(&to).await;
+    client.delete_item(3, "3", None).await.expect("somebody may delete");
+    let way = Way { write: "delete", query: "n, n % 7 AS part, CAST(n AS TEXT) AS id", columns: ", id TEXT" };
+    let topic = broker.topic("cosmos-to-delete", 1).await;
+    send(&broker.properties(), &topic, 0..20, 0..1);
+    read_all_and_stop(&mut numbers(broker, &topic, &account, &to, &way).start(), 1);
+    assert_eq!(shown(&account, &to).await, all(20..30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_is_not_there_is_made_if_asked_and_else_the_error_says_how() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-made", 1).await;
+    let job = numbers(broker, &from, &account, "nowhere", &APPEND);
+    let mut run = job.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+    for part in ["no container 'nowhere'", "set create = 'true'", "az cosmosdb sql container create"] {
+        assert!(run.said().contains(part), "{part}: {}", run.said());
+    }
+    let (servers, connection) = (broker.bootstrap_servers(), account.connection("made"));
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown (n BIGINT, part BIGINT) PARTITIONED BY (part)
+         WITH ({connection}, write = 'append', create = 'true', 'create.throughput' = '400', 'create.ttl' = '1 hour',
+               'create.unique_keys' = '/n');
+         INSERT INTO shown SELECT n, n % 7 FROM numbers;"
+    ));
+    send(&broker.properties(), &from, 0..20, 0..1);
+    read_all_and_stop(&mut job.start(), 1);
+    assert_eq!(shown(&account, "made").await, all(0..20));
+    let made =
+        account.client_of("made").await.read(None).await.expect("it is there").into_model().expect("its properties");
+    assert_eq!(made.partition_key.paths(), ["/part"]);
+    assert_eq!(made.unique_key_policy.map(|policy| policy.unique_keys.len()), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_does_not_fit_the_table_is_refused_before_anything_is_read() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-unfit", 1).await;
+    account.container("by-device", "/deviceId", 1, 400);
+    let job = numbers(broker, &from, &account, "by-device", &APPEND);
+    let mut run = job.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+    assert!(run.said().contains("partition key is /deviceId, and the table has no column deviceId"), "{}", run.said());
+}
+
+/// A document is what users of the container expect: values, and not text about values.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_has_the_values_of_its_row() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-values", 1).await;
+    account.container("values", "/deviceId", 1, 400);
+    let (servers, connection) = (broker.bootstrap_servers(), account.connection("values"));
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown WITH ({connection}, write = 'insert', id_field = 'eventId');
+         INSERT INTO shown SELECT 'e' || n AS eventId, 'd' AS deviceId, n / 4.0 AS value,
+           TIMESTAMP '2026-11-24T10:00:00.1234567Z' AS createdAt, named_struct('a', n, 'b', NULL) AS complexData,
+           CAST(NULL AS TEXT) AS nothing, CAST(1.10 AS DECIMAL(10, 2)) AS price
+         FROM numbers;"
+    ));
+    send(&broker.properties(), &from, 1..2, 0..1);
+    read_all_and_stop(&mut job.start(), 1);
+    let document: BTreeMap<String, Value> =
+        serde_json::from_value(account.documents("values").await.remove(0)).expect("a document");
+    let own: BTreeMap<_, _> = document.into_iter().filter(|(name, _)| !name.starts_with('_')).collect();
+    let expected = json!({
+        "id": "e1", "eventId": "e1", "deviceId": "d", "value": 0.25, "createdAt": "2026-11-24T10:00:00.123456700Z",
+        "complexData": {"a": 1}, "price": "1.10"
+    });
+    assert_eq!(json!(own), expected);
+}
