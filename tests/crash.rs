@@ -1,6 +1,7 @@
 //! A job, killed again and again, wherever a kill could hurt. In the end every event is in its table, or topic, once.
 //!
-//! `./crash 1000` kills the main job a thousand times, and `./crash 300 transactions` one that writes a topic. What makes it able to fail: each run cuts its epochs elsewhere and
+//! `./crash 1000` kills the main job a thousand times, and `./crash 300 transactions` one that writes a topic,
+//! `./crash 300 cosmos` one that writes a container. What makes it able to fail: each run cuts its epochs elsewhere and
 //! spreads the partitions over another number of workers; copies follow their events seconds later, so that kills fall
 //! between the two; a third of the runs are killed again while they recover; the job log is folded and cut every few
 //! checkpoints.
@@ -13,9 +14,11 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
+use serde_json::Value;
 use simulator::{Report, Verification};
 
 use crate::broker::Broker;
+use crate::cosmos_account::{Accident, Account};
 use crate::feed::{Feed, Feeding, Spread};
 use crate::millrace::{Job, PATIENCE, Running};
 use crate::table::verify;
@@ -79,13 +82,43 @@ const READ_BACK: Target = Target {
               'properties.request.timeout.ms' = '1000'",
 };
 
+/// Rows without an id of their own, so that one that is written twice is there twice. Answers get lost on the way.
+const COSMOS: Target = Target {
+    name: "cosmos",
+    steps: &[("during commit", &["before-writing", "while-writing", "after-writing"])],
+    options: "",
+};
+/// Its container.
+const CONTAINER: &str = "killed";
+
 impl Target {
     fn checkpoint(self) -> Vec<(&'static str, &'static [&'static str])> {
         CHECKPOINT.iter().chain(self.steps).copied().collect()
     }
 
-    fn job(self, broker: &Broker, from: &str, to: &str, deduplication: &str) -> Job {
+    fn job(self, broker: &Broker, account: &Account, from: &str, to: &str, deduplication: &str) -> Job {
         let servers = broker.bootstrap_servers();
+        if self.name == COSMOS.name {
+            account.container(CONTAINER, "/deviceId", 4, 1_000_000);
+            account.accidents(|write| match write % 7 {
+                0 => Accident::AnswerIsLost,
+                3 => Accident::Refused(429),
+                5 => Accident::Refused(503),
+                _ => Accident::None,
+            });
+            let connection = account.connection(CONTAINER);
+            let changes = [
+                ("'deduplicate.within' = '10 minutes'", deduplication),
+                ("connector = 'cosmosdb',", connection.as_str()),
+                ("  account   = '${COSMOSDB_ACCOUNT}',\n", ""),
+                ("  database  = '${COSMOSDB_DATABASE:-streaming}',\n", ""),
+                ("  container = '${COSMOSDB_CONTAINER:-rawdata}',\n", ","),
+                ("write     = 'insert'", "write = 'append'"),
+                ("SELECT eventId AS id, ", "SELECT "),
+            ];
+            let job = Job::of_solution("akskafka-databricks-cosmosdb", &changes);
+            return job.variable("KAFKA", &servers).variable("TOPIC", from);
+        }
         if self.name == TABLE.name {
             let changes = [
                 ("'deduplicate.within'   = '10 minutes'", deduplication),
@@ -103,7 +136,18 @@ impl Target {
             .variable("OUTPUT_TOPIC", to)
     }
 
-    async fn verify(self, sent: Verification, job: &Job, broker: &'static Broker, to: String) -> Report {
+    async fn verify(
+        self,
+        sent: Verification,
+        job: &Job,
+        broker: &'static Broker,
+        account: &Account,
+        to: String,
+    ) -> Report {
+        if self.name == COSMOS.name {
+            let documents = account.documents(CONTAINER).await;
+            return topic_reader::verify_rows(sent, documents.iter().map(Value::to_string));
+        }
         if self.name == TABLE.name {
             return verify(sent, &job.table()).await;
         }
@@ -139,6 +183,11 @@ async fn kills_at_every_step_lose_and_repeat_nothing_in_a_topic_with_transaction
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_at_every_step_lose_and_repeat_nothing_in_a_topic_without_transactions() {
     fight(READ_BACK, 12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_every_step_lose_and_repeat_nothing_in_a_container() {
+    fight(COSMOS, 12).await;
 }
 
 async fn fight(target: Target, kills: usize) {
@@ -182,7 +231,8 @@ async fn campaign(target: Target, scope: &'static str, spread: Spread, kills: us
         seed,
     };
     let options = format!("'deduplicate.within' = '30 seconds', 'deduplicate.scope' = '{scope}'");
-    let job = target.job(broker, &topic, &output, &options);
+    let account = Account::start(false).await;
+    let job = target.job(broker, &account, &topic, &output, &options);
     let feed = Feed::start(&topic, &broker.properties(), feeding);
     let fight = move || {
         let mut fallen = Kills::new();
@@ -209,7 +259,7 @@ async fn campaign(target: Target, scope: &'static str, spread: Spread, kills: us
         (fallen, sent, job)
     };
     let (fallen, sent, job) = tokio::task::spawn_blocking(fight).await.expect("the kills go on to their end");
-    let report = target.verify(sent, &job, broker, output).await;
+    let report = target.verify(sent, &job, broker, &account, output).await;
     (fallen, report)
 }
 

@@ -90,7 +90,10 @@ fn the_job_files_of_the_documentation_compile() {
     for (name, text) in jobs {
         let environment = Environment {
             connectors: &connectors,
-            variables: &|name| name.ends_with("EVENTHUB").then(|| EVENT_HUB.into()),
+            variables: &|name| match name {
+                "COSMOSDB_ACCOUNT" => Some("account".into()),
+                name => name.ends_with("EVENTHUB").then(|| EVENT_HUB.into()),
+            },
             default_dead_letter: Arc::new(connectors::Blackhole),
             instead_of_sinks: None,
         };

@@ -69,7 +69,12 @@ pub fn read(servers: &str, topic: &str) -> Vec<Received> {
 }
 
 /// Compares the events that readers at read_committed see with what was sent.
-pub fn verify(mut sent: Verification, servers: &str, topic: &str) -> Report {
+pub fn verify(sent: Verification, servers: &str, topic: &str) -> Report {
+    verify_rows(sent, read(servers, topic).into_iter().map(|message| message.value.unwrap_or_default()))
+}
+
+/// Compares events that lie somewhere as JSON with what was sent.
+pub fn verify_rows(mut sent: Verification, rows: impl Iterator<Item = String>) -> Report {
     let instant = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
     let json = [("ARROW:extension:name".to_string(), "arrow.json".to_string())];
     let fields = vec![
@@ -84,8 +89,8 @@ pub fn verify(mut sent: Verification, servers: &str, topic: &str) -> Report {
     ];
     let mut decoder = Decoder::new(Arc::new(Schema::new(fields)), Format::Json, JsonOptions::default(), None)
         .expect("the columns can be decoded");
-    for message in read(servers, topic) {
-        decoder.push(message.value.unwrap_or_default().as_bytes(), None).expect("a row is JSON");
+    for row in rows {
+        decoder.push(row.as_bytes(), None).expect("a row is JSON");
     }
     sent.commit(0, &[decoder.finish().expect("the rows are a batch")]).expect("the rows have the event's columns");
     sent.report()

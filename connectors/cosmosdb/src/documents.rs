@@ -338,7 +338,13 @@ mod tests {
             ("device", strings(&[Some("d")])),
             ("text", strings(&[Some(&large)])),
         ]);
-        assert!(super::tests::reasons(&by(&["event"]), &rows)[0].contains("more than the 2 MB of a document"));
+        assert!(
+            documents(&by(&["event"]), &rows)
+                .remove(0)
+                .unwrap_err()
+                .reason
+                .contains("more than the 2 MB of a document")
+        );
     }
 
     #[test]
