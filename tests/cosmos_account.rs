@@ -71,12 +71,15 @@ impl Account {
         Account { url, emulator, network }
     }
 
+    pub fn connection_string(&self) -> String {
+        format!("AccountEndpoint={};AccountKey={KEY};", self.url)
+    }
+
     /// What a table says of it.
     pub fn connection(&self, container: &str) -> String {
+        let own = self.connection_string();
         format!(
-            "connector = 'cosmosdb', connection_string = 'AccountEndpoint={};AccountKey={KEY};', database = '{DATABASE}', \
-             container = '{container}'",
-            self.url
+            "connector = 'cosmosdb', connection_string = '{own}', database = '{DATABASE}', container = '{container}'"
         )
     }
 
@@ -102,19 +105,12 @@ impl Account {
         let key = PartitionKeyDefinition::new(vec![key.to_string().into()]);
         let unique = UniqueKeyPolicy::default().with_unique_key(UniqueKey::default().with_path(unique.to_string()));
         let properties = ContainerProperties::new(name.to_string(), key).with_unique_key_policy(unique);
-        let database = self.client().await.database_client(DATABASE.to_string());
+        let database = client(&self.connection_string()).await.database_client(DATABASE.to_string());
         database.create_container(properties, None).await.expect("a container can be made");
     }
 
-    async fn client(&self) -> CosmosClient {
-        let account = AccountReference::with_authentication_key(self.url.parse().expect("an address"), KEY);
-        let client = CosmosClient::builder().build(account, RoutingStrategy::PreferredRegions(vec![])).await;
-        client.expect("a client")
-    }
-
     pub async fn client_of(&self, container: &str) -> ContainerClient {
-        let database = self.client().await.database_client(DATABASE.to_string());
-        database.container_client(container.to_string(), None).await.expect("the container is there")
+        client_at(&self.connection_string(), container).await
     }
 
     /// All documents of a container.
@@ -123,6 +119,20 @@ impl Account {
         let query = client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
         query.expect("a query").try_collect().await.expect("the documents can be read")
     }
+}
+
+async fn client(connection_string: &str) -> CosmosClient {
+    let endpoint = connection_string.split(';').find_map(|part| part.strip_prefix("AccountEndpoint="));
+    let endpoint = endpoint.expect("it has an address").parse().expect("an address");
+    let account = AccountReference::with_authentication_key(endpoint, KEY);
+    let client = CosmosClient::builder().build(account, RoutingStrategy::PreferredRegions(vec![])).await;
+    client.expect("a client")
+}
+
+/// A container of an account that runs here.
+pub async fn client_at(connection_string: &str, container: &str) -> ContainerClient {
+    let database = client(connection_string).await.database_client(DATABASE.to_string());
+    database.container_client(container.to_string(), None).await.expect("the container is there")
 }
 
 async fn answer(State(network): State<Arc<Network>>, request: Request) -> Response {

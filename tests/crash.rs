@@ -100,10 +100,11 @@ impl Target {
         let servers = broker.bootstrap_servers();
         if self.name == COSMOS.name {
             account.container(CONTAINER, "/deviceId", 4, 1_000_000);
-            account.accidents(|write| match write % 7 {
+            // Not many: for each 503 the client waits a second.
+            account.accidents(|write| match write % 300 {
                 0 => Accident::AnswerIsLost,
-                3 => Accident::Refused(429),
-                5 => Accident::Refused(503),
+                100 | 101 => Accident::Refused(429),
+                200 => Accident::Refused(503),
                 _ => Accident::None,
             });
             let connection = account.connection(CONTAINER);
