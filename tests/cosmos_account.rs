@@ -110,7 +110,7 @@ impl Account {
     }
 
     pub async fn client_of(&self, container: &str) -> ContainerClient {
-        client_at(&self.connection_string(), container).await
+        client_at(&self.connection_string(), DATABASE, container).await
     }
 
     /// All documents of a container.
@@ -130,8 +130,8 @@ async fn client(connection_string: &str) -> CosmosClient {
 }
 
 /// A container of an account that runs here.
-pub async fn client_at(connection_string: &str, container: &str) -> ContainerClient {
-    let database = client(connection_string).await.database_client(DATABASE.to_string());
+pub async fn client_at(connection_string: &str, database: &str, container: &str) -> ContainerClient {
+    let database = client(connection_string).await.database_client(database.to_string());
     database.container_client(container.to_string(), None).await.expect("the container is there")
 }
 

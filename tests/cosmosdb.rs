@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use azure_data_cosmos::feed::FeedScope;
+use futures::TryStreamExt;
 use serde_json::{Value, json};
 
 use crate::broker::Broker;
-use crate::cosmos_account::{A_MOMENT, Accident, Account, until};
+use crate::cosmos_account::{A_MOMENT, Accident, Account, client_at, until};
 use crate::millrace::{Job, PATIENCE, Running};
 use crate::numbers::{all, send};
 use crate::trouble::dead_letters;
@@ -271,6 +273,28 @@ async fn what_can_be_no_document_goes_to_the_dead_letter_and_its_neighbours_into
     }
 }
 
+/// Of two documents with a unique key, one gives it up, and then the other takes it: in one commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unique_key_that_a_document_gives_up_is_free_for_the_next_row() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-unique", 1).await;
+    account.container_with_unique_key("unique", "/part", "/once").await;
+    let (servers, connection) = (broker.bootstrap_servers(), account.connection("unique"));
+    // One by one, so that they may overtake one another.
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown (n BIGINT, part BIGINT, id TEXT, once BIGINT) WITH ({connection}, batch = '1');
+         INSERT INTO shown SELECT n, 1, CASE WHEN n = 2 THEN 'b' ELSE 'a' END, CASE WHEN n = 1 THEN 2 ELSE 1 END FROM numbers;"
+    ));
+    for part in [0..1, 1..3] {
+        send(&broker.properties(), &from, part, 0..1);
+        read_all_and_stop(&mut job.start(), 1);
+    }
+    assert_eq!(letters(&job), [""; 0]);
+    assert_eq!(shown(&account, "unique").await, [1, 2]);
+}
+
 /// Several rows of one id, in one commit and in many: the first, the last or the newest one stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_rows_with_one_id_the_first_the_last_or_the_newest_one_stays() {
@@ -323,7 +347,7 @@ async fn a_container_that_is_not_there_is_made_if_asked_and_else_the_error_says_
     for part in ["no container 'nowhere'", "set create = 'true'", "az cosmosdb sql container create"] {
         assert!(run.said().contains(part), "{part}: {}", run.said());
     }
-    let (servers, connection) = (broker.bootstrap_servers(), account.connection("made"));
+    let (servers, connection) = (broker.bootstrap_servers(), account.connection("made").replace("streaming", "fresh"));
     let job = Job::new(&format!(
         "CREATE TABLE numbers (n BIGINT NOT NULL)
          WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
@@ -334,9 +358,11 @@ async fn a_container_that_is_not_there_is_made_if_asked_and_else_the_error_says_
     ));
     send(&broker.properties(), &from, 0..20, 0..1);
     read_all_and_stop(&mut job.start(), 1);
-    assert_eq!(shown(&account, "made").await, all(0..20));
-    let made =
-        account.client_of("made").await.read(None).await.expect("it is there").into_model().expect("its properties");
+    let client = client_at(&account.connection_string(), "fresh", "made").await;
+    let rows =
+        client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await.expect("a query");
+    assert_eq!(rows.try_collect::<Vec<_>>().await.expect("the documents can be read").len(), 20);
+    let made = client.read(None).await.expect("it is there").into_model().expect("its properties");
     assert_eq!(made.partition_key.paths(), ["/part"]);
     assert_eq!(made.unique_key_policy.map(|policy| policy.unique_keys.len()), Some(1));
 }

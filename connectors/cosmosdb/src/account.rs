@@ -9,7 +9,7 @@ use azure_core::error::ErrorKind;
 use azure_core::time::OffsetDateTime;
 use azure_data_cosmos::{AccountEndpoint, AccountReference};
 use engine::connector::{OptionKind, OptionSpec, Options, Problem};
-use identity::{Bearer, FreshToken, Identity};
+use identity::{Bearer, FreshToken, Identity, TokenError};
 
 /// The domain of an account that is given by its name alone.
 const PUBLIC_CLOUD: &str = "documents.azure.com";
@@ -67,8 +67,13 @@ impl Account {
                 ));
             }
         };
+        // Not quoted: it may hold a key.
+        if endpoint.contains([';', '@', '?']) {
+            let what = "this is no address; is it a connection string? Then give it as connection_string";
+            return Err(Problem::option("account", what));
+        }
         if endpoint.parse::<AccountEndpoint>().is_err() {
-            return Err(Problem::option("account", format!("'{endpoint}' is no address")));
+            return Err(Problem::option("account", "neither an account's name nor an address"));
         }
         let login = match key {
             Some(key) => Login::Key(key),
@@ -96,14 +101,14 @@ impl Account {
     }
 
     /// For clients. Asks for the first token.
-    pub async fn reference(&self) -> Result<AccountReference, String> {
-        let endpoint: AccountEndpoint =
-            self.endpoint.parse().map_err(|e: azure_data_cosmos::CosmosError| e.to_string())?;
+    pub async fn reference(&self) -> Result<AccountReference, TokenError> {
+        let no_address = |e: azure_data_cosmos::CosmosError| TokenError::Refused(e.to_string());
+        let endpoint: AccountEndpoint = self.endpoint.parse().map_err(no_address)?;
         Ok(match &self.login {
             Login::Key(key) => AccountReference::with_authentication_key(endpoint, Secret::from(key.clone())),
             Login::Identity(identity) => {
                 let bearer = Bearer { identity: identity.clone(), scope: SCOPE.into() };
-                let token = bearer.token().await.map_err(|e| e.to_string())?;
+                let token = bearer.token().await?;
                 AccountReference::with_credential(endpoint, Arc::new(Tokens(token)))
             }
         })
@@ -174,6 +179,9 @@ mod tests {
         let of_china = account(&[("account", "t.documents.azure.cn"), ("key", "k")]).unwrap();
         assert_eq!(of_china.endpoint, "https://t.documents.azure.cn/");
         assert!(of_china.may_create());
+        let misplaced = account(&[("account", "AccountEndpoint=https://a.documents.azure.com/;AccountKey=topsecret")]);
+        let said = misplaced.err().unwrap();
+        assert!(said.contains("give it as connection_string") && !said.contains("topsecret"), "{said}");
         assert!(account(&[]).err().unwrap().contains("either connection_string"));
     }
 }

@@ -1,7 +1,8 @@
 //! The container that a table is written to: found and checked at start, or made if that is asked for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use azure_data_cosmos::feed::FeedRange;
 use azure_data_cosmos::models::{
     ContainerProperties, IndexingPolicy, PartitionKeyDefinition, PartitionKeyKind, ThroughputProperties, TimeToLive,
     UniqueKey, UniqueKeyPolicy,
@@ -12,14 +13,17 @@ use azure_data_cosmos::options::{
 };
 use azure_data_cosmos::{ContainerClient, CosmosClient, CosmosError, RoutingStrategy};
 use engine::sink::SinkError;
+use identity::TokenError;
 
+use crate::documents::Key;
 use crate::options::CosmosTable;
-use crate::trouble::Trouble;
+use crate::trouble::{BEHIND, Trouble};
 
 /// How long one request may take, tries of the SDK included.
 const REQUEST: Duration = Duration::from_secs(20);
-/// How long it may take to find the account and the container.
+/// How long it may take to find the account and the container; and the pause between two looks.
 const OPENING: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// An open container.
 #[derive(Clone)]
@@ -29,6 +33,13 @@ pub struct Container {
     pub paths: Vec<Vec<String>>,
     /// Whether documents may exclude one another by more than their ids.
     pub unique_keys: bool,
+}
+
+impl Container {
+    /// The physical partition that has a key, as far as it is known.
+    pub async fn range(&self, key: &Key) -> Option<FeedRange> {
+        self.client.feed_range_from_partition_key(key.value.clone(), None).await.ok()?.into_iter().next()
+    }
 }
 
 /// What a container is made with.
@@ -44,9 +55,19 @@ pub struct NewContainer {
 }
 
 /// Finds the container and checks it against the table. With `probe`, nothing is made, and there is none yet if one would be.
+/// What may heal is waited for: nobody asks a second time.
 pub async fn open(table: &CosmosTable, probe: bool) -> Result<Option<Container>, SinkError> {
-    let opening = tokio::time::timeout(OPENING, look(table, probe));
-    opening.await.unwrap_or_else(|_| Err(SinkError::retry(table.place(), format!("no answer within {OPENING:?}"))))
+    let begun = Instant::now();
+    loop {
+        let look = tokio::time::timeout(OPENING, look(table, probe)).await;
+        match look.unwrap_or_else(|_| Err(SinkError::retry(table.place(), format!("no answer within {OPENING:?}")))) {
+            Err(SinkError::Retry { place, what }) if begun.elapsed() < OPENING => {
+                tracing::warn!(%place, %what, "the container is not open yet; trying again");
+                tokio::time::sleep(AGAIN).await;
+            }
+            looked => return looked,
+        }
+    }
 }
 
 async fn look(table: &CosmosTable, probe: bool) -> Result<Option<Container>, SinkError> {
@@ -58,7 +79,9 @@ async fn look(table: &CosmosTable, probe: bool) -> Result<Option<Container>, Sin
                 return Ok(None);
             }
             make(table, &client).await?;
-            database.container_client(table.container.clone(), None).await
+            // It takes a while until all know of it.
+            let made = database.container_client(table.container.clone(), None).await;
+            Ok(made.map_err(|error| SinkError::retry(table.place(), error))?)
         }
         found => found,
     };
@@ -74,7 +97,10 @@ async fn look(table: &CosmosTable, probe: bool) -> Result<Option<Container>, Sin
 }
 
 async fn client(table: &CosmosTable) -> Result<CosmosClient, SinkError> {
-    let account = table.account.reference().await.map_err(|what| SinkError::failed(table.place(), what))?;
+    let account = table.account.reference().await.map_err(|error| match error {
+        TokenError::Unanswered(what) => SinkError::retry(table.place(), what),
+        TokenError::Refused(what) => SinkError::failed(table.place(), what),
+    })?;
     let mut operation = OperationOptions::default();
     // Nobody looks at a document that was just written.
     operation.content_response_on_write = Some(ContentResponseOnWrite::Disabled);
@@ -96,8 +122,10 @@ async fn client(table: &CosmosTable) -> Result<CosmosClient, SinkError> {
     client.map_err(|error| wrong(table, &error))
 }
 
+/// Whether there is no such container, or no database that could have it.
 fn is_missing(error: &CosmosError) -> bool {
-    error.status().is_not_found() || matches!(Trouble::of(error), Trouble::Missing)
+    let status = error.status();
+    u16::from(status.status_code()) == 404 && status.sub_status().is_none_or(|sub| sub.value() != BEHIND)
 }
 
 /// Why it cannot be opened, and what to do.

@@ -100,10 +100,11 @@ impl Layout {
             let refused = |reason: String| Refused { reason, content: String::from_utf8_lossy(line).into_owned() };
             let mut body: Map<String, Value> =
                 serde_json::from_slice(line).map_err(|e| refused(format!("a JSON column holds no JSON: {e}")))?;
-            if !self.integers_as_text
-                && let Some(number) = body.values().find_map(inexact)
-            {
-                let what = format!("{number} is more than a document can hold exactly: set 'json.integers' = 'text'");
+            if let Some(number) = body.values().find_map(inexact) {
+                let what = format!(
+                    "{number} is more than a document can hold exactly: set 'json.integers' = 'text', or within a JSON column make \
+                     it a text"
+                );
                 return Err(refused(what));
             }
             if self.nulls {
@@ -173,6 +174,7 @@ impl Layout {
                 DataType::Struct(fields.iter().map(|field| self.shown_field(field)).collect::<Fields>())
             }
             DataType::List(item) => DataType::List(self.shown_field(item)),
+            DataType::Map(entries, sorted) => DataType::Map(self.shown_field(entries), *sorted),
             _ => return field.clone(),
         };
         Arc::new(Field::clone(field).with_data_type(shown))
@@ -320,14 +322,17 @@ mod tests {
     #[test]
     fn what_can_be_no_document_is_refused_with_the_reason() {
         let long = "x".repeat(LONGEST_ID + 1);
-        let ids = strings(&[Some("ok"), None, Some(""), Some("a/b"), Some(&long), Some("no device")]);
-        let devices = strings(&[Some("d"), Some("d"), Some("d"), Some("d"), Some("d"), None]);
+        let ids = [Some("ok"), None, Some(""), Some("a/b"), Some(".."), Some("a\tb"), Some(&long), Some("no device")];
+        let devices: Vec<_> = (0..ids.len()).map(|row| (row < ids.len() - 1).then_some("d")).collect();
+        let (ids, devices) = (strings(&ids), strings(&devices));
         let reasons = reasons(&by(&["event"]), &batch(vec![("event", ids), ("device", devices)]));
         let expected = [
             "taken",
             "event, its id, is NULL",
             "its id is empty",
             "its id 'a/b' has a '/', '\\', '?' or '#' in it",
+            "its id '..' is a step of a path",
+            "its id \"a\\tb\" has a control character in it",
             "its id has 1024 bytes of 1023 at most",
             "its partition key /device is NULL",
         ];
@@ -362,6 +367,20 @@ mod tests {
             (&body["n"], &body["price"]),
             (&Value::from("9007199254740993"), &Value::from("0.00000000000000000001"))
         );
+    }
+
+    #[test]
+    fn numbers_within_a_json_column_are_looked_at_too() {
+        let field = engine::connector::json_field("data", true);
+        let schema = Schema::new(vec![
+            Field::new("event", DataType::Utf8, true),
+            Field::new("device", DataType::Utf8, true),
+            field,
+        ]);
+        let (one, data) = (|| strings(&[Some("a")]), strings(&[Some(r#"{"n": [9007199254740993]}"#)]));
+        let rows = RecordBatch::try_new(Arc::new(schema), vec![one(), one(), data]).unwrap();
+        let layout = Layout { integers_as_text: true, ..by(&["event"]) };
+        assert!(reasons(&layout, &rows)[0].starts_with("9007199254740993 is more than a document can hold"));
     }
 
     #[test]

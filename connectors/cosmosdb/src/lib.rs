@@ -5,6 +5,7 @@ mod container;
 mod documents;
 mod limiter;
 mod options;
+mod request;
 mod sink;
 mod trouble;
 mod write;

@@ -39,22 +39,45 @@ impl Limiter {
     }
 }
 
-/// Request units a second that may be spent.
+/// Request units a second that may be spent. What a request costs is known when it is answered, so as much as others cost is
+/// set aside when it is sent.
 pub struct Budget {
     /// `None`: whatever the service gives.
     per_second: Option<f64>,
     /// What is left, never more than a second's worth; below zero after a dear request.
     left: f64,
     since: Instant,
+    /// What a document has cost lately.
+    a_document: f64,
 }
+
+/// What a document of a kilobyte costs if little of it is indexed: until it is known better.
+const UNKNOWN: f64 = 7.0;
+/// How much the last request counts for what a document costs.
+const LAST: f64 = 0.2;
 
 impl Budget {
     pub fn new(per_second: Option<f64>, now: Instant) -> Self {
-        Budget { per_second, left: per_second.unwrap_or_default(), since: now }
+        Budget { per_second, left: per_second.unwrap_or_default(), since: now, a_document: UNKNOWN }
     }
 
-    pub fn spend(&mut self, units: f64) {
+    pub fn is_spent(&self) -> bool {
+        self.per_second.is_some() && self.left <= 0.0
+    }
+
+    /// Sets aside what so many documents will cost.
+    pub fn reserve(&mut self, documents: usize) -> f64 {
+        let units = self.a_document * documents as f64;
         self.left -= units;
+        units
+    }
+
+    /// What they have cost.
+    pub fn settle(&mut self, reserved: f64, units: f64, documents: usize) {
+        self.left += reserved - units;
+        if units > 0.0 {
+            self.a_document += LAST * (units / documents.max(1) as f64 - self.a_document);
+        }
     }
 
     /// How long to wait until something may be spent again.
@@ -86,19 +109,20 @@ mod tests {
     fn what_is_spent_beyond_the_budget_is_waited_for() {
         let now = Instant::now();
         let mut budget = Budget::new(Some(100.0), now);
-        budget.spend(60.0);
+        assert_eq!(budget.reserve(10), 70.0);
         assert_eq!(budget.wait(now), None);
-        budget.spend(90.0);
+        assert_eq!(budget.reserve(10), 70.0);
+        assert!(budget.is_spent(), "requests that are not answered yet count");
+        budget.settle(70.0, 60.0, 10);
+        budget.settle(70.0, 90.0, 10);
         assert_eq!(budget.wait(now), Some(Duration::from_millis(501)));
         assert_eq!(budget.wait(now + Duration::from_millis(501)), None);
+        assert!((7.0..9.0).contains(&budget.reserve(1)), "a document costs what the last ones cost");
         budget.wait(now + Duration::from_secs(60));
-        budget.spend(101.0);
-        assert!(
-            budget.wait(now + Duration::from_secs(60)).is_some(),
-            "an idle minute saves up no more than a second's worth"
-        );
+        budget.settle(0.0, 101.0, 1);
+        assert!(budget.wait(now + Duration::from_secs(60)).is_some(), "an idle minute saves up a second's worth");
         let mut free = Budget::new(None, now);
-        free.spend(1e9);
-        assert_eq!(free.wait(now), None);
+        free.settle(0.0, 1e9, 1);
+        assert!(free.wait(now).is_none() && !free.is_spent());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter};
@@ -13,9 +12,9 @@ use tokio::sync::Mutex;
 
 use crate::container::{Container, open};
 use crate::documents::Document;
-use crate::limiter::{Budget, Limiter};
 use crate::options::{CosmosTable, Write};
-use crate::write::{Rejected, Writing};
+use crate::request::Target;
+use crate::write::{Rejected, State, Writing};
 
 /// Staged rows, and their bytes as they are staged, that are written in one go, at most one entry more.
 const ROWS_AT_ONCE: u64 = 50_000;
@@ -34,8 +33,7 @@ struct Open {
 
 /// What is known of commits, and of how the service bears them.
 struct Commits {
-    limiter: Limiter,
-    budget: Budget,
+    state: State,
     /// Entries, by writer, that are written as far as they ever will be, and not done with.
     written: HashSet<(String, u64)>,
     /// Their rows that can never be written and were not told yet.
@@ -69,9 +67,11 @@ impl Sink for CosmosSink {
 
     fn guarantee(&self) -> String {
         match self.table.write {
-            Write::Upsert => "exactly once by id: rows are staged and written in order, so the last one of an id stays; a process \
-                              that was frozen in mid-request and wakes after another took over can bring back an older one \
-                              (write = 'replace-if-newer' cannot)",
+            Write::Upsert => {
+                "exactly once by id: rows are staged and written in order, so the last one of an id stays; a request that was under \
+                 way when its process lost the job, was stopped or gave up waiting can bring back an older one \
+                 (write = 'replace-if-newer' cannot)"
+            }
             Write::Insert => "exactly once by id: rows are staged, and a document that is there stays",
             Write::ReplaceIfNewer => "exactly once by id: rows are staged, and a document gives way to a newer version only",
             Write::Delete => "exactly once by id: rows are staged, and a document that is gone stays gone",
@@ -83,10 +83,8 @@ impl Sink for CosmosSink {
 
     async fn open(&self, _: &SinkContext, probe: bool) -> Result<(), SinkError> {
         let Some(container) = open(&self.table, probe).await? else { return Ok(()) };
-        let pace = self.table.pace;
         let commits = Mutex::new(Commits {
-            limiter: Limiter::new(pace.requests_at_once),
-            budget: Budget::new(pace.units_per_second, Instant::now()),
+            state: State::new(self.table.pace),
             written: HashSet::new(),
             rejected: BTreeMap::new(),
         });
@@ -185,15 +183,13 @@ impl CosmosSink {
         }
         let place = self.table.place();
         let mut writing = Writing {
-            container,
-            write: self.table.write,
-            layout: &self.table.layout,
+            target: Target { container, write: self.table.write, layout: &self.table.layout },
             pace: self.table.pace,
-            limiter: &mut commits.limiter,
-            budget: &mut commits.budget,
+            state: &mut commits.state,
             ownership: &context.ownership,
             metrics: &context.metrics,
             place: &place,
+            remedy: self.table.account.remedy(),
         };
         rejected.extend(writing.write(documents).await?);
         for entry in entries {

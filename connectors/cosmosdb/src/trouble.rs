@@ -26,8 +26,14 @@ pub enum Trouble {
 const UNSTATED: Duration = Duration::from_millis(100);
 /// The sub-status of a logical partition that is full (20 GB).
 const PARTITION_IS_FULL: u16 = 1014;
-/// The sub-status of a container that is not there any more.
+/// The sub-status of a container, or a database, that is not there.
 const OWNER_IS_GONE: u16 = 1003;
+/// Sub-statuses of a container that is another one than was looked at, with another partition key perhaps.
+const ANOTHER_CONTAINER: [u16; 2] = [1001, 1024];
+/// The sub-status of a reader whose copy is behind.
+pub const BEHIND: u16 = 1002;
+/// What the SDK finds wrong with one document: it cannot be encoded.
+const NOT_ENCODED: u16 = 20021;
 
 impl Trouble {
     pub fn of(error: &CosmosError) -> Self {
@@ -38,8 +44,9 @@ impl Trouble {
             let said = error.to_string();
             return match u16::from(status.status_code()) {
                 401 | 403 => Trouble::Stopped(said),
-                // The SDK found the request wrong before it sent it.
-                400 => Trouble::Refused(said),
+                400 if sub_status == Some(NOT_ENCODED) => Trouble::Refused(said),
+                // The SDK finds the container wrong, and so all documents alike.
+                400 => Trouble::Stopped(said),
                 429 => Trouble::Throttled(after.unwrap_or(UNSTATED)),
                 _ => Trouble::Transient(said),
             };
@@ -52,6 +59,9 @@ impl Trouble {
         match (status, sub_status) {
             (429, _) => Trouble::Throttled(after.unwrap_or(UNSTATED)),
             (403, Some(PARTITION_IS_FULL)) => Trouble::Refused(said.into()),
+            (400, Some(sub_status)) if ANOTHER_CONTAINER.contains(&sub_status) => {
+                Trouble::Stopped(format!("{said}. Was the container made again? Start the job anew"))
+            }
             (404, Some(OWNER_IS_GONE)) | (401 | 403, _) => Trouble::Stopped(said.into()),
             (404, _) => Trouble::Missing,
             (409, _) => Trouble::Conflict,
@@ -75,6 +85,8 @@ mod tests {
         assert_eq!(of(404, Some(1003)), Trouble::Stopped("said".into()));
         assert_eq!(of(404, None), Trouble::Missing);
         assert_eq!(of(413, None), Trouble::Refused("said".into()));
+        assert_eq!(of(400, None), Trouble::Refused("said".into()));
+        assert!(matches!(of(400, Some(1001)), Trouble::Stopped(_)), "no row is to blame");
         for transient in [408, 410, 424, 449, 500, 503] {
             assert_eq!(of(transient, None), Trouble::Transient("said".into()));
         }

@@ -1,15 +1,13 @@
 //! Writes documents: many requests at once, each until it is answered for good.
 //!
-//! What is written in one go has no two documents of one id, so the order of the requests does not matter; those before
+//! What is sent in one go has no two documents of one id, so the order of the requests does not matter; those before
 //! have all been answered when it begins.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use azure_data_cosmos::models::ResponseHeaders;
-use azure_data_cosmos::options::{ItemWriteOptions, Precondition};
-use azure_data_cosmos::{CosmosError, TransactionalBatch};
+use azure_data_cosmos::feed::FeedRange;
 use engine::environment::crash_point;
 use engine::metrics::SinkMetrics;
 use engine::sink::{Ownership, RejectedRow, SinkError};
@@ -17,89 +15,124 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::Value;
 
-use crate::container::Container;
-use crate::documents::{Document, ID, LARGEST_DOCUMENT, Layout, PROVENANCE, stored_version};
+use crate::documents::{Document, ID, LARGEST_DOCUMENT, PROVENANCE};
 use crate::limiter::{Budget, Limiter};
 use crate::options::{Pace, Write};
+use crate::request::{Answered, Batch, Outcome, Refusal, Target};
 use crate::trouble::Trouble;
 
 /// How long nothing may be taken before the commit is given up for this time, and begun again later.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is asked whether the job is still ours: what is written could undo what its new owner wrote.
-const CONFIRMED: Duration = Duration::from_secs(10);
+const CONFIRMED: Duration = Duration::from_secs(1);
 /// The pause after an answer that is none: from, up to.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// A batch that was not answered so often is halved: it may be too much for the line, or for the service.
+const HALVED_AFTER: u32 = 2;
 /// What stands around a document in a batch.
 const AROUND: usize = 256;
-/// How often a document may change under our hands before it is left for a while.
-const TRIES: usize = 10;
-/// A document that is there may not be seen yet by a reader of another copy: how often, and how long, one looks again.
-const LOOKS: (usize, Duration) = (5, Duration::from_millis(200));
 
 /// What writing needs, beside the documents.
 pub struct Writing<'a> {
-    pub container: &'a Container,
-    pub write: Write,
-    pub layout: &'a Layout,
+    pub target: Target<'a>,
     pub pace: Pace,
-    pub limiter: &'a mut Limiter,
-    pub budget: &'a mut Budget,
+    pub state: &'a mut State,
     pub ownership: &'a Ownership,
     pub metrics: &'a SinkMetrics,
+    /// For people: where, and what to look at when the service lets nobody in.
     pub place: &'a str,
+    pub remedy: &'a str,
 }
 
-/// Documents of one partition key, on their way together.
-struct Batch {
-    documents: Vec<Document>,
-    tries: u32,
-}
-
-/// What became of a batch.
-enum Outcome {
-    Written,
-    /// One of them cannot be, so none was: they go one by one.
-    Apart,
-    Refused(String),
-    Later {
-        after: Duration,
-        why: Trouble,
-    },
+/// What outlives a try: how the service bears the requests, and how far an interrupted try came.
+pub struct State {
+    /// By physical partition: each has request units of its own. `None`: those of which it is not known.
+    limiters: HashMap<Option<FeedRange>, Limiter>,
+    budget: Budget,
+    done: HashSet<Place>,
+    refused: HashMap<Place, Refusal>,
 }
 
 /// A row that can never be written, and its entry.
 pub type Rejected = (u64, RejectedRow);
 
+/// An entry, a token in it, a row in that.
+type Place = (u64, usize, u64);
+
+/// The requests to one physical partition.
+struct Lane {
+    range: Option<FeedRange>,
+    queue: VecDeque<Batch>,
+    flying: usize,
+}
+
+impl State {
+    pub fn new(pace: Pace) -> Self {
+        State {
+            limiters: HashMap::new(),
+            budget: Budget::new(pace.units_per_second, Instant::now()),
+            done: HashSet::new(),
+            refused: HashMap::new(),
+        }
+    }
+}
+
 impl Writing<'_> {
-    /// Writes all of them, or says why not yet. Yields those that can never be written; all others then are.
+    /// Writes all of them, or says why not yet; asked again with the same documents, it goes on where it was. Yields those
+    /// that can never be written; all others then are.
     pub async fn write(&mut self, documents: Vec<Document>) -> Result<Vec<Rejected>, SinkError> {
         crash_point("before-writing");
         let (mut rejected, mut left) = (vec![], documents);
         while !left.is_empty() {
-            let (chosen, hidden) = one_an_id(self.write, left);
-            let refused = self.send(chosen).await?;
+            let (chosen, hidden) = one_an_id(self.target.write, left);
+            let mut refused = self.send(chosen, self.pace.batch).await?;
+            // One that has a unique key of another may have it to itself now that all are written: in their order, one by one.
+            let (again, others) = refused.into_iter().partition(|(_, refusal)| *refusal == Refusal::UniqueKey);
+            refused = others;
+            for (document, _) in again {
+                self.state.refused.remove(&document.place);
+                refused.extend(self.send(vec![document], 1).await?);
+            }
             // Without those that cannot be, others of the same ids are the ones that stay.
             let open: HashSet<_> = refused.iter().map(|(document, _)| document.identity()).collect();
             left = hidden.into_iter().filter(|document| open.contains(&document.identity())).collect();
             rejected.extend(refused.into_iter().map(|refused| self.rejection(refused)));
         }
+        self.state.done.clear();
+        self.state.refused.clear();
         crash_point("after-writing");
         Ok(rejected)
     }
 
-    /// Sends documents of which no two have one id. Yields those that are refused, each with the reason.
-    async fn send(&mut self, documents: Vec<Document>) -> Result<Vec<(Document, String)>, SinkError> {
-        let mut queue = self.batches(documents);
-        let (mut delayed, mut flying): (Vec<(Instant, Batch)>, _) = (vec![], FuturesUnordered::new());
-        let (mut refused, mut last_taken, mut first) = (vec![], Instant::now(), true);
+    /// Sends documents of which no two have one id. Yields those that are refused.
+    async fn send(&mut self, documents: Vec<Document>, most: usize) -> Result<Vec<(Document, Refusal)>, SinkError> {
+        let mut refused = vec![];
+        let left = documents.into_iter().filter_map(|document| match self.state.refused.get(&document.place) {
+            Some(refusal) => {
+                refused.push((document, refusal.clone()));
+                None
+            }
+            None => (!self.state.done.contains(&document.place)).then_some(document),
+        });
+        let left = left.collect();
+        let mut lanes = self.lanes(left, most).await;
+        let (mut delayed, mut flying): (Vec<(Instant, usize, Batch)>, _) = (vec![], FuturesUnordered::new());
+        let (mut last_taken, mut first) = (Instant::now(), true);
+        let (mut ours, mut asked) = (None, None);
         let mut given_up: Option<SinkError> = None;
-        let mut asked = self.confirm().await?;
         loop {
             let now = Instant::now();
-            if asked.elapsed() > CONFIRMED && given_up.is_none() {
-                match self.confirm().await {
-                    Ok(at) => asked = at,
-                    Err(error) => given_up = Some(error),
+            if asked.is_none_or(|asked: Instant| asked.elapsed() > CONFIRMED) && given_up.is_none() {
+                asked = Some(now);
+                let is_ours = self.ownership.confirm().await;
+                if is_ours {
+                    ours = Some(now);
+                } else if ours.is_none_or(|ours: Instant| ours.elapsed() > PATIENCE) {
+                    let what = "the job log does not say that the job is still this process's";
+                    given_up = Some(SinkError::retry(self.place, what));
+                } else {
+                    asked = None;
+                    tokio::time::sleep(PAUSE.0).await;
                 }
             }
             // What is under way may arrive later than what another try sends: it is waited for.
@@ -108,107 +141,196 @@ impl Writing<'_> {
             {
                 return Err(error);
             }
-            let (due, later): (Vec<_>, Vec<_>) = delayed.into_iter().partition(|(at, _)| *at <= now);
+            let (due, later): (Vec<_>, Vec<_>) = delayed.into_iter().partition(|(at, ..)| *at <= now);
             delayed = later;
-            queue.extend(due.into_iter().map(|(_, batch)| batch));
-            let pause = self.budget.wait(now);
-            while given_up.is_none() && pause.is_none() && flying.len() < self.limiter.limit() {
-                let Some(batch) = queue.pop_front() else { break };
-                self.metrics.requests.sent.add(1);
-                self.metrics.requests.rows.add(batch.documents.len() as u64);
-                flying.push(ask(self.container, self.write, self.layout, batch));
+            due.into_iter().for_each(|(_, lane, batch)| lanes[lane].queue.push_back(batch));
+            let pause = self.state.budget.wait(now);
+            if pause.is_some() {
+                last_taken = now;
             }
-            if flying.is_empty() && queue.is_empty() && delayed.is_empty() {
+            // Nothing is sent on the strength of an older answer.
+            let may = given_up.is_none() && ours.is_some_and(|ours| ours.elapsed() <= CONFIRMED * 2);
+            if may && pause.is_none() {
+                while let Some((lane, batch)) = self.next(&mut lanes, flying.len()) {
+                    flying.push(self.target.ask(lane, batch));
+                }
+            }
+            if flying.is_empty() && delayed.is_empty() && lanes.iter().all(|lane| lane.queue.is_empty()) {
                 break;
             }
-            let next = delayed.iter().map(|(at, _)| *at).chain(pause.map(|pause| now + pause)).min();
-            let next = next.unwrap_or(now + CONFIRMED);
+            let next = delayed.iter().map(|(at, ..)| *at).chain(pause.map(|pause| now + pause)).min();
+            let next = next.unwrap_or(now + CONFIRMED).min(now + CONFIRMED);
             tokio::select! {
                 biased;
                 Some(answered) = flying.next(), if !flying.is_empty() => {
-                    let Answered { batch, outcome, units, took, found } = answered;
-                    self.budget.spend(units);
-                    self.metrics.requests.durations.add(took);
-                    self.metrics.requests.units.add(units);
-                    self.metrics.requests.found.add(found);
-                    if !matches!(outcome, Outcome::Later { .. }) {
-                        self.limiter.taken();
+                    let Answered { lane, batch, outcome, cost, took } = answered;
+                    self.count(&batch, cost.units, cost.found, took);
+                    lanes[lane].flying -= 1;
+                    let Outcome::Later(why) = outcome else {
+                        self.limiter(&lanes[lane].range).taken();
                         last_taken = Instant::now();
-                    }
-                    match outcome {
-                        Outcome::Written if std::mem::take(&mut first) => crash_point("while-writing"),
-                        Outcome::Written => {}
-                        Outcome::Apart => queue.extend(batch.documents.into_iter().map(|document| {
-                            Batch { documents: vec![document], tries: 0 }
-                        })),
-                        Outcome::Refused(reason) => {
-                            refused.extend(batch.documents.into_iter().map(|document| (document, reason.clone())));
-                        }
-                        Outcome::Later { after, why } => {
-                            self.suffer(&why);
-                            if last_taken.elapsed() > PATIENCE && given_up.is_none() {
-                                given_up = Some(SinkError::retry(self.place, say(&why)));
+                        match outcome {
+                            Outcome::Apart => lanes[lane].queue.extend(batch.apart()),
+                            Outcome::Refused(refusal) => for document in batch.documents {
+                                self.state.refused.insert(document.place, refusal.clone());
+                                refused.push((document, refusal.clone()));
+                            },
+                            _ => {
+                                self.state.done.extend(batch.documents.iter().map(|document| document.place));
+                                if std::mem::take(&mut first) {
+                                    crash_point("while-writing");
+                                }
                             }
-                            delayed.push((Instant::now() + after, Batch { tries: batch.tries + 1, ..batch }));
                         }
+                        continue;
+                    };
+                    self.suffer(&why, &lanes[lane].range);
+                    if last_taken.elapsed() > PATIENCE && given_up.is_none() {
+                        given_up = Some(SinkError::retry(self.place, self.say(&why)));
+                    }
+                    let at = Instant::now() + pause_after(&why, batch.tries);
+                    for batch in again(batch, &why) {
+                        delayed.push((at, lane, batch));
                     }
                 }
                 () = tokio::time::sleep_until(next.into()) => {}
             }
         }
+        refused.sort_by_key(|(document, _)| document.place);
         Ok(refused)
     }
 
-    /// The row as it was, without what made it a document.
-    fn rejection(&self, (mut document, reason): (Document, String)) -> Rejected {
-        let (entry, token, row) = document.place;
-        if self.write == Write::Append {
-            document.body.remove(PROVENANCE);
+    /// The next batch that may be sent, of the physical partitions in turn.
+    fn next(&mut self, lanes: &mut [Lane], flying: usize) -> Option<(usize, Batch)> {
+        if flying >= self.pace.requests_at_once || self.state.budget.is_spent() {
+            return None;
         }
-        if self.layout.id != [ID] {
-            document.body.remove(ID);
-        }
-        (entry, RejectedRow { token, row, reason, content: Value::Object(document.body).to_string() })
+        let open = (0..lanes.len()).filter(|lane| !lanes[*lane].queue.is_empty());
+        let free: Vec<usize> =
+            open.filter(|lane| lanes[*lane].flying < self.limiter(&lanes[*lane].range).limit()).collect();
+        let lane = free.into_iter().min_by_key(|lane| lanes[*lane].flying)?;
+        let mut batch = lanes[lane].queue.pop_front()?;
+        lanes[lane].flying += 1;
+        batch.reserved = self.state.budget.reserve(batch.documents.len());
+        Some((lane, batch))
     }
 
-    async fn confirm(&self) -> Result<Instant, SinkError> {
-        let asked = Instant::now();
-        match self.ownership.confirm().await {
-            true => Ok(asked),
-            false => Err(SinkError::retry(self.place, "the job log does not say that the job is still this process's")),
+    fn limiter(&mut self, range: &Option<FeedRange>) -> &mut Limiter {
+        match self.state.limiters.contains_key(range) {
+            true => self.state.limiters.get_mut(range).expect("it is there"),
+            false => self.state.limiters.entry(range.clone()).or_insert(Limiter::new(self.pace.requests_at_once)),
         }
     }
 
-    fn suffer(&mut self, why: &Trouble) {
+    fn count(&mut self, batch: &Batch, units: f64, found: u64, took: Duration) {
+        self.state.budget.settle(batch.reserved, units, batch.documents.len());
+        self.metrics.requests.sent.add(1);
+        self.metrics.requests.rows.add(batch.documents.len() as u64);
+        self.metrics.requests.durations.add(took);
+        self.metrics.requests.units.add(units);
+        self.metrics.requests.found.add(found);
+    }
+
+    /// Fewer at once, whatever the reason: what times out may do so because there are too many.
+    fn suffer(&mut self, why: &Trouble, range: &Option<FeedRange>) {
         if let Trouble::Throttled(_) = why {
             self.metrics.requests.throttled.add(1);
-            self.limiter.throttled(Instant::now());
         }
-        self.metrics.health.suffer(say(why));
+        self.limiter(range).throttled(Instant::now());
+        self.metrics.health.suffer(self.say(why));
     }
 
-    /// Those of one partition key together, as many as fit.
-    fn batches(&self, documents: Vec<Document>) -> VecDeque<Batch> {
-        let most = if self.write == Write::ReplaceIfNewer { 1 } else { self.pace.batch };
-        let (mut open, mut bytes, mut full) =
-            (HashMap::<String, Vec<Document>>::new(), HashMap::<String, usize>::new(), vec![]);
-        for document in documents {
-            let key = document.key.text.clone();
-            let (group, size) = (open.entry(key.clone()).or_default(), bytes.entry(key).or_default());
-            let more = document.bytes + AROUND;
-            if group.len() >= most || (!group.is_empty() && *size + more > LARGEST_DOCUMENT) {
-                full.push(std::mem::take(group));
-                *size = 0;
+    fn say(&self, why: &Trouble) -> String {
+        match why {
+            Trouble::Throttled(_) => "the service throttles: there are too few request units".into(),
+            Trouble::Changed => "a document changes again and again while it is replaced".into(),
+            Trouble::Stopped(said) => format!("{said}. {}", self.remedy),
+            Trouble::Transient(said) | Trouble::Refused(said) => said.clone(),
+            Trouble::Conflict | Trouble::Missing => {
+                "the service says of a document that it is there, and that it is not".into()
             }
-            *size += more;
-            group.push(document);
         }
-        let all = full.into_iter().chain(open.into_values());
-        all.filter(|group| !group.is_empty()).map(|documents| Batch { documents, tries: 0 }).collect()
+    }
+
+    /// The row as it was, without what made it a document.
+    fn rejection(&self, (mut document, refusal): (Document, Refusal)) -> Rejected {
+        let (entry, token, row) = document.place;
+        if self.target.write == Write::Append {
+            document.body.remove(PROVENANCE);
+        }
+        if self.target.layout.id != [ID] {
+            document.body.remove(ID);
+        }
+        (
+            entry,
+            RejectedRow { token, row, reason: refusal.to_string(), content: Value::Object(document.body).to_string() },
+        )
+    }
+
+    /// Those of one partition key together, as many as fit; by the physical partition that has them.
+    async fn lanes(&self, documents: Vec<Document>, most: usize) -> Vec<Lane> {
+        let most = if self.target.write == Write::ReplaceIfNewer { 1 } else { most };
+        let (mut lanes, mut lane_of) = (Vec::<Lane>::new(), HashMap::<String, usize>::new());
+        for document in documents {
+            let lane = match lane_of.get(&document.key.text) {
+                Some(lane) => *lane,
+                None => {
+                    let range = self.target.container.range(&document.key).await;
+                    let lane = lanes.iter().position(|lane| lane.range == range).unwrap_or(lanes.len());
+                    if lane == lanes.len() {
+                        lanes.push(Lane { range, queue: VecDeque::new(), flying: 0 });
+                    }
+                    lane_of.insert(document.key.text.clone(), lane);
+                    lane
+                }
+            };
+            lanes[lane].queue.push_back(Batch::of(document));
+        }
+        lanes.iter_mut().for_each(|lane| lane.queue = together(std::mem::take(&mut lane.queue), most));
+        lanes
     }
 }
 
-/// Of several documents of one id, the one that is left when all are written; and the others.
+/// Joins single documents of one partition key, in their order.
+fn together(singles: VecDeque<Batch>, most: usize) -> VecDeque<Batch> {
+    let (mut batches, mut open) = (VecDeque::<Batch>::new(), HashMap::<String, (usize, usize)>::new());
+    for document in singles.into_iter().flat_map(|batch| batch.documents) {
+        let more = document.bytes + AROUND;
+        match open.get_mut(&document.key.text) {
+            Some((batch, bytes)) if batches[*batch].documents.len() < most && *bytes + more <= LARGEST_DOCUMENT => {
+                *bytes += more;
+                batches[*batch].documents.push(document);
+            }
+            _ => {
+                open.insert(document.key.text.clone(), (batches.len(), more));
+                batches.push_back(Batch::of(document));
+            }
+        }
+    }
+    batches
+}
+
+/// What is tried of a batch that was not answered for good.
+fn again(batch: Batch, why: &Trouble) -> Vec<Batch> {
+    let tries = batch.tries + 1;
+    if !matches!(why, Trouble::Transient(_)) || tries <= HALVED_AFTER || batch.documents.len() < 2 {
+        return vec![Batch { tries, ..batch }];
+    }
+    let mut documents = batch.documents;
+    let half = documents.split_off(documents.len() / 2);
+    [documents, half].into_iter().map(|documents| Batch { documents, tries, reserved: 0.0 }).collect()
+}
+
+/// Grows with the tries, and is another one for each request, so that they do not come back together.
+fn pause_after(why: &Trouble, tries: u32) -> Duration {
+    let shared = match why {
+        Trouble::Throttled(after) => (*after).max(PAUSE.0),
+        _ => (PAUSE.0 * 2u32.saturating_pow(tries)).min(PAUSE.1),
+    };
+    shared.mul_f64(1.0 + rand::random::<f64>() / 2.0)
+}
+
+/// Of several documents of one id, the one that is left when all are written; and the others. Both in their order.
 fn one_an_id(write: Write, documents: Vec<Document>) -> (Vec<Document>, Vec<Document>) {
     if write == Write::Append {
         return (documents, vec![]);
@@ -224,254 +346,80 @@ fn one_an_id(write: Write, documents: Vec<Document>) -> (Vec<Document>, Vec<Docu
                 let stays = match write {
                     Write::Insert | Write::Delete | Write::Append => true,
                     Write::Upsert => false,
-                    Write::ReplaceIfNewer => earlier.get().version > document.version,
+                    // As against one that is stored: of equal versions the first one stays.
+                    Write::ReplaceIfNewer => earlier.get().version >= document.version,
                 };
                 hidden.push(if stays { document } else { earlier.insert(document) });
             }
         }
     }
-    // In their order: of those, too, the first or the last one counts.
+    let mut kept: Vec<Document> = kept.into_values().collect();
+    kept.sort_by_key(|document| document.place);
     hidden.sort_by_key(|document| document.place);
-    (kept.into_values().collect(), hidden)
+    (kept, hidden)
 }
 
-fn say(why: &Trouble) -> String {
-    match why {
-        Trouble::Throttled(_) => "the service throttles: there are too few request units".into(),
-        Trouble::Changed => "a document changes again and again while it is replaced".into(),
-        Trouble::Transient(said) | Trouble::Stopped(said) | Trouble::Refused(said) => said.clone(),
-        Trouble::Conflict | Trouble::Missing => "a document comes and goes while it is written".into(),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use azure_data_cosmos::PartitionKey;
+    use serde_json::Map;
 
-struct Answered {
-    batch: Batch,
-    outcome: Outcome,
-    units: f64,
-    took: Duration,
-    /// Documents that were there already.
-    found: u64,
-}
+    use super::*;
+    use crate::documents::Key;
 
-/// What requests cost, and met.
-#[derive(Default)]
-struct Tally {
-    units: f64,
-    found: u64,
-}
-
-impl Tally {
-    fn of(&mut self, headers: &ResponseHeaders) {
-        self.units += headers.request_charge().map_or(0.0, |charge| charge.value());
+    fn document(row: u64, key: &str, id: &str, bytes: usize, version: i64) -> Document {
+        let key = Key { value: PartitionKey::from(key.to_string()), text: key.into() };
+        Document { place: (1, 0, row), id: id.into(), key, body: Map::new(), bytes, version: Some(version) }
     }
 
-    fn failed(&mut self, error: &CosmosError) -> Trouble {
-        let charge = error.response().and_then(|response| response.headers().request_charge);
-        self.units += charge.map_or(0.0, |charge| charge.value());
-        Trouble::of(error)
+    fn rows(documents: &[Document]) -> Vec<u64> {
+        documents.iter().map(|document| document.place.2).collect()
     }
-}
 
-async fn ask(container: &Container, write: Write, layout: &Layout, batch: Batch) -> Answered {
-    let (begun, mut tally) = (Instant::now(), Tally::default());
-    let outcome = match batch.documents.as_slice() {
-        [document] => single(container, write, layout, document, &mut tally).await,
-        documents => together(container, write, documents, &mut tally).await,
-    };
-    let outcome = outcome.unwrap_or_else(|why| match why {
-        Trouble::Refused(reason) => Outcome::Refused(reason),
-        why => Outcome::Later { after: pause(&why, batch.tries), why },
-    });
-    Answered { batch, outcome, units: tally.units, took: begun.elapsed(), found: tally.found }
-}
-
-/// Grows with the tries, and is another one for each request, so that they do not come back together.
-fn pause(why: &Trouble, tries: u32) -> Duration {
-    let shared = match why {
-        Trouble::Throttled(after) => (*after).max(PAUSE.0),
-        _ => (PAUSE.0 * 2u32.saturating_pow(tries)).min(PAUSE.1),
-    };
-    shared.mul_f64(1.0 + rand::random::<f64>() / 2.0)
-}
-
-/// All of them in one transaction of the service.
-async fn together(
-    container: &Container,
-    write: Write,
-    documents: &[Document],
-    tally: &mut Tally,
-) -> Result<Outcome, Trouble> {
-    let mut batch = TransactionalBatch::new(documents[0].key.value.clone());
-    for document in documents {
-        batch = match write {
-            Write::Insert | Write::Append => batch.create_item(&document.body),
-            Write::Upsert | Write::ReplaceIfNewer => batch.upsert_item(&document.body, None),
-            Write::Delete => Ok(batch.delete_item(document.id.clone(), None)),
-        }
-        .map_err(|e| Trouble::Refused(e.to_string()))?;
-    }
-    let response = match container.client.execute_transactional_batch(batch, None).await {
-        Ok(response) => response,
-        Err(error) => {
-            return match tally.failed(&error) {
-                Trouble::Refused(_) | Trouble::Conflict | Trouble::Missing | Trouble::Changed => Ok(Outcome::Apart),
-                trouble => Err(trouble),
-            };
-        }
-    };
-    tally.of(response.headers());
-    let answer = response.into_model().map_err(|e| Trouble::Transient(e.to_string()))?;
-    // The others failed because one did.
-    const DEPENDENT: u16 = 424;
-    match answer.results().iter().find(|result| !result.is_success() && result.status_code() != DEPENDENT) {
-        None if answer.results().len() == documents.len()
-            && answer.results().iter().all(|result| result.is_success()) =>
-        {
-            Ok(Outcome::Written)
-        }
-        None => {
-            Err(Trouble::Transient("the answer to a batch does not say what became of each of its documents".into()))
-        }
-        Some(failed) => {
-            let sub_status = failed.substatus_code().and_then(|code| code.try_into().ok());
-            match Trouble::of_status(failed.status_code(), sub_status, failed.retry_after(), "one of a batch failed") {
-                trouble @ (Trouble::Throttled(_) | Trouble::Transient(_) | Trouble::Stopped(_)) => Err(trouble),
-                _ => Ok(Outcome::Apart),
-            }
-        }
-    }
-}
-
-async fn single(
-    container: &Container,
-    write: Write,
-    layout: &Layout,
-    document: &Document,
-    tally: &mut Tally,
-) -> Result<Outcome, Trouble> {
-    let Document { id, key, body, .. } = document;
-    let key = key.value.clone();
-    match write {
-        Write::Upsert => match container.client.upsert_item(key, id, body, None).await {
-            Ok(response) => tally.of(response.headers()),
-            Err(error) => match tally.failed(&error) {
-                Trouble::Conflict => return Ok(Outcome::Refused(unique_key(container))),
-                trouble => return Err(trouble),
-            },
-        },
-        Write::Delete => match container.client.delete_item(key, id, None).await {
-            Ok(response) => tally.of(response.headers()),
-            Err(error) => match tally.failed(&error) {
-                Trouble::Missing => tally.found += 1,
-                trouble => return Err(trouble),
-            },
-        },
-        Write::Insert | Write::Append => match create(container, document, tally).await {
-            Err(Trouble::Conflict) => return there_already(container, write, document, tally).await,
-            created => created?,
-        },
-        Write::ReplaceIfNewer => return replace(container, layout, document, tally).await,
-    }
-    Ok(Outcome::Written)
-}
-
-async fn create(container: &Container, document: &Document, tally: &mut Tally) -> Result<(), Trouble> {
-    let Document { id, key, body, .. } = document;
-    match container.client.create_item(key.value.clone(), id, body, None).await {
-        Ok(response) => {
-            tally.of(response.headers());
-            Ok(())
-        }
-        Err(error) => Err(tally.failed(&error)),
-    }
-}
-
-/// A document could not be made because there is one: whose is it?
-async fn there_already(
-    container: &Container,
-    write: Write,
-    document: &Document,
-    tally: &mut Tally,
-) -> Result<Outcome, Trouble> {
-    if write == Write::Insert && !container.unique_keys {
-        tally.found += 1;
-        return Ok(Outcome::Written);
-    }
-    for _ in 0..LOOKS.0 {
-        match read(container, document, tally).await {
-            Ok((stored, _)) if write == Write::Insert || stored.get(PROVENANCE) == document.body.get(PROVENANCE) => {
-                tally.found += 1;
-                return Ok(Outcome::Written);
-            }
-            Ok(_) => return Ok(Outcome::Refused(format!("there is another document with the id {}", document.id))),
-            Err(Trouble::Missing) => tokio::time::sleep(LOOKS.1).await,
-            Err(trouble) => return Err(trouble),
-        }
-    }
-    Ok(Outcome::Refused(unique_key(container)))
-}
-
-fn unique_key(container: &Container) -> String {
-    match container.unique_keys {
-        true => "another document has the same unique key (409)".into(),
-        false => "the service says that it conflicts with another document (409)".into(),
-    }
-}
-
-/// The document that is there under an id, and its state.
-async fn read(container: &Container, document: &Document, tally: &mut Tally) -> Result<(Value, String), Trouble> {
-    match container.client.read_item(document.key.value.clone(), &document.id, None).await {
-        Ok(response) => {
-            tally.of(response.headers());
-            let etag = response.headers().etag().map(|etag| etag.to_string());
-            let stored: Value = response.into_model().map_err(|e| Trouble::Transient(e.to_string()))?;
-            let etag = etag.or_else(|| Some(stored.get("_etag")?.as_str()?.to_string()));
-            Ok((stored, etag.ok_or_else(|| Trouble::Transient("a document came without its etag".into()))?))
-        }
-        Err(error) => Err(tally.failed(&error)),
-    }
-}
-
-/// Replaces an older document, and only the one that was looked at.
-async fn replace(
-    container: &Container,
-    layout: &Layout,
-    document: &Document,
-    tally: &mut Tally,
-) -> Result<Outcome, Trouble> {
-    let version = layout.version.as_deref().unwrap_or(ID);
-    for _ in 0..TRIES {
-        let (stored, etag) = match read(container, document, tally).await {
-            Ok(found) => found,
-            Err(Trouble::Missing) => match create(container, document, tally).await {
-                Err(Trouble::Conflict) if container.unique_keys => {
-                    match there_already(container, Write::Insert, document, tally).await? {
-                        Outcome::Written => continue,
-                        refused => return Ok(refused),
-                    }
-                }
-                Err(Trouble::Conflict) => continue,
-                created => return created.map(|()| Outcome::Written),
-            },
-            Err(trouble) => return Err(trouble),
+    #[test]
+    fn of_one_id_the_first_the_last_or_the_newest_is_left_and_one_id_under_two_keys_is_two() {
+        let all = || {
+            vec![
+                document(0, "k", "a", 1, 5),
+                document(1, "k", "a", 1, 9),
+                document(2, "k", "a", 1, 9),
+                document(3, "l", "a", 1, 1),
+                document(4, "k", "a", 1, 7),
+            ]
         };
-        if stored.get(version).and_then(stored_version) >= document.version {
-            tally.found += 1;
-            return Ok(Outcome::Written);
-        }
-        let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
-        let Document { id, key, body, .. } = document;
-        match container.client.replace_item(key.value.clone(), id, body, Some(options)).await {
-            Ok(response) => {
-                tally.of(response.headers());
-                return Ok(Outcome::Written);
-            }
-            Err(error) => match tally.failed(&error) {
-                Trouble::Changed | Trouble::Missing => {}
-                Trouble::Conflict => return Ok(Outcome::Refused(unique_key(container))),
-                trouble => return Err(trouble),
-            },
+        for (write, kept) in [
+            (Write::Insert, vec![0, 3]),
+            (Write::Upsert, vec![3, 4]),
+            (Write::ReplaceIfNewer, vec![1, 3]),
+            (Write::Append, vec![0, 1, 2, 3, 4]),
+        ] {
+            let (left, hidden) = one_an_id(write, all());
+            assert_eq!(rows(&left), kept, "{write:?}");
+            assert_eq!(left.len() + hidden.len(), 5);
         }
     }
-    Err(Trouble::Changed)
+
+    #[test]
+    fn documents_of_one_key_go_together_as_many_as_fit() {
+        let of = |documents: Vec<Document>, most| -> Vec<Vec<u64>> {
+            together(documents.into_iter().map(Batch::of).collect(), most).iter().map(|b| rows(&b.documents)).collect()
+        };
+        let two_keys = || (0..5).map(|row| document(row, if row % 2 == 0 { "k" } else { "l" }, "a", 100, 0)).collect();
+        assert_eq!(of(two_keys(), 100), [vec![0, 2, 4], vec![1, 3]]);
+        assert_eq!(of(two_keys(), 2), [vec![0, 2], vec![1, 3], vec![4]]);
+        let large = (0..3).map(|row| document(row, "k", "a", LARGEST_DOCUMENT / 2 - AROUND, 0)).collect();
+        assert_eq!(of(large, 100), [vec![0, 1], vec![2]]);
+    }
+
+    #[test]
+    fn a_batch_that_is_never_answered_is_halved() {
+        let batch =
+            || Batch { documents: (0..5).map(|row| document(row, "k", "a", 1, 0)).collect(), tries: 0, reserved: 0.0 };
+        let unanswered = Trouble::Transient("no answer".into());
+        let sizes = |batches: Vec<Batch>| batches.iter().map(|b| b.documents.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(again(batch(), &unanswered)), [5]);
+        assert_eq!(sizes(again(Batch { tries: HALVED_AFTER, ..batch() }, &unanswered)), [2, 3]);
+        let throttled = Trouble::Throttled(Duration::ZERO);
+        assert_eq!(sizes(again(Batch { tries: 9, ..batch() }, &throttled)), [5], "that has another reason");
+    }
 }

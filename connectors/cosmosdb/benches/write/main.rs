@@ -15,7 +15,7 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use arrow::datatypes::{Field, Schema};
 use azure_data_cosmos::TransactionalBatch;
-use cosmos_account::{Account, client_at};
+use cosmos_account::{Account, DATABASE, client_at};
 use cosmosdb::CosmosConnector;
 use engine::connector::{ColumnSpec, Connector, Options, Origin, TableSpec, json_field};
 use engine::sink::{Committable, Committed, Names, Ownership, SinkContext};
@@ -119,7 +119,7 @@ async fn alone(connection: &str, container: &str, rows: &RecordBatch, batch: usi
     for document in documents {
         by_device.entry(document["deviceId"].as_str().expect("a text").into()).or_default().push(document);
     }
-    let client = client_at(connection, container).await;
+    let client = client_at(connection, DATABASE, container).await;
     let chunks: Vec<(&String, &[Value])> =
         by_device.iter().flat_map(|(device, of)| of.chunks(batch).map(move |chunk| (device, chunk))).collect();
     let begun = cpu_time();
@@ -145,7 +145,7 @@ async fn millrace(connection: &str, container: &str, rows: &RecordBatch, batch: 
     let schema = rows.schema();
     let options = [
         ("connection_string", connection.to_string()),
-        ("database", cosmos_account::DATABASE.into()),
+        ("database", DATABASE.into()),
         ("container", container.into()),
         ("write", "insert".into()),
         ("batch", batch.to_string()),
