@@ -18,6 +18,7 @@ use azure_data_cosmos_driver::in_memory_emulator::{
     ContainerConfig, InMemoryEmulatorHttpClient, VirtualAccountConfig, VirtualRegion,
 };
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -28,11 +29,15 @@ pub const DATABASE: &str = "streaming";
 /// What happens to a request of a document, by how many there were before it.
 pub type Accidents = Box<dyn Fn(u64) -> Accident + Send>;
 
+type Overtaking = Box<dyn Fn() -> BoxFuture<'static, ()> + Send>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accident {
     None,
     /// It is done, and nobody hears of it.
     AnswerIsLost,
+    /// It is done, and nobody is told anything.
+    NoAnswer,
     /// It is not done, and this is the answer.
     Refused(u16),
 }
@@ -49,6 +54,10 @@ struct Network {
     url: String,
     writes: AtomicU64,
     accidents: Mutex<Accidents>,
+    /// What somebody else does before the next write gets through.
+    overtaking: Mutex<Option<Overtaking>>,
+    /// What must stand in what a client says it is; of a key the emulator looks at nothing.
+    guard: Mutex<&'static str>,
 }
 
 impl Account {
@@ -65,6 +74,8 @@ impl Account {
             url: url.clone(),
             writes: AtomicU64::new(0),
             accidents: Mutex::new(Box::new(|_| Accident::None)),
+            overtaking: Mutex::default(),
+            guard: Mutex::default(),
         });
         let service = Router::new().fallback(answer).with_state(network.clone());
         tokio::spawn(async move { axum::serve(listener, service).await });
@@ -87,6 +98,25 @@ impl Account {
     pub fn accidents(&self, accidents: impl Fn(u64) -> Accident + Send + 'static) {
         self.network.writes.store(0, Ordering::Relaxed);
         *self.network.accidents.lock() = Box::new(accidents);
+    }
+
+    /// Lets in only those with a token of Entra ID, as an account whose keys are disabled does.
+    pub fn disable_keys(&self, disabled: bool) {
+        *self.network.guard.lock() = if disabled { "type%3Daad" } else { "" };
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Halves one of the physical partitions of a container. While it lasts, nothing can be written to it.
+    pub fn split(&self, container: &str, partition: u32, lasts: Duration) {
+        self.emulator.store().split_partition(DATABASE, container, partition, lasts);
+    }
+
+    /// Lets somebody else write before the next write gets through.
+    pub fn overtake_next_write(&self, overtaking: impl Fn() -> BoxFuture<'static, ()> + Send + 'static) {
+        *self.network.overtaking.lock() = Some(Box::new(overtaking));
     }
 
     /// Requests that wrote since [`Account::accidents`] was last said.
@@ -113,7 +143,12 @@ impl Account {
         client_at(&self.connection_string(), DATABASE, container).await
     }
 
-    /// All documents of a container.
+    pub async fn has(&self, container: &str) -> bool {
+        let database = client(&self.connection_string()).await.database_client(DATABASE.to_string());
+        database.container_client(container.to_string(), None).await.is_ok()
+    }
+
+    /// All documents of a container. Asked for with the key, which must not be disabled.
     pub async fn documents(&self, container: &str) -> Vec<Value> {
         let client = self.client_of(container).await;
         let query = client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
@@ -137,6 +172,11 @@ pub async fn client_at(connection_string: &str, database: &str, container: &str)
 
 async fn answer(State(network): State<Arc<Network>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    let says = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !says.contains(*network.guard.lock()) {
+        let body = r#"{"code": "Unauthorized", "message": "Local authorization is disabled. Use an AAD token."}"#;
+        return Response::builder().status(StatusCode::UNAUTHORIZED).body(Body::from(body)).expect("an answer");
+    }
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let url = Url::parse(&format!("{}{path}", network.url)).expect("the address of a request");
     let method = match parts.method.as_str() {
@@ -148,6 +188,10 @@ async fn answer(State(network): State<Arc<Network>>, request: Request) -> Respon
     let is_query =
         parts.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/query"));
     let writes = method != Method::Get && path.contains("/docs") && !is_query;
+    let overtaken = network.overtaking.lock().take_if(|_| writes).map(|overtake| overtake());
+    if let Some(overtaken) = overtaken {
+        overtaken.await;
+    }
     let accident = match writes {
         true => (network.accidents.lock())(network.writes.fetch_add(1, Ordering::Relaxed)),
         false => Accident::None,
@@ -164,6 +208,9 @@ async fn answer(State(network): State<Arc<Network>>, request: Request) -> Respon
     let Ok(body) = to_bytes(body, usize::MAX).await else { return Response::default() };
     asked.set_body(body.to_vec());
     let answered = network.emulator.execute_request(&asked).await.expect("the emulator answers");
+    if accident == Accident::NoAnswer {
+        std::future::pending::<()>().await;
+    }
     if accident == Accident::AnswerIsLost {
         // As a proxy in between says it.
         return Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).body(Body::empty()).expect("an answer");

@@ -1,15 +1,18 @@
 //! Rows into a Cosmos DB container, each once, by any way of writing them.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use azure_data_cosmos::feed::FeedScope;
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
 use crate::broker::Broker;
-use crate::cosmos_account::{A_MOMENT, Accident, Account, client_at, until};
+use crate::cosmos_account::{A_MOMENT, Accident, Account, DATABASE, client_at, until};
+use crate::kafka_login::TokenService;
 use crate::millrace::{Job, PATIENCE, Running};
 use crate::numbers::{all, send};
 use crate::trouble::dead_letters;
@@ -101,7 +104,7 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, w
             send_more();
             let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:{visit}"))], &[]);
             for _ in 0..60 {
-                if visit == 1 || run.wait_at_most(std::time::Duration::from_secs(1)).is_some() {
+                if visit == 1 || run.wait_at_most(Duration::from_secs(1)).is_some() {
                     break;
                 }
                 send_more();
@@ -199,6 +202,129 @@ async fn answers_that_are_lost_and_requests_that_are_refused_lose_and_repeat_not
         assert_eq!(shown(&account, &to).await, all(0..300), "{}", way.write);
         assert_eq!(letters(&job), [""; 0]);
     }
+}
+
+/// The client gives up after six seconds and tries again; what was done is there all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_done_and_never_answered_lose_and_repeat_nothing() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-unanswered", 2).await;
+    let to = roomy(&account, "unanswered");
+    account.accidents(|n| if n < 3 { Accident::NoAnswer } else { Accident::None });
+    send(&broker.properties(), &from, 0..100, 0..2);
+    let job = numbers(broker, &from, &account, &to, &APPEND);
+    let mut run = job.start();
+    run.wait_until_idle(2);
+    wait_for("all of them", PATIENCE, || (run.metric("sink_uncommitted_entries")? == 0.0).then_some(()));
+    run.stop();
+    assert_eq!(shown(&account, &to).await, all(0..100));
+    assert_eq!(letters(&job), [""; 0]);
+}
+
+/// While a physical partition is halved, all that is for it is answered with 410.
+#[tokio::test(flavor = "multi_thread")]
+async fn physical_partitions_that_are_halved_while_rows_are_written_lose_and_repeat_nothing() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-split", 2).await;
+    account.container("split", "/part", 2, 1_000_000);
+    let job = numbers(broker, &from, &account, "split", &APPEND);
+    let mut run = job.start();
+    let mut sent = 0;
+    for partition in [0, 1] {
+        account.split("split", partition, A_MOMENT / 2);
+        for _ in 0..5 {
+            send(&broker.properties(), &from, sent..sent + 100, 0..2);
+            sent += 100;
+            tokio::time::sleep(A_MOMENT / 5).await;
+        }
+        run.wait_until_read(sent);
+    }
+    run.wait_until_idle(2);
+    wait_for("all of them", PATIENCE, || (run.metric("sink_uncommitted_entries")? == 0.0).then_some(()));
+    run.stop();
+    assert_eq!(shown(&account, "split").await, all(0..sent));
+    assert_eq!(letters(&job), [""; 0]);
+}
+
+/// Between the look at a document and its replacement, somebody writes a newer one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_document_that_somebody_writes_meanwhile_is_not_replaced() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-overtaken", 1).await;
+    let to = roomy(&account, "overtaken");
+    let job = numbers(broker, &from, &account, &to, &Way { query: "n, 1 AS part, 'one' AS id", ..NEWER });
+    send(&broker.properties(), &from, 0..1, 0..1);
+    read_all_and_stop(&mut job.start(), 1);
+    let connection = account.connection_string();
+    account.overtake_next_write(move || {
+        let connection = connection.clone();
+        Box::pin(async move {
+            let newer = json!({"id": "one", "part": 1, "n": 1000});
+            let client = client_at(&connection, DATABASE, "overtaken").await;
+            client.upsert_item(1, "one", &newer, None).await.expect("somebody may write");
+        })
+    });
+    send(&broker.properties(), &from, 1..2, 0..1);
+    read_all_and_stop(&mut job.start(), 1);
+    assert_eq!(shown(&account, &to).await, [1000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_lets_in_whom_entra_id_knows_and_says_what_is_missing_else() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-entra", 1).await;
+    let to = roomy(&account, "guarded");
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let with_key = numbers(broker, &from, &account, &to, &APPEND);
+    account.disable_keys(true);
+    let mut run = with_key.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+    assert!(run.said().contains("are keys disabled?"), "{}", run.said());
+
+    let service = TokenService::start(Duration::from_secs(3600)).await;
+    let (servers, address, tokens) = (broker.bootstrap_servers(), account.url(), &service.url);
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown WITH (connector = 'cosmosdb', account = '{address}', database = '{DATABASE}', container = '{to}',
+           write = 'append', tenant_id = 't', client_id = 'app', client_secret = 'topsecret', authority_host = '{tokens}');
+         INSERT INTO shown SELECT n, n % 7 AS part FROM numbers;"
+    ));
+    read_all_and_stop(&mut job.start(), 1);
+    account.disable_keys(false);
+    assert_eq!(service.given.load(Ordering::Relaxed), 2, "one to look before the job is claimed, and one that is kept");
+    assert_eq!(shown(&account, &to).await, all(0..100));
+}
+
+/// What is said before anything is written: what is there, what would be made, and what is promised.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_and_explain_say_what_becomes_of_rows_and_make_nothing() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-checked", 1).await;
+    let (servers, connection) = (broker.bootstrap_servers(), account.connection("checked"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("job.sql");
+    let job = format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown (n BIGINT, part BIGINT, id TEXT) PARTITIONED BY (part) WITH ({connection}, create = 'true');
+         INSERT INTO shown SELECT n, n % 7, CAST(n AS TEXT) AS id FROM numbers;"
+    );
+    std::fs::write(&file, job).expect("a job file");
+    let millrace = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_millrace")).args(arguments).arg(&file).output().expect("it runs");
+        (
+            output.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
+    };
+    let (code, said) = millrace(&["explain"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("exactly once by id") && said.contains("can bring back an older one"), "{said}");
+    assert!(!said.contains("AccountKey"), "{said}");
+    let (code, said) = millrace(&["check", "--connect"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!account.has("checked").await, "a check makes nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,15 +151,15 @@ async fn passwords_and_certificates_let_in_and_wrong_ones_are_named() {
 
 /// A token service: what it gives lives for a while, until it gives nothing more.
 #[derive(Clone)]
-struct TokenService {
-    url: String,
+pub struct TokenService {
+    pub url: String,
     lifetime: Duration,
-    given: Arc<AtomicUsize>,
+    pub given: Arc<AtomicUsize>,
     refuses: Arc<AtomicBool>,
 }
 
 impl TokenService {
-    async fn start(lifetime: Duration) -> TokenService {
+    pub async fn start(lifetime: Duration) -> TokenService {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a bound port"));
         let service = TokenService { url, lifetime, given: Arc::default(), refuses: Arc::default() };
