@@ -154,6 +154,29 @@ async fn a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes() {
     assert_eq!(shown(&account, &to).await, all(0..sent));
 }
 
+/// All rows have one id, so the last one is what is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn protocol_7_a_process_that_is_superseded_brings_no_older_row_back_when_it_wakes() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-older", 1).await;
+    let to = roomy(&account, "older");
+    let job = numbers(broker, &from, &account, &to, &Way { query: "n, 1 AS part, 'one' AS id", ..UPSERT });
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let mut sleeper = job.start_with(&[("MILLRACE_CRASH", "before-writing:1:freeze")], &[]);
+    sleeper.wait_until_frozen();
+    let mut successor = job.start();
+    successor.wait_until_idle(1);
+    send(&broker.properties(), &from, 100..200, 0..1);
+    wait_for("the last row", PATIENCE, || {
+        let shown = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(shown(&account, &to)));
+        (shown == [199]).then_some(())
+    });
+    sleeper.thaw();
+    assert_eq!(sleeper.wait().code(), Some(FENCED), "{}", sleeper.said());
+    successor.stop();
+    assert_eq!(shown(&account, &to).await, [199]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn protocol_12_a_document_of_somebody_else_under_a_derived_id_is_no_success() {
     let (broker, account) = (Broker::shared(), Account::start(false).await);

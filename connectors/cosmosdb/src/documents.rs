@@ -198,6 +198,9 @@ impl Layout {
         match id.as_str() {
             "" => Err("its id is empty".into()),
             long if long.len() > LONGEST_ID => Err(format!("its id has {} bytes of {LONGEST_ID} at most", long.len())),
+            // An address with one of them could be that of another document.
+            bad if bad.chars().all(|c| c == '.') => Err(format!("its id '{bad}' is a step of a path")),
+            bad if bad.contains(char::is_control) => Err(format!("its id {bad:?} has a control character in it")),
             bad if bad.contains(['/', '\\', '?', '#']) => {
                 Err(format!("its id '{bad}' has a '/', '\\', '?' or '#' in it"))
             }

@@ -10,4 +10,7 @@ mod sink;
 mod trouble;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use options::CosmosConnector;

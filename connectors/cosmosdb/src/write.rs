@@ -75,6 +75,11 @@ impl State {
             refused: HashMap::new(),
         }
     }
+
+    /// These are written: another try leaves them alone.
+    pub fn remember<'a>(&mut self, documents: impl Iterator<Item = &'a Document>) {
+        self.done.extend(documents.map(|document| document.place));
+    }
 }
 
 impl Writing<'_> {
@@ -176,7 +181,7 @@ impl Writing<'_> {
                                 refused.push((document, refusal.clone()));
                             },
                             _ => {
-                                self.state.done.extend(batch.documents.iter().map(|document| document.place));
+                                self.state.remember(batch.documents.iter());
                                 if std::mem::take(&mut first) {
                                     crash_point("while-writing");
                                 }
