@@ -36,6 +36,8 @@ pub enum Accident {
     None,
     /// It is done, and nobody hears of it.
     AnswerIsLost,
+    /// It is done after a while: others overtake it.
+    Slow,
     /// It is done, and nobody is told anything.
     NoAnswer,
     /// It is not done, and this is the answer.
@@ -199,6 +201,9 @@ async fn answer(State(network): State<Arc<Network>>, request: Request) -> Respon
     if let Accident::Refused(status) = accident {
         let answer = Response::builder().status(status).header("x-ms-retry-after-ms", "20");
         return answer.body(Body::empty()).expect("an answer");
+    }
+    if accident == Accident::Slow {
+        tokio::time::sleep(A_MOMENT).await;
     }
     let mut asked = azure_core::http::Request::new(url, method);
     for (name, value) in &parts.headers {
