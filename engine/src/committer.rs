@@ -16,6 +16,7 @@ pub struct Committer {
     pub sink: Arc<dyn Sink>,
     pub context: SinkContext,
     pub commit_interval: Duration,
+    pub give_up_after: Option<Duration>,
     pub environment: Arc<dyn Environment>,
     pub metrics: Arc<SinkMetrics>,
     pub publisher: mpsc::UnboundedSender<Request>,
@@ -87,6 +88,11 @@ impl Committer {
                 Err(SinkError::Retry { place, what }) => {
                     tracing::warn!(sink = %self.context.sink, %place, %what, "not committed yet; trying again");
                     self.metrics.health.suffer(format!("{place}: {what}"));
+                    let waited = self.environment.elapsed().saturating_sub(begun);
+                    if let Some(most) = self.give_up_after.filter(|most| waited >= *most) {
+                        let what = format!("{what}. It has taken no commit for {most:?}, which give_up_after bounds");
+                        return Err(SinkError::Failed { place, what });
+                    }
                     self.environment.sleep(backoff(&*self.environment, tries)).await;
                     tries += 1;
                 }
@@ -117,5 +123,82 @@ impl Committer {
             // The publisher has ended, and what it says of it ends the job.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use arrow::datatypes::Schema;
+    use async_trait::async_trait;
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+
+    use super::*;
+    use crate::environment::System;
+    use crate::sink::{Names, Ownership, SinkWriter};
+
+    /// Takes nothing, until it was asked so often.
+    struct Away {
+        asked: AtomicU32,
+        back_after: u32,
+    }
+
+    #[async_trait]
+    impl Sink for Away {
+        fn describe(&self) -> String {
+            "away".into()
+        }
+        fn guarantee(&self) -> String {
+            "none".into()
+        }
+        async fn open(&self, _: &SinkContext, _: bool) -> Result<(), SinkError> {
+            Ok(())
+        }
+        fn writer(&self, _: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
+            Err(SinkError::failed("away", "nobody writes"))
+        }
+        async fn commit(&self, _: &SinkContext, _: &[Committable]) -> Result<Committed, SinkError> {
+            match self.asked.fetch_add(1, Ordering::Relaxed) {
+                n if n < self.back_after => Err(SinkError::retry("table t", "nobody answers")),
+                _ => Ok(Committed::Done),
+            }
+        }
+    }
+
+    async fn show(back_after: u32, give_up_after: Option<Duration>) -> Result<usize, SinkError> {
+        let (publisher, _requests) = mpsc::unbounded_channel();
+        let committer = Committer {
+            sink: Arc::new(Away { asked: AtomicU32::new(0), back_after }),
+            context: SinkContext {
+                log_id: "log".into(),
+                sink: "t".into(),
+                writer: "w".into(),
+                schema: Arc::new(Schema::empty()),
+                store: Arc::new(InMemory::new()),
+                staging: Path::from("staged"),
+                names: Names::of("w"),
+                ownership: Ownership::undisputed(),
+                metrics: Arc::default(),
+                runtime: tokio::runtime::Handle::current(),
+            },
+            commit_interval: Duration::ZERO,
+            give_up_after,
+            environment: Arc::new(System),
+            metrics: Arc::default(),
+            publisher,
+        };
+        let entry = Committable { entry: 1, writer: "w".into(), tokens: vec![], excluded: vec![] };
+        committer.show(vec![entry]).await.map(|shown| shown.len())
+    }
+
+    #[tokio::test]
+    async fn a_sink_that_is_away_is_waited_for_unless_a_time_is_stated() {
+        assert_eq!(show(3, None).await.unwrap(), 1);
+        assert_eq!(show(3, Some(Duration::from_secs(60))).await.unwrap(), 1);
+        let error = show(u32::MAX, Some(Duration::from_millis(200))).await.unwrap_err();
+        assert!(matches!(error, SinkError::Failed { .. }), "a person is needed");
+        assert!(error.to_string().contains("nobody answers. It has taken no commit for 200ms"), "{error}");
     }
 }

@@ -184,6 +184,7 @@ impl Job {
                 sink: self.plan.sinks[sink].sink.clone(),
                 context: contexts[sink].clone(),
                 commit_interval: self.plan.sinks[sink].commit_interval,
+                give_up_after: self.plan.sinks[sink].give_up_after,
                 environment: self.environment.clone(),
                 metrics: self.metrics.sink(&self.plan.sinks[sink].table),
                 publisher: requests.clone(),

@@ -174,6 +174,8 @@ pub struct SinkNode {
     pub schema: SchemaRef,
     /// How long entries may wait to be committed together; zero commits each entry at once.
     pub commit_interval: Duration,
+    /// How long the sink may take no commit before the job ends; without it, it is waited for.
+    pub give_up_after: Option<Duration>,
 }
 
 /// The columns of a dead-letter table.

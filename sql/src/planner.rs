@@ -432,6 +432,7 @@ impl Compiler<'_> {
                     sink,
                     schema,
                     commit_interval: table.options.values.duration("commit_interval").unwrap_or_default(),
+                    give_up_after: table.options.values.duration("give_up_after"),
                 });
             }
         }
@@ -476,7 +477,14 @@ impl Compiler<'_> {
             Ok(sink) => {
                 plan.dead_letter = plan.sinks.len();
                 let inputs = vec![];
-                plan.sinks.push(SinkNode { table: name, inputs, sink, schema, commit_interval: Duration::ZERO });
+                plan.sinks.push(SinkNode {
+                    table: name,
+                    inputs,
+                    sink,
+                    schema,
+                    commit_interval: Duration::ZERO,
+                    give_up_after: None,
+                });
             }
         }
     }

@@ -79,6 +79,7 @@ pub fn plan(sources: Vec<Arc<dyn Source>>, sinks: [Arc<dyn Sink>; 3], shape: Sha
         sink,
         schema,
         commit_interval: if *table == "second" { commit_interval } else { Duration::ZERO },
+        give_up_after: None,
     });
     Plan { name: "simulated".into(), sources, operators, sinks: sinks.collect(), dead_letter: 2 }
 }
