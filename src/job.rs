@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use connectors::{FilesSink, Location, SinkFormat, registry};
+use engine::connector::Connector;
 use engine::sink::Sink;
 use object_store::local::LocalFileSystem;
 use parking_lot::Mutex;
@@ -80,6 +81,18 @@ pub fn load_for_sample(
     let default_dead_letter = sink.clone();
     let environment =
         Environment { connectors: &connectors, variables, default_dead_letter, instead_of_sinks: Some(sink) };
+    compile(&read(files)?, &environment)
+}
+
+/// Reads and checks job files whose connectors are wrapped.
+pub fn load_with(
+    files: &[PathBuf],
+    variables: &dyn Fn(&str) -> Option<String>,
+    wrap: impl Fn(Arc<dyn Connector>) -> Arc<dyn Connector>,
+) -> Result<Job, Vec<Diagnostic>> {
+    let connectors: Vec<_> = registry(Arc::new(Mutex::new(std::io::stdout()))).into_iter().map(wrap).collect();
+    let default_dead_letter = Arc::new(dead_letter(Path::new("./state/dead-letter")));
+    let environment = Environment { connectors: &connectors, variables, default_dead_letter, instead_of_sinks: None };
     compile(&read(files)?, &environment)
 }
 

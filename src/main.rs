@@ -19,6 +19,7 @@ mod serve;
 mod show;
 mod simulate;
 mod state;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,8 @@ enum Command {
     Demo(demo::Demo),
     /// Send the events of the simulator to a topic, or write them as files
     Simulate(simulate::Simulate),
+    /// Read back what a job's table shows: is an event missing, there twice, or altered?
+    Verify(verify::Verify),
     /// Measure this machine: events a second through the job, and where the time goes
     Bench(bench::Bench),
 }
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
             Command::State(state) => state.execute().await,
             Command::Demo(demo) => demo.execute().await,
             Command::Simulate(simulate) => simulate.execute().await,
+            Command::Verify(verify) => verify.execute().await,
             Command::Bench(bench) => bench.execute().await,
         }
     });

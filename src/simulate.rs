@@ -19,7 +19,7 @@ use crate::run::{duration, stop_on_signal};
 /// How long the broker may take for the last messages.
 const LAST_DELIVERY: Duration = Duration::from_secs(60);
 /// The times of events that are sent as fast as possible lie so far apart.
-const UNPACED_RATE: f64 = 1_000_000.0;
+pub const UNPACED_RATE: f64 = 1_000_000.0;
 
 #[derive(Args)]
 #[command(

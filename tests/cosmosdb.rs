@@ -48,6 +48,19 @@ fn numbers(broker: &Broker, topic: &str, account: &Account, container: &str, way
     .argument("--checkpoint-interval=200ms")
 }
 
+/// The job of a solution that writes a container of the account, with further parts of its text replaced.
+pub fn job_of_solution(account: &Account, solution: &str, container: &str, further: &[(&str, &str)]) -> Job {
+    let connection = account.connection(container);
+    let mut changes = vec![
+        ("connector = 'cosmosdb',", connection.as_str()),
+        ("  account   = '${COSMOSDB_ACCOUNT}',\n", ""),
+        ("  database  = '${COSMOSDB_DATABASE:-streaming}',\n", ""),
+        ("  container = '${COSMOSDB_CONTAINER:-rawdata}',\n", ","),
+    ];
+    changes.extend(further);
+    Job::of_solution(solution, &changes)
+}
+
 async fn shown(account: &Account, container: &str) -> Vec<u64> {
     let documents = account.documents(container).await;
     let mut numbers: Vec<u64> = documents.iter().map(|document| document["n"].as_u64().expect("a number")).collect();

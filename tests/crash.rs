@@ -19,6 +19,7 @@ use simulator::{Report, Verification};
 
 use crate::broker::Broker;
 use crate::cosmos_account::{Accident, Account};
+use crate::cosmosdb::job_of_solution;
 use crate::feed::{Feed, Feeding, Spread};
 use crate::millrace::{Job, PATIENCE, Running};
 use crate::table::verify;
@@ -114,17 +115,12 @@ impl Target {
                 200 => Accident::Refused(503),
                 _ => Accident::None,
             });
-            let connection = account.connection(CONTAINER);
             let changes = [
                 ("'deduplicate.within' = '10 minutes'", deduplication),
-                ("connector = 'cosmosdb',", connection.as_str()),
-                ("  account   = '${COSMOSDB_ACCOUNT}',\n", ""),
-                ("  database  = '${COSMOSDB_DATABASE:-streaming}',\n", ""),
-                ("  container = '${COSMOSDB_CONTAINER:-rawdata}',\n", ","),
                 ("write     = 'insert'", "write = 'append'"),
                 ("SELECT eventId AS id, ", "SELECT "),
             ];
-            let job = Job::of_solution("akskafka-databricks-cosmosdb", &changes);
+            let job = job_of_solution(account, "akskafka-databricks-cosmosdb", CONTAINER, &changes);
             return job.variable("KAFKA", &servers).variable("TOPIC", from);
         }
         if self.name == TABLE.name {

@@ -30,4 +30,5 @@ mod small_disk;
 mod table;
 mod topic_reader;
 mod trouble;
+mod verify;
 mod wait;

@@ -102,6 +102,14 @@ impl Job {
         if self.remote.is_some() { state.join("test") } else { state }
     }
 
+    /// Another command of the binary, about the job.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        command.arg(name).arg(&self.file).current_dir(self.folder());
+        command.envs(self.variables.iter().map(|(n, v)| (n, v)));
+        command
+    }
+
     /// Starts a process that runs the job.
     pub fn start(&self) -> Running {
         self.start_with(&[], &[])

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 
+use crate::shown::Shown;
 use crate::sink::Sink;
 use crate::source::Source;
 
@@ -24,6 +25,10 @@ pub trait Connector: Send + Sync {
     /// that declares none has been given those of its query.
     fn sink(&self, _: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         Err(vec![Problem::of(format!("'{}' cannot be written; it is a source only", self.name()))])
+    }
+    /// Opens what a table that is written shows, to be read back, or says everything that is wrong with it.
+    fn shown(&self, _: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
+        Err(vec![Problem::of(format!("what '{}' shows cannot be read back", self.name()))])
     }
     /// What `METADATA FROM` may name in a table that is written: what the system keeps of a row beside its value. A name
     /// that ends in `.<name>` stands for any with that prefix.

@@ -22,6 +22,7 @@ pub mod plan;
 pub mod publisher;
 pub mod recovery;
 pub mod routing;
+pub mod shown;
 pub mod sink;
 pub mod source;
 pub mod transform;

@@ -6,6 +6,7 @@ mod documents;
 mod limiter;
 mod options;
 mod request;
+mod shown;
 mod sink;
 mod trouble;
 mod write;

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use azure_data_cosmos::models::IndexingPolicy;
 use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
+use engine::shown::Shown;
 use engine::sink::Sink;
 
 use crate::account::{self, Account};
 use crate::container::NewContainer;
 use crate::documents::{ID, Layout, PROVENANCE, SYSTEM, can_be_version};
+use crate::shown::CosmosShown;
 use crate::sink::CosmosSink;
 
 /// Azure Cosmos DB for NoSQL.
@@ -159,6 +161,11 @@ impl Connector for CosmosConnector {
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         Ok(Arc::new(CosmosSink::new(checked(table, &|name| std::env::var(name).ok())?)))
+    }
+
+    fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
+        let columns = table.columns.iter().map(|column| column.field.clone()).collect();
+        Ok(Arc::new(CosmosShown { table: checked(table, &|name| std::env::var(name).ok())?, columns }))
     }
 }
 

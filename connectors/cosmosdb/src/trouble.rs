@@ -63,7 +63,7 @@ impl Trouble {
                 Trouble::Stopped(format!("{said}. Was the container made again? Start the job anew"))
             }
             (404, Some(OWNER_IS_GONE)) | (401 | 403, _) => Trouble::Stopped(said.into()),
-            (404, _) => Trouble::Missing,
+            (404, None | Some(0)) => Trouble::Missing,
             (409, _) => Trouble::Conflict,
             (412, _) => Trouble::Changed,
             (400 | 413, _) => Trouble::Refused(said.into()),
@@ -84,6 +84,7 @@ mod tests {
         assert_eq!(of(403, None), Trouble::Stopped("said".into()));
         assert_eq!(of(404, Some(1003)), Trouble::Stopped("said".into()));
         assert_eq!(of(404, None), Trouble::Missing);
+        assert_eq!(of(404, Some(1013)), Trouble::Transient("said".into()), "what is not there yet is not deleted");
         assert_eq!(of(413, None), Trouble::Refused("said".into()));
         assert_eq!(of(400, None), Trouble::Refused("said".into()));
         assert!(matches!(of(400, Some(1001)), Trouble::Stopped(_)), "no row is to blame");

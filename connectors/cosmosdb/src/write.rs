@@ -51,6 +51,8 @@ pub struct State {
     budget: Budget,
     done: HashSet<Place>,
     refused: HashMap<Place, Refusal>,
+    /// When the job was surely ours.
+    ours: Option<Instant>,
 }
 
 /// A row that can never be written, and its entry.
@@ -73,6 +75,7 @@ impl State {
             budget: Budget::new(pace.units_per_second, Instant::now()),
             done: HashSet::new(),
             refused: HashMap::new(),
+            ours: None,
         }
     }
 
@@ -123,22 +126,11 @@ impl Writing<'_> {
         let mut lanes = self.lanes(left, most).await;
         let (mut delayed, mut flying): (Vec<(Instant, usize, Batch)>, _) = (vec![], FuturesUnordered::new());
         let (mut last_taken, mut first) = (Instant::now(), true);
-        let (mut ours, mut asked) = (None, None);
         let mut given_up: Option<SinkError> = None;
         loop {
             let now = Instant::now();
-            if asked.is_none_or(|asked: Instant| asked.elapsed() > CONFIRMED) && given_up.is_none() {
-                asked = Some(now);
-                let is_ours = self.ownership.confirm().await;
-                if is_ours {
-                    ours = Some(now);
-                } else if ours.is_none_or(|ours: Instant| ours.elapsed() > PATIENCE) {
-                    let what = "the job log does not say that the job is still this process's";
-                    given_up = Some(SinkError::retry(self.place, what));
-                } else {
-                    asked = None;
-                    tokio::time::sleep(PAUSE.0).await;
-                }
+            if given_up.is_none() {
+                given_up = self.confirm(now).await;
             }
             // What is under way may arrive later than what another try sends: it is waited for.
             if flying.is_empty()
@@ -154,7 +146,7 @@ impl Writing<'_> {
                 last_taken = now;
             }
             // Nothing is sent on the strength of an older answer.
-            let may = given_up.is_none() && ours.is_some_and(|ours| ours.elapsed() <= CONFIRMED * 2);
+            let may = given_up.is_none() && self.state.ours.is_some_and(|ours| ours.elapsed() <= CONFIRMED * 2);
             if may && pause.is_none() {
                 while let Some((lane, batch)) = self.next(&mut lanes, flying.len()) {
                     flying.push(self.target.ask(lane, batch));
@@ -203,6 +195,23 @@ impl Writing<'_> {
         }
         refused.sort_by_key(|(document, _)| document.place);
         Ok(refused)
+    }
+
+    /// Asks whether the job is still ours, if that is not known of late; says when there is no use in waiting for it.
+    async fn confirm(&mut self, now: Instant) -> Option<SinkError> {
+        if self.state.ours.is_some_and(|ours| now.duration_since(ours) <= CONFIRMED) {
+            return None;
+        }
+        if self.ownership.confirm().await {
+            self.state.ours = Some(now);
+            return None;
+        }
+        if self.state.ours.is_some_and(|ours| ours.elapsed() <= PATIENCE) {
+            tokio::time::sleep(PAUSE.0).await;
+            return None;
+        }
+        let what = "the job log does not say that the job is still this process's";
+        Some(SinkError::retry(self.place, what))
     }
 
     /// The next batch that may be sent, of the physical partitions in turn.

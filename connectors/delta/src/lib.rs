@@ -15,6 +15,7 @@ mod partitioning;
 mod protocol;
 mod reader;
 mod schema;
+mod shown;
 mod sink;
 mod statistics;
 mod store;

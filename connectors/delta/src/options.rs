@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::connector::{Connector, OptionKind, OptionSpec, Problem, TableSpec};
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
+use engine::shown::Shown;
 use engine::sink::Sink;
 use parquet::basic::Compression;
 
 use crate::encoding::Encodings;
 use crate::partitioning;
 use crate::schema::{alike_but_for_case, delta_field};
+use crate::shown::DeltaShown;
 use crate::sink::DeltaSink;
 
 /// Commits this far apart make files that readers can live with.
@@ -120,7 +122,20 @@ impl Connector for DeltaConnector {
             compaction,
             target_file_size: options.bytes("target_file_size").unwrap_or(128 << 20) as usize,
             add_columns: options.get("schema_evolution") == Some("add"),
-            storage: options.with_prefix("storage.").map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            storage: storage(options),
         })))
     }
+
+    fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
+        let options = &table.options;
+        Ok(Arc::new(DeltaShown {
+            path: options.get("path").unwrap_or_default().to_string(),
+            storage: storage(options),
+        }))
+    }
+}
+
+/// What is handed to the object store.
+fn storage(options: &Options) -> Vec<(String, String)> {
+    options.with_prefix("storage.").map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }

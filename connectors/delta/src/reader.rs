@@ -65,6 +65,15 @@ impl TableReader {
         Ok(live)
     }
 
+    /// Whether a file is still there.
+    pub async fn has(&self, file: &str) -> Result<bool, object_store::Error> {
+        match self.store.head(&Path::from(file)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The rows that the table consists of now, with these columns, or all. Partition columns are not in the files.
     pub async fn live_rows(&self, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, String> {
         let mut rows = vec![];

@@ -11,6 +11,7 @@ mod record;
 mod reject;
 mod scanner;
 mod structure;
+mod timed;
 mod timestamp;
 mod write;
 
@@ -19,5 +20,6 @@ pub use decoder::{Decoder, Format, JsonOptions, UnknownFields};
 pub use infer::{InferredColumn, infer, quoted};
 pub use observed::{OBSERVED_ROWS, Observed};
 pub use reject::Reject;
+pub use timed::Timed;
 pub use timestamp::parse_instant;
 pub use write::json_lines;

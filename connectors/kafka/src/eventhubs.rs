@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
+use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
 
 use crate::endpoint::Login;
 use crate::messages::WRITTEN;
-use crate::options::{HUB_DELIVERIES, KafkaTable, Way, common_options, read_table, written_table};
+use crate::options::{HUB_DELIVERIES, KafkaTable, Way, common_options, read_table, shown_table, written_table};
 use crate::sink::KafkaSink;
 use crate::source::KafkaSource;
 use identity::{Bearer, Identity};
@@ -57,6 +58,11 @@ impl Connector for EventHubsConnector {
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         let (table, way) = way(table, &of_environment)?;
         Ok(Arc::new(KafkaSink::new(written_table(&table, way)?)))
+    }
+
+    fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
+        let (table, way) = way(table, &of_environment)?;
+        Ok(Arc::new(shown_table(&table, way)?))
     }
 
     fn written_metadata(&self) -> &'static [&'static str] {

@@ -18,6 +18,7 @@ mod read_back;
 mod reader;
 mod resending;
 mod sending;
+mod shown;
 mod sink;
 mod source;
 mod tls;

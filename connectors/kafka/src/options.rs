@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
 use formats::{Format, JsonOptions, UnknownFields};
@@ -14,6 +15,7 @@ use crate::client::{configuration_error, consumer};
 use crate::endpoint::{Endpoint, Login, Purpose};
 use crate::messages::{Layout, WRITTEN};
 use crate::sending::producer;
+use crate::shown::KafkaShown;
 use crate::sink::{Delivery, KafkaSink, WrittenTable};
 use crate::source::KafkaSource;
 use identity::Bearer;
@@ -75,6 +77,10 @@ impl Connector for KafkaConnector {
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         Ok(Arc::new(KafkaSink::new(written_table(table, Way::of(table))?)))
+    }
+
+    fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
+        Ok(Arc::new(shown_table(table, Way::of(table))?))
     }
 
     fn written_metadata(&self) -> &'static [&'static str] {
@@ -265,6 +271,19 @@ pub fn written_table(table: &TableSpec, way: Way) -> Result<WrittenTable, Vec<Pr
         Ok(_) => Ok(WrittenTable { endpoint, layout, format: format(options), delivery }),
         Err(error) => Err(vec![wrong_property(&error)]),
     }
+}
+
+/// A table that is written, as it is read back.
+pub fn shown_table(table: &TableSpec, way: Way) -> Result<KafkaShown, Vec<Problem>> {
+    if format(&table.options) != Format::Json {
+        return Err(vec![Problem::option("format", "only JSON can be read back")]);
+    }
+    let columns = table.columns.iter().filter(|column| column.origin == Origin::Value);
+    let columns = columns.map(|column| column.field.clone()).collect();
+    // What producers are told, consumers do not know.
+    let mut endpoint = way.to(table, Purpose::Write, &[])?;
+    endpoint.purpose = Purpose::Read;
+    Ok(KafkaShown { endpoint, columns })
 }
 
 fn wrong_property(error: &KafkaError) -> Problem {

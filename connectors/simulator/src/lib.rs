@@ -3,8 +3,10 @@
 mod generator;
 mod random;
 mod source;
+mod stored;
 mod verification;
 
 pub use generator::{Event, Generator, Settings};
 pub use source::SimulatorConnector;
+pub use stored::{Stored, StoredReport};
 pub use verification::{Latency, Report, Throughput, Verification};

@@ -27,6 +27,8 @@ pub struct Verification {
     /// When each commit was made, milliseconds since 1970, and its rows.
     commits: Vec<(i64, u64)>,
     latencies: Vec<i64>,
+    /// Whether nobody knows when the devices were started, and so when events were made.
+    start_is_unknown: bool,
 }
 
 #[derive(Debug)]
@@ -37,9 +39,14 @@ struct Sent {
 }
 
 impl Verification {
+    /// Of events that were made at an unknown time: `createdAt` is not compared.
+    pub fn of_unknown_start() -> Self {
+        Verification { start_is_unknown: true, ..Verification::default() }
+    }
+
     /// An event that the broker has, `copies` times more than once.
     pub fn sent(&mut self, event: &Event) {
-        let content = Content::of_payload(&event.payload).map_or(0, |c| c.hash());
+        let content = Content::of_payload(&event.payload).map_or(0, |c| c.hash_of(self.start_is_unknown));
         self.events.insert(event.id, Sent { device: event.device, content, stored: 0 });
         self.copies += u64::from(event.copies);
     }
@@ -66,8 +73,9 @@ impl Verification {
                 continue;
             };
             sent.stored += 1;
-            self.altered += u64::from(sent.content != content.hash());
-            self.shown.push((sent.device, self.commits.len(), content.sequence));
+            let sequence = content.sequence;
+            self.altered += u64::from(sent.content != content.hash_of(self.start_is_unknown));
+            self.shown.push((sent.device, self.commits.len(), sequence));
             if let Some(enqueued) = columns.enqueued_at(row) {
                 self.latencies.push(time - enqueued / 1000);
             }
@@ -95,13 +103,13 @@ impl Verification {
 
 /// Rows whose sequence number is more than one above that of the row shown before it for the same device (the seed's
 /// definition), that is, rows that became visible before one that came earlier.
-fn out_of_sequence(shown: &[(u32, usize, i64)]) -> u64 {
+pub(crate) fn out_of_sequence(shown: &[(u32, usize, i64)]) -> u64 {
     shown.windows(2).filter(|w| w[0].0 == w[1].0 && w[1].2 - w[0].2 > 1).count() as u64
 }
 
 /// A commit's rows are spread over the time since the commit before it, so that a whole second's rate does not depend
 /// on whether one or two commits fall into it. The first commit has none before it and is left out.
-fn throughput(commits: &[(i64, u64)]) -> Option<Throughput> {
+pub(crate) fn throughput(commits: &[(i64, u64)]) -> Option<Throughput> {
     let (first, last) = (commits.first()?.0, commits.last()?.0);
     let seconds = ((last - first) / 1000) as usize;
     let mut rates = vec![0.0; seconds];
@@ -119,7 +127,7 @@ fn throughput(commits: &[(i64, u64)]) -> Option<Throughput> {
 }
 
 /// Of sorted milliseconds.
-fn latency(sorted: &[i64]) -> Option<Latency> {
+pub(crate) fn latency(sorted: &[i64]) -> Option<Latency> {
     let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
     let max = *sorted.last()?;
     Some(Latency { p50: at(0.5), p95: at(0.95), p99: at(0.99), max })
@@ -169,7 +177,6 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = |n: u64| if n == 0 { "ok" } else { "WRONG" };
         writeln!(f, "events sent          {:>12}", self.sent)?;
         writeln!(f, "copies sent          {:>12}", self.copies)?;
         writeln!(f, "rows                 {:>12}", self.rows)?;
@@ -182,26 +189,37 @@ impl fmt::Display for Report {
             "out of sequence      {:>12}   (a device's events travel in several partitions)",
             self.out_of_sequence
         )?;
-        match &self.throughput {
-            Some(t) => writeln!(
-                f,
-                "events a second      {:>12.0}   mean of {} whole seconds, min {:.0}",
-                t.mean, t.seconds, t.min
-            )?,
-            None => writeln!(
-                f,
-                "events a second      {:>12}   less than a second between the first commit and the last",
-                "-"
-            )?,
+        write_pace(f, &self.throughput, &self.latency)
+    }
+}
+
+pub(crate) fn verdict(n: u64) -> &'static str {
+    if n == 0 { "ok" } else { "WRONG" }
+}
+
+/// How fast rows became visible, and how soon.
+pub(crate) fn write_pace(
+    f: &mut fmt::Formatter<'_>,
+    throughput: &Option<Throughput>,
+    latency: &Option<Latency>,
+) -> fmt::Result {
+    match throughput {
+        Some(t) => writeln!(
+            f,
+            "events a second      {:>12.0}   mean of {} whole seconds, min {:.0}",
+            t.mean, t.seconds, t.min
+        )?,
+        None => {
+            writeln!(f, "events a second      {:>12}   less than a second between the first commit and the last", "-")?
         }
-        match &self.latency {
-            Some(l) => writeln!(
-                f,
-                "latency, ms          {:>12}   p50, enqueue to commit; p95 {}, p99 {}, max {}",
-                l.p50, l.p95, l.p99, l.max
-            ),
-            None => writeln!(f, "latency, ms          {:>12}", "-"),
-        }
+    }
+    match latency {
+        Some(l) => writeln!(
+            f,
+            "latency, ms          {:>12}   p50, enqueue to commit; p95 {}, p99 {}, max {}",
+            l.p50, l.p95, l.p99, l.max
+        ),
+        None => writeln!(f, "latency, ms          {:>12}", "-"),
     }
 }
 
@@ -244,6 +262,12 @@ impl<'a> Content<'a> {
             sequence: payload.device_sequence_number,
             created_micros: chrono::DateTime::parse_from_rfc3339(payload.created_at).ok()?.timestamp_micros(),
         })
+    }
+
+    /// With or without the time at which it was made.
+    fn hash_of(self, start_is_unknown: bool) -> u64 {
+        let made_at = if start_is_unknown { 0 } else { self.created_micros };
+        Content { created_micros: made_at, ..self }.hash()
     }
 
     fn hash(&self) -> u64 {

@@ -1,0 +1,37 @@
+//! What a container shows: its documents, by the second in which they were last written.
+
+use arrow::datatypes::FieldRef;
+use async_trait::async_trait;
+use azure_data_cosmos::feed::FeedScope;
+use engine::shown::{Shown, Take};
+use formats::Timed;
+use futures::TryStreamExt;
+use serde_json::Value;
+
+use crate::container::open;
+use crate::options::CosmosTable;
+
+pub struct CosmosShown {
+    pub table: CosmosTable,
+    pub columns: Vec<FieldRef>,
+}
+
+#[async_trait]
+impl Shown for CosmosShown {
+    async fn read(&self, take: &mut Take<'_>) -> Result<(), String> {
+        let container = open(&self.table, true).await.map_err(|e| e.to_string())?;
+        let container = container.ok_or_else(|| format!("{}: there is no such container", self.table.place()))?;
+        let failed = |e: azure_data_cosmos::CosmosError| format!("{}: {e}", self.table.place());
+        let all = container.client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
+        let mut all = std::pin::pin!(all.map_err(failed)?);
+        let mut rows = Timed::new(self.columns.clone());
+        while let Some(document) = all.try_next().await.map_err(failed)? {
+            let written = document.get("_ts").and_then(Value::as_i64).unwrap_or_default();
+            rows.push(written * 1000, document.to_string().as_bytes())?;
+        }
+        rows.finish().try_for_each(|second| {
+            let (time, rows) = second?;
+            take(Some(time), rows)
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! `millrace verify`: reads back what a job's table shows, and says whether an event is missing, there twice, or altered.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use engine::connector::{Connector, OptionSpec, Problem, TableSpec};
+use engine::shown::Shown;
+use engine::sink::Sink;
+use engine::source::Source;
+use parking_lot::Mutex;
+use serde_json::json;
+use simulator::{Generator, Settings, Stored, Verification};
+
+use crate::job::{environment_variable, load_with, report};
+use crate::log::complain;
+use crate::simulate::UNPACED_RATE;
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  millrace verify job.sql\n  millrace verify --table serving --copies 0.0011 --json job.sql\n  millrace simulate --to kafka --kafka localhost:9092 --topic streaming --seed 42 --count 100000\n  millrace verify --seed 42 --count 100000 job.sql      every event once, and unaltered\n\nWithout a seed it is told from the rows alone: copies by eventId, missing by the numbers of each device, so what is missing at either end is not seen. With the simulator's settings each event is looked for.\n\nExit codes: 0 all is well, 1 something is missing, repeated or altered, or the table cannot be read, 2 the job files are wrong"
+)]
+pub struct Verify {
+    /// Job files, in order
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// The table; may be left out where the job writes one only
+    #[arg(long)]
+    table: Option<String>,
+    /// The share of rows that may be copies
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    copies: f64,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    /// The seed of the simulator that sent the events
+    #[arg(long, requires = "count")]
+    seed: Option<u64>,
+    /// How many events it sent, without copies
+    #[arg(long, requires = "seed")]
+    count: Option<u64>,
+    /// As it was told
+    #[arg(long, default_value_t = 1000.0)]
+    rate: f64,
+    /// As it was told
+    #[arg(long, default_value_t = 1000)]
+    devices: u32,
+    /// As it was told
+    #[arg(long, default_value_t = 1)]
+    instances: u32,
+}
+
+/// The tables that a job writes, and who can read them back.
+type Written = Arc<Mutex<Vec<(TableSpec, Arc<dyn Connector>)>>>;
+
+/// A connector that remembers which tables are written.
+struct Remembering {
+    of: Arc<dyn Connector>,
+    written: Written,
+}
+
+impl Connector for Remembering {
+    fn name(&self) -> &'static str {
+        self.of.name()
+    }
+    fn options(&self) -> Vec<OptionSpec> {
+        self.of.options()
+    }
+    fn source(&self, table: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
+        self.of.source(table)
+    }
+    fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
+        self.written.lock().push((table.clone(), self.of.clone()));
+        self.of.sink(table)
+    }
+    fn written_metadata(&self) -> &'static [&'static str] {
+        self.of.written_metadata()
+    }
+}
+
+impl Verify {
+    pub async fn execute(self) -> ExitCode {
+        let written = Written::default();
+        let remembering = |of| Arc::new(Remembering { of, written: written.clone() }) as Arc<dyn Connector>;
+        if let Err(problems) = load_with(&self.files, &environment_variable, remembering) {
+            return report(&problems);
+        }
+        let shown = match self.choose(&written.lock()) {
+            Ok(shown) => shown,
+            Err(what) => {
+                complain(&what);
+                return ExitCode::FAILURE;
+            }
+        };
+        match self.verify(&*shown).await {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(what) => {
+                complain(&what);
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn choose(&self, written: &[(TableSpec, Arc<dyn Connector>)]) -> Result<Arc<dyn Shown>, String> {
+        let names = || written.iter().map(|(table, _)| table.name.as_str()).collect::<Vec<_>>().join(", ");
+        let found = match &self.table {
+            Some(name) => written.iter().find(|(table, _)| table.name == *name),
+            None if written.len() == 1 => written.first(),
+            None => return Err(format!("which table? --table: {}", names())),
+        };
+        let (table, connector) = found.ok_or_else(|| {
+            format!("the job writes no table {}; it writes {}", self.table.as_deref().unwrap_or(""), names())
+        })?;
+        connector.shown(table).map_err(|problems| {
+            problems
+                .iter()
+                .map(|problem| format!("table {}: {}", table.name, problem.message))
+                .collect::<Vec<_>>()
+                .join("; ")
+        })
+    }
+
+    /// Prints what it finds; whether that is as it should be.
+    async fn verify(&self, shown: &dyn Shown) -> Result<bool, String> {
+        let (text, json, holds) = match (self.seed, self.count) {
+            (Some(seed), Some(count)) => {
+                let mut sent = self.sent(seed, count);
+                let mut timed = true;
+                shown
+                    .read(&mut |time, rows| {
+                        timed &= time.is_some();
+                        sent.commit(time.unwrap_or_default(), &[rows])
+                    })
+                    .await?;
+                let mut report = sent.report();
+                if !timed {
+                    (report.throughput, report.latency) = (None, None);
+                }
+                (report.to_string(), json!(report), report.holds())
+            }
+            _ => {
+                let mut stored = Stored::default();
+                shown.read(&mut |time, rows| stored.take(time, &rows)).await?;
+                let report = stored.report(self.copies);
+                (report.to_string(), json!(report), report.holds())
+            }
+        };
+        if self.json {
+            println!("{json}")
+        } else {
+            print!("{text}")
+        }
+        Ok(holds)
+    }
+
+    fn sent(&self, seed: u64, count: u64) -> Verification {
+        let rate = if self.rate > 0.0 { self.rate } else { UNPACED_RATE };
+        let (devices, instances) = (self.devices, self.instances);
+        // Copies are sent, but not to be stored: how many there were is not asked.
+        let settings = Settings { devices, instances, rate, duplicate_every: 0, seed, start: 0 };
+        let mut generator = Generator::new(settings);
+        let mut sent = Verification::of_unknown_start();
+        (0..count).for_each(|n| sent.sent(&generator.event(n)));
+        sent
+    }
+}

@@ -1,0 +1,128 @@
+//! `millrace verify`: what serving layers show, compared with what the simulator sent, and by itself.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::broker::Broker;
+use crate::cosmos_account::Account;
+use crate::cosmosdb::job_of_solution;
+use crate::millrace::Job;
+
+/// Runs it; yields the exit code, and what it says on stdout and on stderr.
+fn verify(job: &Job, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = job.command("verify");
+    let output = command.args(arguments).output().expect("the binary starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn simulate(broker: &Broker, topic: &str, arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    command.args(["simulate", "--to", "kafka", "--kafka", &broker.bootstrap_servers(), "--topic", topic]);
+    let status = command.args(["--rate", "0", "--duplicate-every", "50"]).args(arguments).status();
+    assert!(status.expect("the binary starts").success());
+}
+
+fn read_all(job: &Job, partitions: usize) {
+    let mut run = job.start();
+    run.wait_until_idle(partitions);
+    run.stop();
+}
+
+const SENT: &[&str] = &["--seed", "7", "--count", "3000"];
+/// The same, and at what rate.
+const SAME: &[&str] = &["--seed", "7", "--count", "3000", "--rate", "0", "--json"];
+
+/// Whatever the serving layer is, all that was sent is found in it, once and unaltered; another story is not.
+fn all_is_found(job: &Job) {
+    let (code, found, said) = verify(job, SAME);
+    assert_eq!(code, Some(0), "{found}{said}");
+    let found: Value = serde_json::from_str(&found).expect("it prints JSON");
+    for (name, number) in [("rows", 3000), ("missing", 0), ("duplicates", 0), ("altered", 0), ("strangers", 0)] {
+        assert_eq!(found[name], number, "{name}: {found}");
+    }
+    let (code, found, _) = verify(job, &["--seed", "8", "--count", "3000", "--rate", "0"]);
+    assert_eq!(code, Some(1));
+    assert!(found.contains("missing                      3000   WRONG"), "{found}");
+    let (code, found, said) = verify(job, &[]);
+    assert_eq!(code, Some(0), "by itself: {found}{said}");
+    assert!(found.contains("rows                         3000"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_table_is_compared_with_what_the_simulator_sent() {
+    let broker = Broker::shared();
+    let topic = broker.topic("verify-delta", 2).await;
+    simulate(broker, &topic, SENT);
+    let job = Job::events_to_delta(&broker.bootstrap_servers(), &topic);
+    let (code, _, said) = verify(&job, SAME);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("there is no table"), "{said}");
+    read_all(&job, 2);
+    all_is_found(&job);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_compared_with_what_the_simulator_sent_and_its_copies_are_counted() {
+    let broker = Broker::shared();
+    let (from, to) = (broker.topic("verify-from", 2).await, broker.topic("verify-to", 3).await);
+    simulate(broker, &from, SENT);
+    let job = |changes: &[(&str, &str)]| {
+        let servers = broker.bootstrap_servers();
+        let job = Job::of_solution("hdinsightkafka-flink-hdinsightkafka", changes);
+        let job = job.variable("KAFKA", &servers).variable("TOPIC", &from);
+        job.variable("OUTPUT_KAFKA", &servers).variable("OUTPUT_TOPIC", &to)
+    };
+    let once = job(&[]);
+    read_all(&once, 2);
+    all_is_found(&once);
+
+    // Another job sends the same again, with the copies.
+    let again = job(&[
+        ("'deduplicate.key'      = 'eventId',", ""),
+        ("'deduplicate.within'   = '10 minutes'", "'source.discovery' = '1 minute'"),
+    ]);
+    read_all(&again, 2);
+    let (code, found, _) = verify(&once, SAME);
+    assert_eq!(code, Some(1), "{found}");
+    let found: Value = serde_json::from_str(&found).expect("it prints JSON");
+    assert!(found["duplicates"].as_u64().is_some_and(|n| n > 3000) && found["missing"] == 0, "{found}");
+    let (code, found, _) = verify(&once, &[]);
+    assert_eq!(code, Some(1), "{found}");
+    let (code, found, _) = verify(&once, &["--copies", "0.6"]);
+    assert_eq!(code, Some(0), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_compared_with_what_the_simulator_sent() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let topic = broker.topic("verify-cosmos", 2).await;
+    account.container("rawdata", "/deviceId", 4, 1_000_000);
+    simulate(broker, &topic, SENT);
+    let job = job_of_solution(&account, "akskafka-databricks-cosmosdb", "rawdata", &[]);
+    let job = job.variable("KAFKA", &broker.bootstrap_servers()).variable("TOPIC", &topic);
+    read_all(&job, 2);
+    all_is_found(&job);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_not_named_or_cannot_be_read_back_is_said() {
+    let job = Job::new(
+        "CREATE TABLE events (eventId TEXT) WITH (connector = 'kafka', bootstrap_servers = 'b:1', topic = 't', format = 'json');
+         CREATE TABLE one WITH (connector = 'blackhole');
+         CREATE TABLE two WITH (connector = 'filesystem', path = './two', format = 'json');
+         INSERT INTO one SELECT * FROM events;
+         INSERT INTO two SELECT * FROM events;",
+    );
+    for (arguments, what) in [
+        (vec![], "which table? --table: one, two"),
+        (vec!["--table", "three"], "the job writes no table three; it writes one, two"),
+        (vec!["--table", "one"], "what 'blackhole' shows cannot be read back"),
+        (vec!["--table", "two"], "what 'filesystem' shows cannot be read back"),
+    ] {
+        let (code, _, said) = verify(&job, &arguments);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(what), "{said}");
+    }
+}
