@@ -29,8 +29,11 @@ pub struct Verify {
     #[arg(long)]
     table: Option<String>,
     /// The share of rows that may be copies
-    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE", conflicts_with = "seed")]
     copies: f64,
+    /// Do not ask for missing numbers: devices have none, or several simulators gave them
+    #[arg(long, conflicts_with = "seed")]
+    unnumbered: bool,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -143,7 +146,7 @@ impl Verify {
             _ => {
                 let mut stored = Stored::default();
                 shown.read(&mut |time, rows| stored.take(time, &rows)).await?;
-                let report = stored.report(self.copies);
+                let report = stored.report(self.copies, self.unnumbered);
                 (report.to_string(), json!(report), report.holds())
             }
         };

@@ -231,7 +231,7 @@ async fn answers_that_are_lost_and_requests_that_are_refused_lose_and_repeat_not
         let job = numbers(broker, &from, &account, &to, way);
         let mut run = job.start();
         run.wait_until_idle(2);
-        wait_for("all of them", PATIENCE, || (run.metric("sink_uncommitted_entries")? == 0.0).then_some(()));
+        run.wait_until_shown();
         assert!(run.metric("sink_requests_throttled_total").is_some_and(|n| n > 0.0), "{}", run.said());
         run.stop();
         assert!(account.writes() > 10, "accidents happened");
@@ -251,7 +251,7 @@ async fn requests_that_are_done_and_never_answered_lose_and_repeat_nothing() {
     let job = numbers(broker, &from, &account, &to, &APPEND);
     let mut run = job.start();
     run.wait_until_idle(2);
-    wait_for("all of them", PATIENCE, || (run.metric("sink_uncommitted_entries")? == 0.0).then_some(()));
+    run.wait_until_shown();
     run.stop();
     assert_eq!(shown(&account, &to).await, all(0..100));
     assert_eq!(letters(&job), [""; 0]);
@@ -276,7 +276,7 @@ async fn physical_partitions_that_are_halved_while_rows_are_written_lose_and_rep
         run.wait_until_read(sent);
     }
     run.wait_until_idle(2);
-    wait_for("all of them", PATIENCE, || (run.metric("sink_uncommitted_entries")? == 0.0).then_some(()));
+    run.wait_until_shown();
     run.stop();
     assert_eq!(shown(&account, "split").await, all(0..sent));
     assert_eq!(letters(&job), [""; 0]);
@@ -398,7 +398,7 @@ async fn a_container_with_few_request_units_slows_the_job_and_loses_nothing() {
     let job = numbers(broker, &from, &account, "slow", &one_by_one);
     let mut run = job.start();
     run.wait_until_idle(2);
-    wait_for("all of them", PATIENCE, || (run.metric("sink_uncommitted_entries")? == 0.0).then_some(()));
+    run.wait_until_shown();
     let (throttled, units) = (run.metric("sink_requests_throttled_total"), run.metric("sink_request_units_total"));
     assert!(throttled.is_some_and(|n| n > 0.0) && units.is_some_and(|n| n > 1000.0), "{throttled:?} {units:?}");
     run.stop();

@@ -97,6 +97,8 @@ async fn brokers_that_are_lost_one_after_the_other_while_rows_are_sent_in_transa
     }
     let sent = send_some();
     run.wait_until_read(sent);
+    // Brokers that have just come back may take longer than a stop waits.
+    run.wait_until_shown();
     run.stop();
     assert_eq!(kafka_sink::received(&servers, &to), all(0..sent), "{}", run.said());
 }

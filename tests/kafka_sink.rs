@@ -441,7 +441,8 @@ const OF_FIVE_BY_JAVA: [(&str, i32); 5] =
 async fn a_message_has_the_key_the_headers_and_the_time_of_its_row_and_goes_where_java_sends_the_key() {
     let broker = Broker::shared();
     let from = broker.topic("keys-from", 1).await;
-    let to = broker.topic("keys-to", 5).await;
+    // Rows of three years ago, which retention would take when it next comes by.
+    let to = broker.topic_with("keys-to", 5, &[("retention.ms", "-1")]).await;
     let servers = broker.bootstrap_servers();
     let keys = OF_FIVE_BY_JAVA.map(|(key, _)| format!("'{}'", key.replace("device-", "contoso-device-id-"))).join(", ");
     let job = Job::new(&format!(

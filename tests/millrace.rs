@@ -230,6 +230,12 @@ impl Running {
         self.wait_until(&format!("{records} records read"), |status| records_read(status) >= records);
     }
 
+    /// Waits until all that is published is shown too.
+    pub fn wait_until_shown(&mut self) {
+        let shown = || (self.metric("sink_uncommitted_entries")? == 0.0).then_some(());
+        wait_for("all that is published to be shown", PATIENCE, shown);
+    }
+
     /// SIGTERM, after which a job shows what it has read and ends well.
     pub fn stop(&mut self) {
         self.terminate();

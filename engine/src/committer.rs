@@ -28,6 +28,26 @@ pub enum CommitEvent {
     Failed(SinkError),
 }
 
+/// How long a sink has taken nothing.
+#[derive(Default)]
+struct Failing {
+    since: Option<Duration>,
+    /// Rows that it had taken by then: a sink that works request by request comes forward between two failures.
+    rows: u64,
+}
+
+impl Failing {
+    /// After a failed try at `now`: for how long there was nothing else.
+    fn since(&mut self, now: Duration, rows: u64) -> Duration {
+        let since = match self.since {
+            Some(since) if rows == self.rows => since,
+            _ => now,
+        };
+        (self.since, self.rows) = (Some(since), rows);
+        now.saturating_sub(since)
+    }
+}
+
 impl Committer {
     /// `ending` turns true when the job ends: then nothing waits for its time.
     pub async fn run(
@@ -79,7 +99,7 @@ impl Committer {
     /// Asks until the sink has shown all of them.
     pub async fn show(&self, mut entries: Vec<Committable>) -> Result<Vec<Shown>, SinkError> {
         let begun = self.environment.elapsed();
-        let mut tries = 0;
+        let (mut tries, mut failing) = (0, Failing::default());
         loop {
             self.environment.crash_point("before-commit");
             match self.sink.commit(&self.context, &entries).await {
@@ -88,9 +108,9 @@ impl Committer {
                 Err(SinkError::Retry { place, what }) => {
                     tracing::warn!(sink = %self.context.sink, %place, %what, "not committed yet; trying again");
                     self.metrics.health.suffer(format!("{place}: {what}"));
-                    let waited = self.environment.elapsed().saturating_sub(begun);
+                    let waited = failing.since(self.environment.elapsed(), self.metrics.requests.settled.get());
                     if let Some(most) = self.give_up_after.filter(|most| waited >= *most) {
-                        let what = format!("{what}. It has taken no commit for {most:?}, which give_up_after bounds");
+                        let what = format!("{what}. It has taken nothing for {most:?}, which give_up_after bounds");
                         return Err(SinkError::Failed { place, what });
                     }
                     self.environment.sleep(backoff(&*self.environment, tries)).await;
@@ -199,6 +219,6 @@ mod tests {
         assert_eq!(show(3, Some(Duration::from_secs(60))).await.unwrap(), 1);
         let error = show(u32::MAX, Some(Duration::from_millis(200))).await.unwrap_err();
         assert!(matches!(error, SinkError::Failed { .. }), "a person is needed");
-        assert!(error.to_string().contains("nobody answers. It has taken no commit for 200ms"), "{error}");
+        assert!(error.to_string().contains("nobody answers. It has taken nothing for 200ms"), "{error}");
     }
 }

@@ -148,6 +148,8 @@ pub struct RequestMetrics {
     pub sent: Gauge,
     /// Rows in them; divided by the requests, how full they are.
     pub rows: Gauge,
+    /// Rows that the service took, or refused for good.
+    pub settled: Gauge,
     /// Those that were told to come again later, because the service has no capacity left.
     pub throttled: Gauge,
     /// Rows that were there already, or gone already.

@@ -42,7 +42,7 @@ pub fn table_options() -> Vec<OptionSpec> {
         OptionSpec::new(
             "give_up_after",
             OptionKind::Duration,
-            "the job ends if the sink takes no commit for so long; unless said, it is waited for",
+            "the job ends if the sink takes nothing for so long; unless said, it is waited for",
         ),
     ]
 }

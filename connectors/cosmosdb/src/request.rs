@@ -120,12 +120,14 @@ impl Target<'_> {
     async fn together(self, documents: &[Document], cost: &mut Cost) -> Result<Outcome, Trouble> {
         let mut batch = TransactionalBatch::new(documents[0].key.value.clone());
         for document in documents {
-            batch = match self.write {
+            let more = match self.write {
                 Write::Insert | Write::Append => batch.create_item(&document.body),
                 Write::Upsert | Write::ReplaceIfNewer => batch.upsert_item(&document.body, None),
                 Write::Delete => Ok(batch.delete_item(document.id.clone(), None)),
-            }
-            .map_err(|e| Trouble::Refused(e.to_string()))?;
+            };
+            // One that cannot be encoded is found by itself.
+            let Ok(more) = more else { return Ok(Outcome::Apart) };
+            batch = more;
         }
         let response = match self.container.client.execute_transactional_batch(batch, None).await {
             Ok(response) => response,

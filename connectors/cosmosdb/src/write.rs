@@ -25,6 +25,8 @@ use crate::trouble::Trouble;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is asked whether the job is still ours: what is written could undo what its new owner wrote.
 const CONFIRMED: Duration = Duration::from_secs(1);
+/// How old the last answer may be for anything to be sent on its strength, and how long one is waited for.
+const FRESH: Duration = Duration::from_secs(10);
 /// The pause after an answer that is none: from, up to.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// A batch that was not answered so often is halved: it may be too much for the line, or for the service.
@@ -125,7 +127,7 @@ impl Writing<'_> {
         let left = left.collect();
         let mut lanes = self.lanes(left, most).await;
         let (mut delayed, mut flying): (Vec<(Instant, usize, Batch)>, _) = (vec![], FuturesUnordered::new());
-        let (mut last_taken, mut first) = (Instant::now(), true);
+        let (mut last_taken, mut last_sure, mut first) = (Instant::now(), Instant::now(), true);
         let mut given_up: Option<SinkError> = None;
         loop {
             let now = Instant::now();
@@ -145,8 +147,13 @@ impl Writing<'_> {
             if pause.is_some() {
                 last_taken = now;
             }
-            // Nothing is sent on the strength of an older answer.
-            let may = given_up.is_none() && self.state.ours.is_some_and(|ours| ours.elapsed() <= CONFIRMED * 2);
+            let may = given_up.is_none() && self.state.ours.is_some_and(|ours| ours.elapsed() <= FRESH);
+            if may {
+                last_sure = Instant::now();
+            } else if given_up.is_none() && last_sure.elapsed() > PATIENCE {
+                given_up = Some(SinkError::retry(self.place, "the job log does not say soon enough whose the job is"));
+                continue;
+            }
             if may && pause.is_none() {
                 while let Some((lane, batch)) = self.next(&mut lanes, flying.len()) {
                     flying.push(self.target.ask(lane, batch));
@@ -166,6 +173,9 @@ impl Writing<'_> {
                     let Outcome::Later(why) = outcome else {
                         self.limiter(&lanes[lane].range).taken();
                         last_taken = Instant::now();
+                        if !matches!(outcome, Outcome::Apart) {
+                            self.metrics.requests.settled.add(batch.documents.len() as u64);
+                        }
                         match outcome {
                             Outcome::Apart => lanes[lane].queue.extend(batch.apart()),
                             Outcome::Refused(refusal) => for document in batch.documents {
@@ -202,7 +212,8 @@ impl Writing<'_> {
         if self.state.ours.is_some_and(|ours| now.duration_since(ours) <= CONFIRMED) {
             return None;
         }
-        if self.ownership.confirm().await {
+        let asked = tokio::time::timeout(FRESH, self.ownership.confirm()).await;
+        if asked == Ok(true) {
             self.state.ours = Some(now);
             return None;
         }

@@ -26,6 +26,17 @@ pub struct Commit {
     pub rows: u64,
 }
 
+/// A table's files, as its log has them.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// Of the log; `None` if there is none.
+    pub first_version: Option<u64>,
+    /// The files that the table consists of now.
+    pub live: BTreeSet<String>,
+    /// One of them of which some rows are deleted.
+    pub with_deletion_vector: Option<String>,
+}
+
 /// A table, opened for reading. It reads the log's JSON entries and no checkpoint: enough for a table that is
 /// younger than its log's retention.
 pub struct TableReader {
@@ -53,25 +64,28 @@ impl TableReader {
 
     /// The files that the table consists of now.
     pub async fn live_files(&self) -> Result<BTreeSet<String>, object_store::Error> {
-        let mut live = BTreeSet::new();
-        for (_, actions) in self.entries().await? {
-            for action in &actions {
-                if let Some(path) = action["remove"]["path"].as_str() {
-                    live.remove(&decode_path(path));
-                }
-            }
-            live.extend(actions.iter().filter_map(|a| a["add"]["path"].as_str()).map(decode_path));
-        }
-        Ok(live)
+        Ok(self.contents().await?.live)
     }
 
-    /// Whether a file is still there.
-    pub async fn has(&self, file: &str) -> Result<bool, object_store::Error> {
-        match self.store.head(&Path::from(file)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error),
+    /// What the log says of the table's files.
+    pub async fn contents(&self) -> Result<Contents, object_store::Error> {
+        let (mut contents, mut with_vector) = (Contents::default(), BTreeSet::new());
+        for (version, actions) in self.entries().await? {
+            contents.first_version.get_or_insert(version);
+            for path in actions.iter().filter_map(|a| a["remove"]["path"].as_str()).map(decode_path) {
+                contents.live.remove(&path);
+                with_vector.remove(&path);
+            }
+            for add in actions.iter().map(|action| &action["add"]) {
+                let Some(path) = add["path"].as_str().map(decode_path) else { continue };
+                if add["deletionVector"].is_object() {
+                    with_vector.insert(path.clone());
+                }
+                contents.live.insert(path);
+            }
         }
+        contents.with_deletion_vector = with_vector.into_iter().next();
+        Ok(contents)
     }
 
     /// The rows that the table consists of now, with these columns, or all. Partition columns are not in the files.

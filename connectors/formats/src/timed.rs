@@ -23,7 +23,9 @@ impl Timed {
     pub fn push(&mut self, time: i64, row: &[u8]) -> Result<(), String> {
         let second = time.div_euclid(1000);
         if !self.seconds.contains_key(&second) {
-            let decoder = Decoder::new(self.schema.clone(), Format::Json, JsonOptions::default(), None)?;
+            // Numbers that the store cannot hold were written as text.
+            let options = JsonOptions { lenient: true, ..JsonOptions::default() };
+            let decoder = Decoder::new(self.schema.clone(), Format::Json, options, None)?;
             self.seconds.insert(second, decoder);
         }
         let Some(decoder) = self.seconds.get_mut(&second) else { return Ok(()) };

@@ -196,7 +196,8 @@ fn insist<T>(reports: &Reports, question: impl Fn(Duration) -> Result<T, KafkaEr
     }
 }
 
-fn may_heal(error: &KafkaError) -> bool {
+/// Whether an error passes by itself.
+pub fn may_heal(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::*;
     matches!(
         error.rdkafka_error_code(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::connector::{ColumnSpec, Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
 use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
@@ -278,12 +278,14 @@ pub fn shown_table(table: &TableSpec, way: Way) -> Result<KafkaShown, Vec<Proble
     if format(&table.options) != Format::Json {
         return Err(vec![Problem::option("format", "only JSON can be read back")]);
     }
+    let sets_time = |column: &ColumnSpec| column.origin == Origin::Metadata("timestamp".into());
+    let timed = table.options.get("sink.timestamp_field").is_none() && !table.columns.iter().any(sets_time);
     let columns = table.columns.iter().filter(|column| column.origin == Origin::Value);
     let columns = columns.map(|column| column.field.clone()).collect();
     // What producers are told, consumers do not know.
     let mut endpoint = way.to(table, Purpose::Write, &[])?;
     endpoint.purpose = Purpose::Read;
-    Ok(KafkaShown { endpoint, columns })
+    Ok(KafkaShown { endpoint, columns, timed })
 }
 
 fn wrong_property(error: &KafkaError) -> Problem {

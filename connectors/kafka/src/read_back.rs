@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::client::{Client, Reports, consumer};
-use crate::endpoint::{ANSWER, Connection, Endpoint, answered};
+use crate::endpoint::{ANSWER, Connection, Endpoint, answered, may_heal};
 use crate::messages::IDENTITY;
 use crate::trouble::Trouble;
 use storage::provenance::Provenance;
@@ -81,21 +81,40 @@ pub fn arrived(
     // Served by nobody but the loop below: whoever else polls takes messages away.
     let client: Client = config.create_with_context(reports.clone())?;
     client.assign(&list)?;
-    let (mut arrived, mut ended, mut last) = (HashSet::new(), HashMap::new(), Instant::now());
+    let mut arrived = HashSet::new();
+    read_to(&client, &mut goals, |message| {
+        let own = message.headers().and_then(|headers| headers.iter().find(|h| h.key == IDENTITY));
+        arrived.extend(own.and_then(|header| of.parse(header.value?)));
+        Ok(())
+    })?;
+    Ok(arrived)
+}
+
+/// Reads each partition that the client is assigned up to its goal, the offset behind the last message that is wanted.
+pub fn read_to(
+    client: &Client,
+    goals: &mut HashMap<i32, i64>,
+    mut take: impl FnMut(&BorrowedMessage<'_>) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    let (mut ended, mut last) = (HashMap::new(), Instant::now());
     while !goals.is_empty() {
         match client.poll(LOOK_AGAIN) {
             Some(Ok(message)) => {
                 last = Instant::now();
-                let own = message.headers().and_then(|headers| headers.iter().find(|h| h.key == IDENTITY));
-                arrived.extend(own.and_then(|header| of.parse(header.value?)));
                 ended.remove(&message.partition());
-                if goals.get(&message.partition()).is_some_and(|goal| message.offset() + 1 >= *goal) {
+                let Some(goal) = goals.get(&message.partition()).copied() else { continue };
+                if message.offset() < goal {
+                    take(&message)?;
+                }
+                if message.offset() + 1 >= goal {
                     goals.remove(&message.partition());
                 }
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 ended.insert(partition, Instant::now());
             }
+            // A broker that is away for a moment; the client goes on by itself.
+            Some(Err(error)) if may_heal(&error) && last.elapsed() <= ANSWER => {}
             Some(Err(error)) => return Err(error.into()),
             None if last.elapsed() > ANSWER => {
                 return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut).into());
@@ -106,7 +125,7 @@ pub fn arrived(
         // far it may be read.
         goals.retain(|partition, _| ended.get(partition).is_none_or(|since: &Instant| since.elapsed() < END_IS_SURE));
     }
-    Ok(arrived)
+    Ok(())
 }
 
 /// What to read, and up to where.
@@ -149,7 +168,7 @@ fn unknown(partition: i32, what: &str, hint: &str) -> Trouble {
 }
 
 /// A reader at read_committed sees nothing behind a transaction that is open, be it somebody else's.
-fn wait_until_settled(client: &Client, topic: &str, goals: &HashMap<i32, i64>) -> Result<(), Trouble> {
+pub fn wait_until_settled(client: &Client, topic: &str, goals: &HashMap<i32, i64>) -> Result<(), Trouble> {
     let begun = Instant::now();
     for (partition, goal) in goals {
         loop {

@@ -8,7 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use serde::Serialize;
 
-use crate::verification::{Latency, Throughput, latency, out_of_sequence, throughput, verdict, write_pace};
+use crate::verification::{Latency, Throughput, add_commit, latency, out_of_sequence, throughput, verdict, write_pace};
 
 /// Takes stored rows in the order in which they became visible.
 #[derive(Debug, Default)]
@@ -31,13 +31,17 @@ pub struct StoredReport {
     pub events: u64,
     /// Rows beyond the first of an event.
     pub duplicates: u64,
-    /// Numbers between a device's lowest and its highest that no row has; `None` if rows have no device or no number.
+    /// Numbers between a device's lowest and its highest that no row has. `None` if that cannot be told: rows have no device
+    /// or no number, or a device has the same number for several events, as several simulators side by side give them.
     pub missing: Option<u64>,
+    /// `None` if nobody knows when rows became visible.
     pub out_of_sequence: Option<u64>,
     pub throughput: Option<Throughput>,
     pub latency: Option<Latency>,
     /// The share of rows that may be copies.
     pub copies_allowed: f64,
+    /// Whether it is enough that nothing that can be told is wrong, though what is missing cannot.
+    pub unnumbered: bool,
 }
 
 impl Stored {
@@ -54,7 +58,7 @@ impl Stored {
         let enqueued = column("enqueuedAt", &DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())))?;
         self.rows += batch.num_rows() as u64;
         self.untimed |= time.is_none();
-        self.commits.push((time.unwrap_or_default(), batch.num_rows() as u64));
+        add_commit(&mut self.commits, time.unwrap_or_default(), batch.num_rows() as u64);
         for id in ids.as_string::<i32>().iter() {
             self.events.insert(xxhash_rust::xxh3::xxh3_128(id.unwrap_or_default().as_bytes()));
         }
@@ -77,11 +81,14 @@ impl Stored {
         Ok(())
     }
 
-    /// `copies_allowed`: the share of rows that may be copies.
-    pub fn report(mut self, copies_allowed: f64) -> StoredReport {
+    /// `copies_allowed`: the share of rows that may be copies. `unnumbered`: rows need no numbers.
+    pub fn report(mut self, copies_allowed: f64, unnumbered: bool) -> StoredReport {
         self.shown.sort_unstable();
-        let out_of_sequence = (!self.shown.is_empty()).then(|| out_of_sequence(&self.shown));
+        let ordered = !self.untimed && !self.shown.is_empty();
+        let out_of_sequence = ordered.then(|| out_of_sequence(&self.shown));
         self.shown.sort_unstable_by_key(|(device, _, number)| (*device, *number));
+        let numbers = self.shown.chunk_by(|one, other| (one.0, one.2) == (other.0, other.2)).count();
+        let told = numbers == self.events.len();
         let missing = self.shown.windows(2).filter(|pair| pair[0].0 == pair[1].0);
         let missing = missing.map(|pair| (pair[1].2 - pair[0].2 - 1).max(0) as u64).sum();
         self.latencies.sort_unstable();
@@ -91,11 +98,12 @@ impl Stored {
             rows: self.rows,
             events,
             duplicates: self.rows - events,
-            missing: (!self.shown.is_empty()).then_some(missing),
+            missing: told.then_some(missing),
             out_of_sequence,
             throughput: if self.untimed { None } else { throughput(&self.commits) },
             latency: latency(&self.latencies),
             copies_allowed,
+            unnumbered,
         }
     }
 }
@@ -103,7 +111,8 @@ impl Stored {
 impl StoredReport {
     /// There are rows, nothing is missing, and no more of them are copies than may be.
     pub fn holds(&self) -> bool {
-        self.rows > 0 && self.excess() == 0 && self.missing.unwrap_or_default() == 0
+        let complete = self.missing.map_or(self.unnumbered, |missing| missing == 0);
+        self.rows > 0 && self.excess() == 0 && complete
     }
 
     /// Copies beyond those that may be.
@@ -118,7 +127,10 @@ impl fmt::Display for StoredReport {
         writeln!(f, "rows                 {:>12}", self.rows)?;
         writeln!(f, "events               {:>12}", self.events)?;
         writeln!(f, "duplicates           {:>12}   {}", self.duplicates, verdict(self.excess()))?;
-        let missing = self.missing.map_or("rows have no deviceId, or no deviceSequenceNumber", verdict);
+        let missing = self.missing.map_or(
+            "cannot be told: a device has no numbers, or one number for several events. Compare with --seed, or say --unnumbered",
+            verdict,
+        );
         writeln!(f, "missing              {:>12}   {missing}", known(self.missing))?;
         writeln!(f, "out of sequence      {:>12}", known(self.out_of_sequence))?;
         write_pace(f, &self.throughput, &self.latency)
@@ -152,7 +164,7 @@ mod tests {
         let mut stored = Stored::default();
         stored.take(Some(5_000), &rows(&[("a", "d", 1), ("b", "d", 4), ("c", "e", 7)], 4_000)).unwrap();
         stored.take(Some(7_000), &rows(&[("d", "d", 3), ("a", "d", 1), ("e", "e", 8)], 6_500)).unwrap();
-        let report = stored.report(0.0);
+        let report = stored.report(0.0, false);
         assert_eq!((report.rows, report.events, report.duplicates), (6, 5, 1));
         assert_eq!(report.missing, Some(1), "number 2 of d");
         assert!(!report.holds());
@@ -165,7 +177,7 @@ mod tests {
     fn copies_may_be_a_share_of_all_rows() {
         let mut stored = Stored::default();
         stored.take(None, &rows(&[("a", "d", 1), ("b", "d", 2), ("b", "d", 2)], 0)).unwrap();
-        let mut report = stored.report(0.4);
+        let mut report = stored.report(0.4, false);
         assert!(report.holds());
         report.copies_allowed = 0.3;
         assert!(!report.holds());
@@ -173,8 +185,20 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_several_simulators_hide_what_is_missing_and_that_is_said() {
+        let of = |unnumbered| {
+            let mut stored = Stored::default();
+            stored.take(Some(1), &rows(&[("a", "d", 1), ("b", "d", 1), ("c", "d", 2)], 0)).unwrap();
+            stored.report(0.0, unnumbered)
+        };
+        assert_eq!(of(false).missing, None);
+        assert!(!of(false).holds() && of(true).holds());
+        assert!(of(false).to_string().contains("cannot be told"));
+    }
+
+    #[test]
     fn an_empty_table_is_not_as_it_should_be() {
-        assert!(!Stored::default().report(1.0).holds());
+        assert!(!Stored::default().report(1.0, true).holds());
     }
 
     #[test]
