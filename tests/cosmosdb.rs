@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::broker::Broker;
 use crate::cosmos_account::{A_MOMENT, Accident, Account, DATABASE, client_at, until};
 use crate::kafka_login::TokenService;
-use crate::millrace::{Job, PATIENCE, Running};
+use crate::millrace::{FENCED, Job, PATIENCE};
 use crate::numbers::{all, send};
 use crate::trouble::dead_letters;
 use crate::wait::wait_for;
@@ -74,11 +74,6 @@ fn letters(job: &Job) -> Vec<String> {
     if folder.exists() { dead_letters(&folder).iter().map(Value::to_string).collect() } else { vec![] }
 }
 
-fn read_all_and_stop(run: &mut Running, partitions: usize) {
-    run.wait_until_idle(partitions);
-    run.stop();
-}
-
 /// A container that takes whatever comes.
 fn roomy(account: &Account, name: &str) -> String {
     account.container(name, "/part", 4, 1_000_000);
@@ -94,7 +89,7 @@ async fn rows_are_in_the_container_once_after_stops_and_restarts_whatever_the_wa
         let job = numbers(broker, &from, &account, &to, way);
         for part in 0..2 {
             send(&broker.properties(), &from, part * 500..(part + 1) * 500, 0..2);
-            read_all_and_stop(&mut job.start(), 2);
+            job.start().read_all_and_stop(2);
         }
         assert_eq!(shown(&account, &to).await, all(0..1000), "{}", way.write);
     }
@@ -115,19 +110,13 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, w
     for step in ["before-writing", "while-writing", "after-writing", "before-commit", "after-commit"] {
         for visit in [2, 1] {
             send_more();
-            let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:{visit}"))], &[]);
-            for _ in 0..60 {
-                if visit == 1 || run.wait_at_most(Duration::from_secs(1)).is_some() {
-                    break;
-                }
+            job.dies_at(step, visit, || {
                 send_more();
-            }
-            let status = run.wait();
-            assert_eq!(status.code(), None, "{step}:{visit} {status}\n{}", run.said());
+            });
         }
     }
     let sent = send_more();
-    read_all_and_stop(&mut job.start(), 2);
+    job.start().read_all_and_stop(2);
     assert_eq!(shown(&account, &to).await, all(0..sent));
 }
 
@@ -140,9 +129,6 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_that_is_appen
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_that_is_upserted() {
     a_process_that_dies_at_any_step_loses_and_repeats_nothing("upsert", &UPSERT).await;
 }
-
-/// The exit code of a process whose job another one took over.
-const FENCED: i32 = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes() {
@@ -206,7 +192,7 @@ async fn protocol_12_a_document_of_somebody_else_under_a_derived_id_is_no_succes
     client.upsert_item(part as i32, id.as_str().expect("a text"), &stolen, None).await.expect("somebody may write");
     let mut run = job.start();
     wait_for("the row, in the dead letter", PATIENCE, || (run.metric("sink_rejected_total")? == 1.0).then_some(()));
-    read_all_and_stop(&mut run, 1);
+    run.read_all_and_stop(1);
     let letters = letters(&job);
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert!(letters[0].contains("another document with the id"), "{letters:?}");
@@ -290,7 +276,7 @@ async fn a_newer_document_that_somebody_writes_meanwhile_is_not_replaced() {
     let to = roomy(&account, "overtaken");
     let job = numbers(broker, &from, &account, &to, &Way { query: "n, 1 AS part, 'one' AS id", ..NEWER });
     send(&broker.properties(), &from, 0..1, 0..1);
-    read_all_and_stop(&mut job.start(), 1);
+    job.start().read_all_and_stop(1);
     let connection = account.connection_string();
     account.overtake_next_write(move || {
         let connection = connection.clone();
@@ -301,7 +287,7 @@ async fn a_newer_document_that_somebody_writes_meanwhile_is_not_replaced() {
         })
     });
     send(&broker.properties(), &from, 1..2, 0..1);
-    read_all_and_stop(&mut job.start(), 1);
+    job.start().read_all_and_stop(1);
     assert_eq!(shown(&account, &to).await, [1000]);
 }
 
@@ -326,7 +312,7 @@ async fn an_account_lets_in_whom_entra_id_knows_and_says_what_is_missing_else() 
            write = 'append', tenant_id = 't', client_id = 'app', client_secret = 'topsecret', authority_host = '{tokens}');
          INSERT INTO shown SELECT n, n % 7 AS part FROM numbers;"
     ));
-    read_all_and_stop(&mut job.start(), 1);
+    job.start().read_all_and_stop(1);
     account.disable_keys(false);
     assert_eq!(service.given.load(Ordering::Relaxed), 2, "one to look before the job is claimed, and one that is kept");
     assert_eq!(shown(&account, &to).await, all(0..100));
@@ -382,7 +368,7 @@ async fn a_service_that_is_away_or_lets_nobody_in_is_waited_for() {
         back.store(true, Ordering::Relaxed);
         wait_for("its end, in the metrics", PATIENCE, || (run.metric("sink_in_trouble")? == 0.0).then_some(()));
     }
-    read_all_and_stop(&mut run, 1);
+    run.read_all_and_stop(1);
     assert_eq!(shown(&account, &to).await, all(0..sent));
 }
 
@@ -425,7 +411,7 @@ async fn what_can_be_no_document_goes_to_the_dead_letter_and_its_neighbours_into
     send(&broker.properties(), &from, 0..10, 0..1);
     let mut run = job.start();
     wait_for("the rows, in the dead letter", PATIENCE, || (run.metric("sink_rejected_total")? == 4.0).then_some(()));
-    read_all_and_stop(&mut run, 1);
+    run.read_all_and_stop(1);
     let shown = shown(&account, "picky").await;
     let seven_or_eight = shown.iter().filter(|n| **n == 7 || **n == 8).count();
     assert_eq!((shown.len(), seven_or_eight), (6, 1), "{shown:?}");
@@ -450,10 +436,10 @@ async fn a_unique_key_that_a_document_gives_up_is_free_for_the_next_row() {
          INSERT INTO shown SELECT n, 1, CASE WHEN n = 2 THEN 'b' ELSE 'a' END, CASE WHEN n = 1 THEN 2 ELSE 1 END FROM numbers;"
     ));
     send(&broker.properties(), &from, 0..1, 0..1);
-    read_all_and_stop(&mut job.start(), 1);
+    job.start().read_all_and_stop(1);
     account.accidents(|n| if n == 0 { Accident::Slow } else { Accident::None });
     send(&broker.properties(), &from, 1..3, 0..1);
-    read_all_and_stop(&mut job.start(), 1);
+    job.start().read_all_and_stop(1);
     assert_eq!(letters(&job), [""; 0]);
     assert_eq!(shown(&account, "unique").await, [1, 2]);
 }
@@ -478,7 +464,7 @@ async fn of_rows_with_one_id_the_first_the_last_or_the_newest_one_stays() {
         // Half of them in one commit, and the rest in another process's.
         for half in [0..50, 50..100] {
             send(&broker.properties(), &from, half, 0..1);
-            read_all_and_stop(&mut job.start(), 1);
+            job.start().read_all_and_stop(1);
         }
         assert_eq!(shown(&account, &to).await, all(expected), "{write}");
     }
@@ -490,13 +476,13 @@ async fn a_document_is_deleted_by_its_id_and_one_that_is_gone_stays_gone() {
     let from = broker.topic("cosmos-deleted", 1).await;
     let to = roomy(&account, "deleted");
     send(&broker.properties(), &from, 0..30, 0..1);
-    read_all_and_stop(&mut numbers(broker, &from, &account, &to, &UPSERT).start(), 1);
+    numbers(broker, &from, &account, &to, &UPSERT).start().read_all_and_stop(1);
     let client = account.client_of(&to).await;
     client.delete_item(3, "3", None).await.expect("somebody may delete");
     let way = Way { write: "delete", query: "n, n % 7 AS part, CAST(n AS TEXT) AS id", columns: ", id TEXT" };
     let topic = broker.topic("cosmos-to-delete", 1).await;
     send(&broker.properties(), &topic, 0..20, 0..1);
-    read_all_and_stop(&mut numbers(broker, &topic, &account, &to, &way).start(), 1);
+    numbers(broker, &topic, &account, &to, &way).start().read_all_and_stop(1);
     assert_eq!(shown(&account, &to).await, all(20..30));
 }
 
@@ -520,7 +506,7 @@ async fn a_container_that_is_not_there_is_made_if_asked_and_else_the_error_says_
          INSERT INTO shown SELECT n, n % 7 FROM numbers;"
     ));
     send(&broker.properties(), &from, 0..20, 0..1);
-    read_all_and_stop(&mut job.start(), 1);
+    job.start().read_all_and_stop(1);
     let client = client_at(&account.connection_string(), "fresh", "made").await;
     let rows =
         client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await.expect("a query");
@@ -558,7 +544,7 @@ async fn a_document_has_the_values_of_its_row() {
          FROM numbers;"
     ));
     send(&broker.properties(), &from, 1..2, 0..1);
-    read_all_and_stop(&mut job.start(), 1);
+    job.start().read_all_and_stop(1);
     let document: BTreeMap<String, Value> =
         serde_json::from_value(account.documents("values").await.remove(0)).expect("a document");
     let own: BTreeMap<_, _> = document.into_iter().filter(|(name, _)| !name.starts_with('_')).collect();

@@ -21,6 +21,7 @@ use crate::broker::Broker;
 use crate::cosmos_account::{Accident, Account};
 use crate::cosmosdb::job_of_solution;
 use crate::feed::{Feed, Feeding, Spread};
+use crate::kafka_sink;
 use crate::millrace::{Job, PATIENCE, Running};
 use crate::table::verify;
 use crate::topic_reader;
@@ -75,16 +76,15 @@ const TABLE: Target = Target {
 };
 const TRANSACTIONS: Target = Target {
     name: "transactions",
-    steps: &[("during commit", &["before-transaction", "within-transaction", "after-transaction"])],
+    steps: &[("during commit", kafka_sink::TRANSACTIONS.steps)],
     options: "",
     rate: 200.0,
 };
 /// Its messages and requests expire within a second, so that a takeover takes three.
 const READ_BACK: Target = Target {
     name: "read-back",
-    steps: &[("during commit", &["before-sending", "while-sending", "after-sending"])],
-    options: ", 'sink.delivery' = 'read-back', 'properties.message.timeout.ms' = '1000', \
-              'properties.request.timeout.ms' = '1000'",
+    steps: &[("during commit", kafka_sink::READ_BACK.steps)],
+    options: kafka_sink::READ_BACK.options,
     rate: 200.0,
 };
 

@@ -5,12 +5,9 @@ use std::time::Duration;
 
 use crate::broker::Broker;
 use crate::feed::{Feed, Feeding};
-use crate::millrace::{Job, PATIENCE};
+use crate::millrace::{FENCED, Job, PATIENCE};
 use crate::table::shows_each_event_once;
 use crate::wait::wait_for;
-
-/// The exit code that tells a supervisor not to start the process again.
-const FENCED: i32 = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_takes_over_and_the_first_ends_with_a_code_of_its_own() {

@@ -11,29 +11,29 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::broker::{Broker, BrokerSettings};
-use crate::millrace::{Job, PATIENCE, Running};
+use crate::millrace::{FENCED, Job, PATIENCE};
 use crate::numbers::{all, send};
 use crate::topic_reader::{Received, read};
 use crate::trouble::dead_letters;
 use crate::wait::wait_for;
 
 /// How the topic of the rows is written.
-struct Way {
+pub struct Way {
     name: &'static str,
     /// Further options of its table.
-    options: &'static str,
+    pub options: &'static str,
     /// Its steps, at each of which a process may die.
-    steps: &'static [&'static str],
+    pub steps: &'static [&'static str],
 }
 
-const TRANSACTIONS: Way = Way {
+pub const TRANSACTIONS: Way = Way {
     name: "transactions",
     options: "",
     steps: &["before-transaction", "within-transaction", "after-transaction"],
 };
 
 /// Messages and requests that expire within a second: so a takeover takes three.
-const READ_BACK: Way = Way {
+pub const READ_BACK: Way = Way {
     name: "read-back",
     options: ", 'sink.delivery' = 'read-back', 'properties.message.timeout.ms' = '1000', \
               'properties.request.timeout.ms' = '1000'",
@@ -72,11 +72,6 @@ fn number(message: &Received) -> u64 {
     n
 }
 
-fn read_all_and_stop(run: &mut Running, partitions: usize) {
-    run.wait_until_idle(partitions);
-    run.stop();
-}
-
 async fn rows_are_in_the_topic_once_after_stops_and_restarts(way: &Way) {
     let broker = Broker::shared();
     let from = broker.topic(&format!("from-{}", way.name), 2).await;
@@ -84,7 +79,7 @@ async fn rows_are_in_the_topic_once_after_stops_and_restarts(way: &Way) {
     let job = numbers(&broker.bootstrap_servers(), &from, &to, way.options);
     for part in 0..3 {
         send(&broker.properties(), &from, part * 500..(part + 1) * 500, 0..2);
-        read_all_and_stop(&mut job.start(), 2);
+        job.start().read_all_and_stop(2);
     }
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..1500));
 }
@@ -115,20 +110,13 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(way: &Way) {
     for step in way.steps.iter().chain(&around) {
         for visit in [2, 1] {
             send_more();
-            let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:{visit}"))], &[]);
-            // Until there is a second commit.
-            for _ in 0..60 {
-                if visit == 1 || run.wait_at_most(Duration::from_secs(1)).is_some() {
-                    break;
-                }
+            job.dies_at(step, visit, || {
                 send_more();
-            }
-            let status = run.wait();
-            assert_eq!(status.code(), None, "{step}:{visit} {status}\n{}", run.said());
+            });
         }
     }
     let sent = send_more();
-    read_all_and_stop(&mut job.start(), 2);
+    job.start().read_all_and_stop(2);
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..sent));
 }
 
@@ -154,14 +142,11 @@ async fn all_of_a_large_entry_that_arrived_before_a_crash_is_found_when_the_topi
     assert_eq!(status.code(), None, "{status}");
     let sent = received(&broker.bootstrap_servers(), &to).len();
     assert!(sent > 5_000, "{sent} in the first entry");
-    read_all_and_stop(&mut job.start(), 2);
+    job.start().read_all_and_stop(2);
     let there = received(&broker.bootstrap_servers(), &to);
     assert_eq!(there.len(), 100_000, "of the {sent} that had arrived, some were sent again");
     assert_eq!(there, all(0..100_000));
 }
-
-/// The exit code of a process whose job another one took over.
-const FENCED: i32 = 3;
 
 /// A process stops in the middle of a commit, another one takes over and goes on, and then the first one wakes.
 async fn a_process_that_is_frozen_and_superseded_adds_nothing_when_it_wakes(way: &Way) {
@@ -215,7 +200,7 @@ async fn a_process_that_is_superseded_and_wakes_before_its_messages_expire_is_wa
     tokio::time::sleep(Duration::from_secs(1)).await;
     sleeper.thaw();
     assert_eq!(sleeper.wait().code(), Some(FENCED), "{}", sleeper.said());
-    read_all_and_stop(&mut successor, 2);
+    successor.read_all_and_stop(2);
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..100));
 }
 
@@ -244,7 +229,7 @@ async fn a_marker_that_the_broker_forgot_is_not_taken_for_rows_that_were_never_s
         assert_eq!(run.wait().code(), None, "{}", run.said());
         forget_groups_of(broker, &job).await;
     }
-    read_all_and_stop(&mut job.start(), 2);
+    job.start().read_all_and_stop(2);
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..sent));
 }
 
@@ -327,7 +312,7 @@ async fn what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_
     .argument("--checkpoint-interval=200ms");
     for part in 0..2 {
         send(&broker.properties(), &from, part * 500..(part + 1) * 500, 0..2);
-        read_all_and_stop(&mut job.start(), 2);
+        job.start().read_all_and_stop(2);
     }
     let can_be = |n: &u64| ![7, 8].contains(&(n % 100));
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..1000).into_iter().filter(can_be).collect::<Vec<_>>());
@@ -370,7 +355,7 @@ async fn what_a_broker_would_refuse_for_its_time_or_its_missing_key_goes_to_the_
                 CASE WHEN n = 8 THEN now() + INTERVAL '2' HOUR ELSE now() END FROM numbers;"
     ));
     send(&broker.properties(), &from, 0..100, 0..2);
-    read_all_and_stop(&mut job.start(), 2);
+    job.start().read_all_and_stop(2);
     let can_be = |n: &u64| ![7, 8].contains(n);
     assert_eq!(received(&servers, &to), all(0..100).into_iter().filter(can_be).collect::<Vec<_>>());
     let letters = dead_letters(&job.state().join("dead-letter"));
@@ -399,7 +384,7 @@ async fn a_dead_letter_that_its_own_topic_refuses_is_cut() {
     producer.send(None, None, &vec![b'x'; 30_000]).expect("a message can be queued");
     producer.flush(PATIENCE).expect("it is delivered");
     send(&broker.properties(), &from, 0..10, 0..1);
-    read_all_and_stop(&mut job.start(), 1);
+    job.start().read_all_and_stop(1);
     assert_eq!(received(&servers, &to), all(0..10));
     let kept = read(&servers, &letters);
     assert_eq!(kept.len(), 1, "{kept:#?}");
@@ -426,10 +411,10 @@ async fn rows_that_wait_for_one_way_of_delivery_are_not_shown_by_another() {
     assert!(other.said().contains("staged for 'sink.delivery' = 'read-back'"), "{}", other.said());
 
     std::fs::write(&file, &sql).expect("the job's file");
-    read_all_and_stop(&mut job.start(), 2);
+    job.start().read_all_and_stop(2);
     std::fs::write(&file, sql.replace("'read-back'", "'transactions'")).expect("the job's file");
     send(&broker.properties(), &from, 100..200, 0..2);
-    read_all_and_stop(&mut job.start(), 2);
+    job.start().read_all_and_stop(2);
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..200));
 }
 
@@ -456,7 +441,7 @@ async fn a_message_has_the_key_the_headers_and_the_time_of_its_row_and_goes_wher
                 CASE WHEN n % 2 = 0 THEN 'even' END FROM numbers;"
     ));
     send(&broker.properties(), &from, 0..5, 0..1);
-    read_all_and_stop(&mut job.start(), 1);
+    job.start().read_all_and_stop(1);
     let messages = read(&broker.bootstrap_servers(), &to);
     assert_eq!(messages.len(), 5);
     for message in messages {
@@ -564,7 +549,7 @@ async fn rows_behind_somebody_else_s_open_transaction_are_seen_when_the_topic_is
         let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1"))], &[]);
         assert_eq!(run.wait().code(), None, "{step}: {}", run.said());
     }
-    read_all_and_stop(&mut job.start(), 2);
+    job.start().read_all_and_stop(2);
     other.abort_transaction(PATIENCE).expect("the transaction is given up");
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..200));
 }
@@ -619,7 +604,7 @@ async fn at_least_once_sends_again_what_a_crash_left_unsettled_and_loses_nothing
         let mut run = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1"))], &[]);
         assert_eq!(run.wait().code(), None, "{step}: {}", run.said());
     }
-    read_all_and_stop(&mut job.start(), 2);
+    job.start().read_all_and_stop(2);
     let mut numbers = received(&broker.bootstrap_servers(), &to);
     let sent = numbers.len();
     numbers.dedup();

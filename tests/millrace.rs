@@ -19,6 +19,9 @@ use crate::wait::wait_for;
 /// A loaded machine may take this long for what takes a second.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The exit code of a process whose job another one took over: it tells a supervisor not to start it again.
+pub const FENCED: i32 = 3;
+
 /// A job file, where its state lies, and what it is started with. Several processes may run it.
 pub struct Job {
     folder: TempDir,
@@ -100,6 +103,20 @@ impl Job {
     pub fn state(&self) -> PathBuf {
         let state = self.folder().join("state");
         if self.remote.is_some() { state.join("test") } else { state }
+    }
+
+    /// Runs the job until it dies at a visit of a step, the first or the second: until then it is given more to do.
+    pub fn dies_at(&self, step: &str, visit: u64, mut give_more: impl FnMut()) {
+        let mut run = self.start_with(&[("MILLRACE_CRASH", &format!("{step}:{visit}"))], &[]);
+        // Until there is a second commit.
+        for _ in 0..60 {
+            if visit == 1 || run.wait_at_most(Duration::from_secs(1)).is_some() {
+                break;
+            }
+            give_more();
+        }
+        let status = run.wait();
+        assert_eq!(status.code(), None, "{step}:{visit} {status}\n{}", run.said());
     }
 
     /// Another command of the binary, about the job.
@@ -228,6 +245,12 @@ impl Running {
     /// Waits until the process has read so many records.
     pub fn wait_until_read(&mut self, records: u64) {
         self.wait_until(&format!("{records} records read"), |status| records_read(status) >= records);
+    }
+
+    /// Lets the process read all that there is, and stops it.
+    pub fn read_all_and_stop(&mut self, splits: usize) {
+        self.wait_until_idle(splits);
+        self.stop();
     }
 
     /// Waits until all that is published is shown too.

@@ -24,12 +24,6 @@ fn simulate(broker: &Broker, topic: &str, arguments: &[&str]) {
     assert!(status.expect("the binary starts").success());
 }
 
-fn read_all(job: &Job, partitions: usize) {
-    let mut run = job.start();
-    run.wait_until_idle(partitions);
-    run.stop();
-}
-
 const SENT: &[&str] = &["--seed", "7", "--count", "3000"];
 /// The same, and at what rate.
 const SAME: &[&str] = &["--seed", "7", "--count", "3000", "--rate", "0", "--json"];
@@ -59,7 +53,7 @@ async fn a_delta_table_is_compared_with_what_the_simulator_sent() {
     let (code, _, said) = verify(&job, SAME);
     assert_eq!(code, Some(1));
     assert!(said.contains("there is no table"), "{said}");
-    read_all(&job, 2);
+    job.start().read_all_and_stop(2);
     all_is_found(&job);
 }
 
@@ -75,7 +69,7 @@ async fn a_topic_is_compared_with_what_the_simulator_sent_and_its_copies_are_cou
         job.variable("OUTPUT_KAFKA", &servers).variable("OUTPUT_TOPIC", &to)
     };
     let once = job(&[]);
-    read_all(&once, 2);
+    once.start().read_all_and_stop(2);
     all_is_found(&once);
 
     // Another job sends the same again, with the copies.
@@ -83,7 +77,7 @@ async fn a_topic_is_compared_with_what_the_simulator_sent_and_its_copies_are_cou
         ("'deduplicate.key'      = 'eventId',", ""),
         ("'deduplicate.within'   = '10 minutes'", "'source.discovery' = '1 minute'"),
     ]);
-    read_all(&again, 2);
+    again.start().read_all_and_stop(2);
     let (code, found, _) = verify(&once, SAME);
     assert_eq!(code, Some(1), "{found}");
     let found: Value = serde_json::from_str(&found).expect("it prints JSON");
@@ -102,7 +96,7 @@ async fn a_container_is_compared_with_what_the_simulator_sent() {
     simulate(broker, &topic, SENT);
     let job = job_of_solution(&account, "akskafka-databricks-cosmosdb", "rawdata", &[]);
     let job = job.variable("KAFKA", &broker.bootstrap_servers()).variable("TOPIC", &topic);
-    read_all(&job, 2);
+    job.start().read_all_and_stop(2);
     all_is_found(&job);
 }
 

@@ -160,13 +160,17 @@ impl Connector for CosmosConnector {
     }
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
-        Ok(Arc::new(CosmosSink::new(checked(table, &|name| std::env::var(name).ok())?)))
+        Ok(Arc::new(CosmosSink::new(checked(table, &of_environment)?)))
     }
 
     fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
         let columns = table.columns.iter().map(|column| column.field.clone()).collect();
-        Ok(Arc::new(CosmosShown { table: checked(table, &|name| std::env::var(name).ok())?, columns }))
+        Ok(Arc::new(CosmosShown { table: checked(table, &of_environment)?, columns }))
     }
+}
+
+fn of_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Turns checked options into what they mean, or says all that is wrong.

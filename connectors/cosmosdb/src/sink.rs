@@ -100,13 +100,13 @@ impl Sink for CosmosSink {
 
     async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
         let open = self.opened()?;
-        self.check_write(entries)?;
+        staged_rows::check_way(entries, WRITE, "write", self.table.write.word(), &self.table.place())?;
         let mut commits = open.commits.lock().await;
         if let Some(told) = commits.tell(entries) {
             return Ok(told);
         }
         let left: Vec<&Committable> = entries.iter().filter(|entry| !commits.written.contains(&of(entry))).collect();
-        for together in at_once(&left) {
+        for together in staged_rows::at_once(&left, ROWS_AT_ONCE, BYTES_AT_ONCE) {
             self.show(context, &open.container, &mut commits, together).await?;
             if let Some(told) = commits.tell(entries) {
                 return Ok(told);
@@ -134,42 +134,7 @@ fn of(entry: &Committable) -> (String, u64) {
     (entry.writer.clone(), entry.entry)
 }
 
-/// Entries that are written in one go: no more than fit in memory.
-fn at_once<'a, 'b>(entries: &'a [&'b Committable]) -> Vec<&'a [&'b Committable]> {
-    let (mut parts, mut rest, mut rows, mut bytes, mut taken) = (vec![], entries, 0, 0, 0);
-    for entry in entries {
-        rows += entry.tokens.iter().map(staged_rows::rows).sum::<u64>();
-        bytes += entry.tokens.iter().map(staged_rows::bytes).sum::<u64>();
-        taken += 1;
-        if rows >= ROWS_AT_ONCE || bytes >= BYTES_AT_ONCE {
-            let (part, left) = rest.split_at(taken);
-            parts.push(part);
-            (rest, rows, bytes, taken) = (left, 0, 0, 0);
-        }
-    }
-    if !rest.is_empty() {
-        parts.push(rest);
-    }
-    parts
-}
-
 impl CosmosSink {
-    /// Rows that wait were staged for one way to write them. Another one would make other documents of those that are there.
-    fn check_write(&self, entries: &[Committable]) -> Result<(), SinkError> {
-        let own = self.table.write.word();
-        let mut words = entries.iter().flat_map(|entry| &entry.tokens).filter_map(|token| token[WRITE].as_str());
-        match words.find(|word| *word != own) {
-            None => Ok(()),
-            Some(other) => Err(SinkError::failed(
-                self.table.place(),
-                format!(
-                    "rows are staged for write = '{other}' and not shown yet; run the job with that once more until it has \
-                     shown them, then change it to '{own}'"
-                ),
-            )),
-        }
-    }
-
     async fn show(
         &self,
         context: &SinkContext,

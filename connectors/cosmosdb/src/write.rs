@@ -295,31 +295,31 @@ impl Writing<'_> {
     /// Those of one partition key together, as many as fit; by the physical partition that has them.
     async fn lanes(&self, documents: Vec<Document>, most: usize) -> Vec<Lane> {
         let most = if self.target.write == Write::ReplaceIfNewer { 1 } else { most };
-        let (mut lanes, mut lane_of) = (Vec::<Lane>::new(), HashMap::<String, usize>::new());
+        let (mut by_range, mut place_of) = (Vec::<(_, Vec<Document>)>::new(), HashMap::<String, usize>::new());
         for document in documents {
-            let lane = match lane_of.get(&document.key.text) {
-                Some(lane) => *lane,
+            let place = match place_of.get(&document.key.text) {
+                Some(place) => *place,
                 None => {
                     let range = self.target.container.range(&document.key).await;
-                    let lane = lanes.iter().position(|lane| lane.range == range).unwrap_or(lanes.len());
-                    if lane == lanes.len() {
-                        lanes.push(Lane { range, queue: VecDeque::new(), flying: 0 });
+                    let place = by_range.iter().position(|(known, _)| *known == range).unwrap_or(by_range.len());
+                    if place == by_range.len() {
+                        by_range.push((range, vec![]));
                     }
-                    lane_of.insert(document.key.text.clone(), lane);
-                    lane
+                    place_of.insert(document.key.text.clone(), place);
+                    place
                 }
             };
-            lanes[lane].queue.push_back(Batch::of(document));
+            by_range[place].1.push(document);
         }
-        lanes.iter_mut().for_each(|lane| lane.queue = together(std::mem::take(&mut lane.queue), most));
-        lanes
+        let lane = |(range, documents)| Lane { range, queue: together(documents, most), flying: 0 };
+        by_range.into_iter().map(lane).collect()
     }
 }
 
-/// Joins single documents of one partition key, in their order.
-fn together(singles: VecDeque<Batch>, most: usize) -> VecDeque<Batch> {
+/// Those of one partition key together, in their order.
+fn together(documents: Vec<Document>, most: usize) -> VecDeque<Batch> {
     let (mut batches, mut open) = (VecDeque::<Batch>::new(), HashMap::<String, (usize, usize)>::new());
-    for document in singles.into_iter().flat_map(|batch| batch.documents) {
+    for document in documents {
         let more = document.bytes + AROUND;
         match open.get_mut(&document.key.text) {
             Some((batch, bytes)) if batches[*batch].documents.len() < most && *bytes + more <= LARGEST_DOCUMENT => {
@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn documents_of_one_key_go_together_as_many_as_fit() {
         let of = |documents: Vec<Document>, most| -> Vec<Vec<u64>> {
-            together(documents.into_iter().map(Batch::of).collect(), most).iter().map(|b| rows(&b.documents)).collect()
+            together(documents, most).iter().map(|b| rows(&b.documents)).collect()
         };
         let two_keys = || (0..5).map(|row| document(row, if row % 2 == 0 { "k" } else { "l" }, "a", 100, 0)).collect();
         assert_eq!(of(two_keys(), 100), [vec![0, 2, 4], vec![1, 3]]);

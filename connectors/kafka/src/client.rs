@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use engine::metrics::SourceMetrics;
+use identity::FreshToken;
 use parking_lot::Mutex;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -15,7 +16,6 @@ use rdkafka::statistics::{Broker, Statistics};
 
 use crate::endpoint::Endpoint;
 use crate::incarnation::untaken;
-use identity::FreshToken;
 
 /// What is said again within this is counted and not said.
 const SAY_AGAIN: Duration = Duration::from_secs(10);

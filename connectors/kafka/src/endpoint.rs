@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::metrics::SourceMetrics;
+use identity::Bearer;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer;
@@ -11,7 +12,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::client::{Client, Reports, Served, configuration_error};
-use identity::Bearer;
 
 /// How long a question to the broker may take, tries and pauses included.
 pub const ANSWER: Duration = Duration::from_secs(30);

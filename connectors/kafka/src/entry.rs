@@ -6,12 +6,12 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use engine::sink::{Committable, RejectedRow, SinkContext, SinkError};
 use object_store::path::Path;
+use storage::provenance::Provenance;
 use storage::staged_rows;
 
 use crate::messages::Layout;
 use crate::sending::{Handed, Sender};
 use crate::trouble::Trouble;
-use storage::provenance::Provenance;
 
 /// An entry's rows, read back from where they were staged.
 pub struct Entry {

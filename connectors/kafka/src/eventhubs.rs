@@ -6,13 +6,13 @@ use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, Tab
 use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
+use identity::{Bearer, Identity};
 
 use crate::endpoint::Login;
 use crate::messages::WRITTEN;
 use crate::options::{HUB_DELIVERIES, KafkaTable, Way, common_options, read_table, shown_table, written_table};
 use crate::sink::KafkaSink;
 use crate::source::KafkaSource;
-use identity::{Bearer, Identity};
 
 /// `connector = 'eventhubs'`.
 pub struct EventHubsConnector;

@@ -8,6 +8,7 @@ use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
 use formats::{Format, JsonOptions, UnknownFields};
+use identity::{Bearer, Identity, Proof};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 
@@ -18,8 +19,6 @@ use crate::sending::producer;
 use crate::shown::KafkaShown;
 use crate::sink::{Delivery, KafkaSink, WrittenTable};
 use crate::source::KafkaSource;
-use identity::Bearer;
-use identity::{Identity, Proof};
 
 /// `connector = 'kafka'`.
 pub struct KafkaConnector;

@@ -13,12 +13,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::topic_partition_list::Offset;
+use storage::provenance::Provenance;
 
 use crate::client::{Client, Reports, consumer};
 use crate::endpoint::{ANSWER, Connection, Endpoint, answered, may_heal};
 use crate::messages::IDENTITY;
 use crate::trouble::Trouble;
-use storage::provenance::Provenance;
 
 /// What the client may hold ahead of us.
 const PREFETCH: u64 = 32 << 20;

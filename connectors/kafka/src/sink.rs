@@ -12,6 +12,7 @@ use formats::Format;
 use parking_lot::Mutex;
 use rdkafka::error::KafkaError;
 use serde_json::{Map, Value};
+use storage::provenance::Provenance;
 use storage::staged_rows::{self, StagingWriter};
 
 use crate::client::{Reports, configuration_error, consumer};
@@ -23,7 +24,6 @@ use crate::resending::{Past, Resending, Way, settled_after};
 use crate::topics::{Limits, limits};
 use crate::transactions::Transactions;
 use crate::trouble::Trouble;
-use storage::provenance::Provenance;
 
 /// Staged rows, and their bytes as they are staged, that are sent in one transaction, at most one entry more.
 const ROWS_AT_ONCE: u64 = 200_000;
@@ -183,7 +183,8 @@ impl Sink for KafkaSink {
 
     async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
         let open = self.opened()?;
-        self.check_delivery(entries)?;
+        let own = self.table.delivery.word();
+        staged_rows::check_way(entries, DELIVERY, "'sink.delivery'", own, &self.table.endpoint.place())?;
         // What did not go out together may do so one by one.
         let one_by_one = open.failed.swap(true, Ordering::Relaxed);
         for of_writer in entries.chunk_by(|a, b| a.writer == b.writer) {
@@ -224,21 +225,7 @@ fn id(context: &SinkContext, writer: &str) -> String {
 
 /// Entries that are shown together: no more than fit in memory twice.
 fn at_once(entries: &[Committable], one_by_one: bool) -> Vec<&[Committable]> {
-    let (mut parts, mut rest, mut rows, mut bytes, mut taken) = (vec![], entries, 0, 0, 0);
-    for entry in entries {
-        rows += entry.tokens.iter().map(staged_rows::rows).sum::<u64>();
-        bytes += entry.tokens.iter().map(staged_rows::bytes).sum::<u64>();
-        taken += 1;
-        if rows >= ROWS_AT_ONCE || bytes >= BYTES_AT_ONCE || one_by_one {
-            let (part, left) = rest.split_at(taken);
-            parts.push(part);
-            (rest, rows, bytes, taken) = (left, 0, 0, 0);
-        }
-    }
-    if !rest.is_empty() {
-        parts.push(rest);
-    }
-    parts
+    staged_rows::at_once(entries, if one_by_one { 0 } else { ROWS_AT_ONCE }, BYTES_AT_ONCE)
 }
 
 /// Where the topic's partitions ended before any row of these entries was sent. Each token recorded it. A partition that
@@ -277,23 +264,6 @@ impl From<Trouble> for Failure {
 type Refused = Option<(u64, Vec<RejectedRow>)>;
 
 impl KafkaSink {
-    /// What was staged for one way of delivery cannot be told apart by another: which rows are there, each finds out by
-    /// marks of its own.
-    fn check_delivery(&self, entries: &[Committable]) -> Result<(), SinkError> {
-        let own = self.table.delivery.word();
-        let staged_for = entries.iter().flat_map(|e| &e.tokens).filter_map(|token| token[DELIVERY].as_str());
-        match staged_for.into_iter().find(|word| *word != own) {
-            None => Ok(()),
-            Some(other) => Err(SinkError::failed(
-                self.table.endpoint.place(),
-                format!(
-                    "rows are staged for 'sink.delivery' = '{other}' and not shown yet; run the job with that once more \
-                     until it has shown them, then change it to '{own}'"
-                ),
-            )),
-        }
-    }
-
     /// Shows entries of one writer. What fails in between is settled by the next try, with another client. `asked`: all
     /// of that writer's that are to be shown now.
     async fn show(

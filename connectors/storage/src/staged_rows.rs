@@ -1,12 +1,14 @@
 //! Rows that wait beside the job log until they may be shown: for sinks that can keep nothing out of sight themselves.
 
+use std::borrow::Borrow;
+
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
 use bytes::Bytes;
-use engine::sink::{SinkContext, SinkError, SinkWriter, Token};
+use engine::sink::{Committable, SinkContext, SinkError, SinkWriter, Token};
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -102,6 +104,43 @@ pub fn rows(token: &Token) -> u64 {
 /// How many bytes they are, as they are staged.
 pub fn bytes(token: &Token) -> u64 {
     token[BYTES].as_u64().unwrap_or_default()
+}
+
+/// Entries that are shown together, in their order: until there are so many rows, or bytes as they are staged, and at most
+/// one entry more.
+pub fn at_once<E: Borrow<Committable>>(entries: &[E], most_rows: u64, most_bytes: u64) -> Vec<&[E]> {
+    let (mut parts, mut rest, mut of_rows, mut of_bytes, mut taken) = (vec![], entries, 0, 0, 0);
+    for entry in entries {
+        let tokens = &entry.borrow().tokens;
+        of_rows += tokens.iter().map(rows).sum::<u64>();
+        of_bytes += tokens.iter().map(bytes).sum::<u64>();
+        taken += 1;
+        if of_rows >= most_rows || of_bytes >= most_bytes {
+            let (part, left) = rest.split_at(taken);
+            parts.push(part);
+            (rest, of_rows, of_bytes, taken) = (left, 0, 0, 0);
+        }
+    }
+    if !rest.is_empty() {
+        parts.push(rest);
+    }
+    parts
+}
+
+/// Fails if a token's note says under `word` that its rows were staged to be shown in another way than this. Another way
+/// would not know which of them are there. `option`: what a table calls it.
+pub fn check_way(entries: &[Committable], word: &str, option: &str, own: &str, place: &str) -> Result<(), SinkError> {
+    let mut ways = entries.iter().flat_map(|entry| &entry.tokens).filter_map(|token| token[word].as_str());
+    match ways.find(|way| *way != own) {
+        None => Ok(()),
+        Some(other) => Err(SinkError::failed(
+            place,
+            format!(
+                "rows are staged for {option} = '{other}' and not shown yet; run the job with that once more until it has \
+                 shown them, then change it to '{own}'"
+            ),
+        )),
+    }
 }
 
 /// The rows of a token, in the order in which they were written; `None` if they are gone: they were shown and deleted, or
