@@ -19,7 +19,8 @@ pub enum Format {
 
 /// Sends log lines to stderr from here on: warnings, unless RUST_LOG says otherwise.
 pub fn begin(format: Format) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,millrace=info"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,millrace=info,tiberius=off"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let text = format == Format::Text || (format == Format::Auto && std::io::stderr().is_terminal());
     TEXT.store(text, Relaxed);

@@ -1,7 +1,7 @@
 //! A job, killed again and again, wherever a kill could hurt. In the end every event is in its table, or topic, once.
 //!
 //! `./crash 1000` kills the main job a thousand times, and `./crash 300 transactions` one that writes a topic,
-//! `./crash 300 cosmos` one that writes a container. What makes it able to fail: each run cuts its epochs elsewhere and
+//! `./crash 300 cosmos` one that writes a container, `./crash 300 sqlserver` a table of SQL Server. What makes it able to fail: each run cuts its epochs elsewhere and
 //! spreads the partitions over another number of workers; copies follow their events seconds later, so that kills fall
 //! between the two; a third of the runs are killed again while they recover; the job log is folded and cut every few
 //! checkpoints.
@@ -16,6 +16,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use simulator::{Report, Verification};
+use tds_double::{Options, Server};
 
 use crate::broker::Broker;
 use crate::cosmos_account::{Accident, Account};
@@ -23,6 +24,7 @@ use crate::cosmosdb::job_of_solution;
 use crate::feed::{Feed, Feeding, Spread};
 use crate::kafka_sink;
 use crate::millrace::{Job, PATIENCE, Running};
+use crate::sqlserver;
 use crate::table::verify;
 use crate::topic_reader;
 
@@ -99,13 +101,31 @@ const COSMOS: Target = Target {
 /// Its container.
 const CONTAINER: &str = "killed";
 
+/// Rows without a key, of two writers. Lines are cut on the way.
+const SQL_SERVER: Target = Target {
+    name: "sqlserver",
+    steps: &[("during commit", &["before-staging", "while-staging", "before-showing", "after-showing"])],
+    options: "",
+    rate: 200.0,
+};
+
+/// What rows go into beside tables and topics.
+struct Layers {
+    account: Account,
+    server: Server,
+}
+
 impl Target {
     fn checkpoint(self) -> Vec<(&'static str, &'static [&'static str])> {
         CHECKPOINT.iter().chain(self.steps).copied().collect()
     }
 
-    fn job(self, broker: &Broker, account: &Account, from: &str, to: &str, deduplication: &str) -> Job {
+    fn job(self, broker: &Broker, layers: &Layers, from: &str, to: &str, deduplication: &str) -> Job {
         let servers = broker.bootstrap_servers();
+        if self.name == SQL_SERVER.name {
+            return sqlserver::job_of_solution(&layers.server, from, deduplication).variable("KAFKA", &servers);
+        }
+        let account = &layers.account;
         if self.name == COSMOS.name {
             account.container(CONTAINER, "/deviceId", 4, 1_000_000);
             // Not many: for each 503 the client waits a second.
@@ -145,11 +165,14 @@ impl Target {
         sent: Verification,
         job: &Job,
         broker: &'static Broker,
-        account: &Account,
+        layers: &Layers,
         to: String,
     ) -> Report {
+        if self.name == SQL_SERVER.name {
+            return topic_reader::verify_rows(sent, sqlserver::events(&layers.server));
+        }
         if self.name == COSMOS.name {
-            let documents = account.documents(CONTAINER).await;
+            let documents = layers.account.documents(CONTAINER).await;
             return topic_reader::verify_rows(sent, documents.iter().map(Value::to_string));
         }
         if self.name == TABLE.name {
@@ -194,6 +217,11 @@ async fn kills_at_every_step_lose_and_repeat_nothing_in_a_container() {
     fight(COSMOS, 12).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_every_step_lose_and_repeat_nothing_in_a_table_of_sql_server() {
+    fight(SQL_SERVER, 12).await;
+}
+
 async fn fight(target: Target, kills: usize) {
     let kills = std::env::var("MILLRACE_KILLS").ok().map_or(kills, |n| n.parse().expect("MILLRACE_KILLS is a number"));
     let seed = std::env::var("MILLRACE_SEED").ok().map_or_else(rand::random, |n| n.parse().expect("a seed"));
@@ -235,8 +263,8 @@ async fn campaign(target: Target, scope: &'static str, spread: Spread, kills: us
         seed,
     };
     let options = format!("'deduplicate.within' = '30 seconds', 'deduplicate.scope' = '{scope}'");
-    let account = Account::start(false).await;
-    let job = target.job(broker, &account, &topic, &output, &options);
+    let layers = Layers { account: Account::start(false).await, server: Server::start(Options::default()).await };
+    let job = target.job(broker, &layers, &topic, &output, &options);
     let feed = Feed::start(&topic, &broker.properties(), feeding);
     let fight = move || {
         let mut fallen = Kills::new();
@@ -263,7 +291,7 @@ async fn campaign(target: Target, scope: &'static str, spread: Spread, kills: us
         (fallen, sent, job)
     };
     let (fallen, sent, job) = tokio::task::spawn_blocking(fight).await.expect("the kills go on to their end");
-    let report = target.verify(sent, &job, broker, &account, output).await;
+    let report = target.verify(sent, &job, broker, &layers, output).await;
     (fallen, report)
 }
 

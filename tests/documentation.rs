@@ -92,6 +92,7 @@ fn the_job_files_of_the_documentation_compile() {
             connectors: &connectors,
             variables: &|name| match name {
                 "COSMOSDB_ACCOUNT" => Some("account".into()),
+                "AZURESQL_SERVER" => Some("server".into()),
                 name => name.ends_with("EVENTHUB").then(|| EVENT_HUB.into()),
             },
             default_dead_letter: Arc::new(connectors::Blackhole),

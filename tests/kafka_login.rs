@@ -178,8 +178,13 @@ async fn give(State(service): State<TokenService>) -> (StatusCode, String) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs();
     let lifetime = service.lifetime.as_secs();
     let claims = format!(r#"{{"sub":"millrace","iat":{now},"exp":{}}}"#, now + lifetime);
-    let token = format!("{}.{}.", base64(br#"{"alg":"none"}"#), base64(claims.as_bytes()));
+    let token = format!("{}.{}.", token_head(), base64(claims.as_bytes()));
     (StatusCode::OK, format!(r#"{{"access_token":"{token}","expires_in":{lifetime}}}"#))
+}
+
+/// What each token begins with: it is not signed.
+pub fn token_head() -> String {
+    base64(br#"{"alg":"none"}"#)
 }
 
 /// For URLs and without padding, as tokens have it.

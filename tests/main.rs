@@ -27,6 +27,7 @@ mod numbers;
 mod old_table;
 mod process;
 mod small_disk;
+mod sqlserver;
 mod table;
 mod topic_reader;
 mod trouble;

@@ -1,6 +1,6 @@
 //! The Delta table as readers see it: ours, and the Python package's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use delta::TableReader;
@@ -43,12 +43,15 @@ pub struct Summary {
 
 /// Reads the table with the Python package, which `./test` installs.
 pub fn read_with_python(table: &Path) -> Summary {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let installed = || folder.join("target/test-tools/python/bin/python").into();
-    let python = std::env::var_os("MILLRACE_PYTHON").unwrap_or_else(installed);
-    let mut reader = Command::new(&python);
-    let output = reader.arg(folder.join("tests/delta_readers.py")).arg(table).output();
-    let output = output.unwrap_or_else(|e| panic!("{}: {e}; ./test installs what tests need", python.display()));
+    let mut reader = Command::new(python());
+    let output = reader.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/delta_readers.py")).arg(table).output();
+    let output = output.unwrap_or_else(|e| panic!("{}: {e}; ./test installs what tests need", python().display()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("the reader prints JSON")
+}
+
+/// The Python that has the packages of the tests.
+pub fn python() -> PathBuf {
+    let installed = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/python/bin/python").into();
+    std::env::var_os("MILLRACE_PYTHON").unwrap_or_else(installed).into()
 }

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use serde_json::Value;
+use tds_double::{Accident, Options, Server};
 
 use crate::broker::Broker;
 use crate::cosmos_account::Account;
@@ -100,6 +101,39 @@ async fn a_container_is_compared_with_what_the_simulator_sent() {
     all_is_found(&job);
 }
 
+/// One file that grows does not tell when.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_compared_with_what_the_simulator_sent() {
+    let broker = Broker::shared();
+    let topic = broker.topic("verify-files", 2).await;
+    simulate(broker, &topic, SENT);
+    let path = "path      = '${TABLE:-./demo-output/events}'";
+    for (connector, further) in
+        [("filesystem", ", format = 'json'"), ("filesystem", ", format = 'parquet'"), ("single_file", "")]
+    {
+        let connected = format!("connector = '{connector}'");
+        let options = format!("{path}{further}");
+        let changes = [("connector = 'delta'", connected.as_str()), (path, &options)];
+        let job = Job::events_to_delta_with(&broker.bootstrap_servers(), &topic, &changes);
+        job.start().read_all_and_stop(2);
+        all_is_found(&job);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_sql_server_is_compared_with_what_the_simulator_sent() {
+    let (broker, server) = (Broker::shared(), Server::start(Options::default()).await);
+    let topic = broker.topic("verify-sql", 2).await;
+    simulate(broker, &topic, SENT);
+    let job = crate::sqlserver::job_of_solution(&server, &topic, "'deduplicate.within' = '10 minutes'");
+    let job = job.variable("KAFKA", &broker.bootstrap_servers());
+    job.start().read_all_and_stop(2);
+    server.accidents(|_| Accident::None);
+    all_is_found(&job);
+    let (_, found, _) = verify(&job, SAME);
+    assert!(found.contains("\"latency\":{"), "the table says when a row came: {found}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_not_named_or_cannot_be_read_back_is_said() {
     let job = Job::new(
@@ -113,7 +147,7 @@ async fn a_table_that_is_not_named_or_cannot_be_read_back_is_said() {
         (vec![], "which table? --table: one, two"),
         (vec!["--table", "three"], "the job writes no table three; it writes one, two"),
         (vec!["--table", "one"], "what 'blackhole' shows cannot be read back"),
-        (vec!["--table", "two"], "what 'filesystem' shows cannot be read back"),
+        (vec!["--table", "two"], "nothing was written to it"),
     ] {
         let (code, _, said) = verify(&job, &arguments);
         assert_eq!(code, Some(1), "{said}");

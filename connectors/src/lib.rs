@@ -13,6 +13,7 @@ pub fn registry(output: Output) -> Vec<Arc<dyn Connector>> {
         Arc::new(kafka::EventHubsConnector),
         Arc::new(delta::DeltaConnector),
         Arc::new(cosmosdb::CosmosConnector),
+        Arc::new(sqlserver::SqlServerConnector),
         Arc::new(files::FilesystemConnector),
         Arc::new(files::SingleFileConnector),
         Arc::new(simulator::SimulatorConnector),

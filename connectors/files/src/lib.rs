@@ -11,6 +11,7 @@ mod metadata;
 mod options;
 mod prefetch;
 mod row_reader;
+mod shown;
 mod single_file;
 mod sink;
 mod source;

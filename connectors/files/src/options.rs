@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
 use formats::{CsvOptions, JsonOptions, UnknownFields};
@@ -12,6 +13,7 @@ use regex::Regex;
 use crate::compression::Compression;
 use crate::location::Location;
 use crate::metadata;
+use crate::shown::FilesShown;
 use crate::sink::{FilesSink, SinkFormat};
 use crate::source::FilesSource;
 
@@ -127,6 +129,20 @@ impl Connector for FilesystemConnector {
             }
         }
     }
+
+    fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
+        let parquet = table.options.get("format") == Some("parquet");
+        let format = if parquet { SinkFormat::Parquet } else { SinkFormat::JsonLines };
+        shown(table, format)
+    }
+}
+
+/// What a table shows that is written in a format.
+pub fn shown(table: &TableSpec, format: SinkFormat) -> Result<Arc<dyn Shown>, Vec<Problem>> {
+    let location = Location::of(table.options.get("path").unwrap_or_default());
+    let location = location.map_err(|error| vec![Problem::option("path", error)])?;
+    let columns = table.columns.iter().map(|column| column.field.clone()).collect();
+    Ok(Arc::new(FilesShown { location, format, columns }))
 }
 
 /// Turns checked options into a table to read.

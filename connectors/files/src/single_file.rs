@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use engine::connector::{Connector, OptionKind, OptionSpec, Problem, TableSpec};
 use engine::job_log::put_new;
+use engine::shown::Shown;
 use engine::sink::{Committable, Committed, Sink, SinkContext, SinkError, SinkWriter, Token};
 use engine::source::Source;
 use futures::TryStreamExt;
@@ -22,7 +23,8 @@ use object_store::path::Path;
 use serde_json::json;
 
 use crate::location::Location;
-use crate::options::read_table;
+use crate::options::{read_table, shown};
+use crate::sink::SinkFormat;
 use crate::source::FilesSource;
 use storage::staging::{stage, staged, unstage};
 
@@ -52,6 +54,11 @@ impl Connector for SingleFileConnector {
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         Ok(Arc::new(SingleFileSink { file: local(table)? }))
+    }
+
+    fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
+        local(table)?;
+        shown(table, SinkFormat::JsonLines)
     }
 }
 

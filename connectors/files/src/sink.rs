@@ -40,7 +40,7 @@ pub struct FilesSink {
 }
 
 impl SinkFormat {
-    fn extension(self) -> &'static str {
+    pub fn extension(self) -> &'static str {
         match self {
             SinkFormat::JsonLines => "jsonl",
             SinkFormat::Parquet => "parquet",

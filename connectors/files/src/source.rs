@@ -191,6 +191,6 @@ impl Source for FilesSource {
 }
 
 /// Whether a file is there for readers: no part of its name begins with `_` or `.`.
-fn is_visible(name: &str) -> bool {
+pub fn is_visible(name: &str) -> bool {
     name.split('/').all(|part| !part.starts_with(['_', '.']))
 }

@@ -8,7 +8,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use serde::Serialize;
 
-use crate::verification::{Latency, Throughput, add_commit, latency, out_of_sequence, throughput, verdict, write_pace};
+use crate::verification::{
+    Latency, Throughput, add_commit, latency, named, out_of_sequence, throughput, verdict, write_pace,
+};
 
 /// Takes stored rows in the order in which they became visible.
 #[derive(Debug, Default)]
@@ -47,7 +49,7 @@ pub struct StoredReport {
 impl Stored {
     /// Rows that became visible together. `time`: milliseconds since 1970, if it is known.
     pub fn take(&mut self, time: Option<i64>, batch: &RecordBatch) -> Result<(), String> {
-        let column = |name: &str, data_type: &DataType| match batch.column_by_name(name) {
+        let column = |name: &str, data_type: &DataType| match named(batch, name) {
             Some(column) => cast(column, data_type).map(Some).map_err(|e| format!("column {name}: {e}")),
             None => Ok(None),
         };
@@ -205,5 +207,8 @@ mod tests {
     fn a_table_without_ids_is_named() {
         let batch = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
         assert!(Stored::default().take(None, &batch).unwrap_err().contains("eventId"));
+        let named: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+        let batch = RecordBatch::try_from_iter([("EventId", named)]).unwrap();
+        Stored::default().take(None, &batch).expect("databases have names of their own");
     }
 }

@@ -305,6 +305,14 @@ fn in_order(json: serde_json::Value) -> String {
     json.to_string()
 }
 
+/// A column by its name: exactly, else without regard to case, as databases have it.
+pub fn named<'a>(batch: &'a RecordBatch, name: &str) -> Option<&'a arrow::array::ArrayRef> {
+    batch.column_by_name(name).or_else(|| {
+        let alike = batch.schema_ref().fields().iter().position(|field| field.name().eq_ignore_ascii_case(name));
+        alike.map(|index| batch.column(index))
+    })
+}
+
 /// The columns of a batch of the table, in the types that they are compared in.
 struct Columns {
     texts: [arrow::array::ArrayRef; 4],
@@ -319,7 +327,7 @@ impl Columns {
 
     fn of(batch: &RecordBatch) -> Result<Columns, String> {
         let column = |name: &str, data_type: &DataType| {
-            let column = batch.column_by_name(name).ok_or_else(|| {
+            let column = named(batch, name).ok_or_else(|| {
                 format!("the table has no column {name}; the verification reads {}", Self::NAMES.join(", "))
             })?;
             cast(column, data_type).map_err(|e| format!("column {name}: {e}"))

@@ -5,28 +5,24 @@
 #[path = "../../../../tests/cosmos_account.rs"]
 #[allow(dead_code, reason = "tests ask an account for more")]
 mod cosmos_account;
+mod events;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
-use arrow::datatypes::{Field, Schema};
+use arrow::array::RecordBatch;
 use azure_data_cosmos::TransactionalBatch;
 use cosmos_account::{Account, DATABASE, client_at};
 use cosmosdb::CosmosConnector;
-use engine::connector::{ColumnSpec, Connector, Options, Origin, TableSpec, json_field};
-use engine::sink::{Committable, Committed, Names, Ownership, SinkContext};
+use engine::connector::{ColumnSpec, Options, Origin, TableSpec};
+use events::{ROWS, events};
 use futures::StreamExt;
-use object_store::memory::InMemory;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::Value;
+use shown::{cpu_time, shown};
 
-const ROWS: usize = 20_000;
-const DEVICES: usize = 100;
 /// Documents of a batch, and requests at once.
 const BATCH: usize = 50;
 const AT_ONCE: usize = 16;
@@ -72,41 +68,6 @@ fn start_account() -> (Child, String) {
     (process, line.trim().to_string())
 }
 
-fn cpu_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-}
-
-/// The event of the solutions: 23 numbers within, 977 bytes.
-fn events(seed: u64) -> RecordBatch {
-    let mut random = StdRng::seed_from_u64(seed);
-    let texts =
-        |of: &dyn Fn(usize) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..ROWS).map(of))) };
-    let complex: Vec<String> = (0..ROWS)
-        .map(|_| {
-            let fields = (0..23).map(|n| format!("\"moreData{n}\": {}", random.random_range(0.0..100.0)));
-            format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
-        })
-        .collect();
-    let time =
-        TimestampNanosecondArray::from_iter_values((0..ROWS as i64).map(|n| 1_700_000_000_000_000_000 + n * 100));
-    let columns: Vec<(Field, ArrayRef)> = vec![
-        column("id", texts(&|n| format!("{seed:08x}-0000-4000-8000-{n:012x}"))),
-        column("deviceId", texts(&|n| format!("contoso-device-id-{:06}", n % DEVICES))),
-        column("type", texts(&|n| if n % 2 == 0 { "TEMP".into() } else { "CO2".into() })),
-        column("value", Arc::new(Float64Array::from_iter_values((0..ROWS).map(|n| n as f64 / 3.0)))),
-        column("deviceSequenceNumber", Arc::new(Int64Array::from_iter_values(0..ROWS as i64))),
-        column("createdAt", Arc::new(time.with_timezone("UTC"))),
-        (json_field("complexData", true), texts(&|n| complex[n].clone())),
-    ];
-    let (fields, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).expect("a batch")
-}
-
-fn column(name: &str, array: ArrayRef) -> (Field, ArrayRef) {
-    (Field::new(name, array.data_type().clone(), true), array)
-}
-
 async fn alone(connection: &str, container: &str, rows: &RecordBatch, batch: usize) -> Duration {
     let mut lines = vec![];
     formats::json_lines(rows, &mut lines).expect("rows are JSON");
@@ -142,7 +103,6 @@ async fn alone(connection: &str, container: &str, rows: &RecordBatch, batch: usi
 }
 
 async fn millrace(connection: &str, container: &str, rows: &RecordBatch, batch: usize) -> Duration {
-    let schema = rows.schema();
     let options = [
         ("connection_string", connection.to_string()),
         ("database", DATABASE.into()),
@@ -153,31 +113,15 @@ async fn millrace(connection: &str, container: &str, rows: &RecordBatch, batch: 
     ];
     let spec = TableSpec {
         name: "serving".into(),
-        columns: schema.fields().iter().map(|f| ColumnSpec { field: f.clone(), origin: Origin::Value }).collect(),
+        columns: rows
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| ColumnSpec { field: f.clone(), origin: Origin::Value })
+            .collect(),
         primary_key: vec![],
         partition_by: vec![],
         options: Options(options.into_iter().map(|(name, value)| (name.to_string(), value)).collect()),
     };
-    let sink = CosmosConnector.sink(&spec).unwrap_or_else(|_| panic!("a sink"));
-    let context = SinkContext {
-        log_id: "log".into(),
-        sink: "serving".into(),
-        writer: "w".into(),
-        schema,
-        store: Arc::new(InMemory::new()),
-        staging: "staged".into(),
-        names: Names::of("w"),
-        ownership: Ownership::undisputed(),
-        metrics: Arc::default(),
-        runtime: tokio::runtime::Handle::current(),
-    };
-    sink.open(&context, false).await.expect("the container is there");
-    let begun = cpu_time();
-    let mut writer = sink.writer(&context).expect("a writer");
-    writer.write(rows).expect("rows are taken");
-    let tokens = writer.prepare().await.expect("rows are staged").into_iter().collect();
-    let entry = Committable { entry: 1, writer: "w".into(), tokens, excluded: vec![] };
-    assert_eq!(sink.commit(&context, &[entry]).await.expect("rows are written"), Committed::Done);
-    assert_eq!(json!(context.metrics.requests.rows.get()), json!(ROWS), "nothing was written twice");
-    cpu_time() - begun
+    shown(&CosmosConnector, &spec, rows).await
 }

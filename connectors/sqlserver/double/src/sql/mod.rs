@@ -1,0 +1,9 @@
+//! A small, exact part of T-SQL, over SQLite.
+
+pub mod ast;
+pub mod catalog;
+pub mod functions;
+pub mod lexer;
+pub mod parser;
+pub mod rows;
+pub mod translate;

@@ -1,0 +1,338 @@
+//! A server and a database on it, and how one is let in.
+
+use std::collections::BTreeMap;
+
+use engine::connector::{OptionKind, OptionSpec, Options, Problem};
+use identity::{Bearer, Identity};
+use tiberius::{AuthMethod, Config, EncryptionLevel};
+
+use crate::keywords;
+use crate::trouble::Trouble;
+
+/// The domain of a server that is given by its name alone.
+const PUBLIC_CLOUD: &str = "database.windows.net";
+/// What tokens for any Azure SQL database are asked for.
+const SCOPE: &str = "https://database.windows.net/.default";
+const PORT: u16 = 1433;
+
+/// Where the database is, and who asks.
+#[derive(Clone)]
+pub struct Server {
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    login: Login,
+    encryption: Encryption,
+    /// A file with certificates of authorities that are trusted beside those of the system.
+    ca: Option<String>,
+    /// The name that the certificate has, if it is not the host's.
+    certificate_name: Option<String>,
+}
+
+#[derive(Clone)]
+enum Login {
+    Password { user: String, password: String },
+    Identity(Identity),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Encryption {
+    /// All of it, after the first packet.
+    Mandatory,
+    /// All of it: TDS 8.0, which SQL Server 2022 and Azure SQL speak.
+    Strict,
+    /// None: on this machine only.
+    Off,
+}
+
+/// What a table says of its server.
+pub fn options() -> Vec<OptionSpec> {
+    let mut options = vec![
+        OptionSpec::new(
+            "connection_string",
+            OptionKind::Secret,
+            "as the portal shows it, for ADO.NET (Server=tcp:…;Initial Catalog=…) or JDBC (jdbc:sqlserver://…)",
+        )
+        .aliases(&["url"]),
+        OptionSpec::new(
+            "server",
+            OptionKind::Text,
+            "instead of a connection string: the name of an Azure SQL server, or an address, with a port if it is not 1433",
+        ),
+        OptionSpec::new("database", OptionKind::Text, "the database, if the connection string does not say it"),
+        OptionSpec::new("user", OptionKind::Text, "with server: a SQL login; without, Entra ID").aliases(&["username"]),
+        OptionSpec::new("password", OptionKind::Secret, "of the SQL login"),
+        OptionSpec::new(
+            "encrypt",
+            OptionKind::OneOf(&[&["mandatory", "true"], &["strict"], &["off", "false"]]),
+            "mandatory (unless said); strict: TLS before anything else (TDS 8.0); off: on this machine only",
+        ),
+        OptionSpec::new(
+            "ca_location",
+            OptionKind::Text,
+            "a file with the certificate of an authority of your own (PEM)",
+        ),
+        OptionSpec::new(
+            "host_name_in_certificate",
+            OptionKind::Text,
+            "the name in the certificate, if it is another one",
+        ),
+    ];
+    options.extend(identity::options());
+    options
+}
+
+/// What is said of a server, in options and in a connection string.
+struct Said<'a> {
+    options: &'a Options,
+    keywords: BTreeMap<String, String>,
+}
+
+impl Said<'_> {
+    fn find(&self, option: &str, keywords: &[&str]) -> Option<String> {
+        let said = self.options.get(option).map(String::from);
+        said.or_else(|| keywords.iter().find_map(|name| self.keywords.get(*name)).cloned())
+            .filter(|text| !text.is_empty())
+    }
+}
+
+impl Server {
+    pub fn of(options: &Options, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problem> {
+        let wrong = |what: String| Problem::option("connection_string", what);
+        let keywords = options.get("connection_string").map(parse).transpose().map_err(wrong)?.unwrap_or_default();
+        if options.get("server").is_some() && !keywords.is_empty() {
+            return Err(Problem::option("server", "the connection string says it already; only one of the two"));
+        }
+        let said = Said { options, keywords };
+        let address = said.find("server", &["server", "datasource", "addr", "address", "networkaddress", "servername"]);
+        let Some(address) = address else {
+            return Err(Problem::of("a server is needed: either connection_string, or server and database"));
+        };
+        // Not quoted: it may hold a password.
+        if address.contains([';', '@', '=']) {
+            let what = "this is no address; is it a connection string? Then give it as connection_string";
+            return Err(Problem::option("server", what));
+        }
+        let port = said.find("", &["port", "portnumber"]).and_then(|port| port.parse().ok());
+        let (host, port) = parse_address(&address, port).map_err(|what| Problem::option("server", what))?;
+        let Some(database) = said.find("database", &["initialcatalog", "database", "databasename"]) else {
+            return Err(Problem::option("database", "say which database"));
+        };
+        Ok(Server {
+            encryption: encryption(&said, &host)?,
+            login: login(&said, environment)?,
+            ca: said.find("ca_location", &["servercertificate"]),
+            certificate_name: said
+                .find("host_name_in_certificate", &["hostnameincertificate"])
+                .filter(|n| !n.contains('*')),
+            host,
+            port,
+            database,
+        })
+    }
+
+    /// For errors: what to look at when the server does not let us in.
+    pub fn remedy(&self) -> &'static str {
+        match self.login {
+            Login::Password { .. } => "Check user and password, that SQL logins are allowed, and the server's firewall",
+            Login::Identity(_) => {
+                "Give the identity a user in the database (CREATE USER [name] FROM EXTERNAL PROVIDER; ALTER ROLE db_datareader, \
+                 db_datawriter ADD MEMBER [name]), and check the server's firewall"
+            }
+        }
+    }
+
+    /// What a connection is opened with. Asks for a token.
+    pub async fn config(&self, host: &str, port: u16) -> Result<Config, Trouble> {
+        let mut config = Config::new();
+        config.host(host);
+        config.port(port);
+        config.database(&self.database);
+        config.application_name("millrace");
+        config.encryption(match self.encryption {
+            Encryption::Mandatory => EncryptionLevel::Required,
+            Encryption::Strict => EncryptionLevel::Strict,
+            Encryption::Off => EncryptionLevel::NotSupported,
+        });
+        if let Some(ca) = &self.ca {
+            let unreadable = |e| Trouble::Stopped(format!("ca_location {ca} cannot be read: {e}"));
+            config.trust_cert_ca_bundle(tokio::fs::read(ca).await.map_err(unreadable)?);
+        }
+        if let Some(name) = &self.certificate_name {
+            config.hostname_in_certificate(name);
+        }
+        config.authentication(match &self.login {
+            Login::Password { user, password } => AuthMethod::sql_server(user, password),
+            Login::Identity(identity) => {
+                let bearer = Bearer { identity: identity.clone(), scope: SCOPE.into() };
+                let token = bearer.token().await.and_then(|fresh| fresh.current()).map_err(Trouble::of_token)?;
+                AuthMethod::aad_token(token.value)
+            }
+        });
+        Ok(config)
+    }
+}
+
+/// The keywords of a connection string of either kind.
+fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let Some(url) = text.trim().strip_prefix("jdbc:sqlserver://") else { return keywords::parse(text) };
+    let (address, rest) = url.split_once(';').unwrap_or((url, ""));
+    let mut found = keywords::parse(rest)?;
+    if !address.is_empty() {
+        found.insert("server".into(), address.into());
+    }
+    Ok(found)
+}
+
+/// `name`, `host`, `tcp:host,port` or `host:port`.
+fn parse_address(address: &str, port: Option<u16>) -> Result<(String, u16), String> {
+    let address = address.trim().strip_prefix("tcp:").unwrap_or(address.trim());
+    if address.contains('\\') {
+        return Err(
+            "an instance by name is looked up on the network, which is not done: give its port instead (host,port)"
+                .into(),
+        );
+    }
+    let (host, port) = match address.rsplit_once([',', ':']) {
+        // An address of IPv6 has colons of its own.
+        Some((host, number)) if !host.contains(':') || address.contains(',') => {
+            let number = number.trim().parse().map_err(|_| format!("'{number}' is no port"))?;
+            (host.trim(), number)
+        }
+        _ => (address, port.unwrap_or(PORT)),
+    };
+    let host = match host {
+        "(local)" | "." | "localhost" => "localhost".to_string(),
+        full if full.contains(['.', ':']) => full.to_string(),
+        name => format!("{name}.{PUBLIC_CLOUD}"),
+    };
+    Ok((host, port))
+}
+
+fn encryption(said: &Said<'_>, host: &str) -> Result<Encryption, Problem> {
+    let yes = |text: &str| ["true", "yes", "1"].contains(&text.to_ascii_lowercase().as_str());
+    if said.find("", &["trustservercertificate"]).is_some_and(|text| yes(&text)) {
+        let what = "TrustServerCertificate would let anybody pose as the server: give its authority's certificate as ca_location";
+        return Err(Problem::option("connection_string", what));
+    }
+    let here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match said.find("encrypt", &["encrypt"]).map(|text| text.to_ascii_lowercase()).as_deref() {
+        Some("strict") => Ok(Encryption::Strict),
+        Some("off" | "false" | "no" | "optional") if here => Ok(Encryption::Off),
+        Some("off" | "false" | "no" | "optional") => Err(Problem::option(
+            "encrypt",
+            format!("without encryption only a server of this machine is asked, and not {host}"),
+        )),
+        _ => Ok(Encryption::Mandatory),
+    }
+}
+
+/// <https://learn.microsoft.com/sql/connect/ado-net/sql/azure-active-directory-authentication>
+fn login(said: &Said<'_>, environment: &dyn Fn(&str) -> Option<String>) -> Result<Login, Problem> {
+    let user = said.find("user", &["userid", "uid", "user", "username"]);
+    let password = said.find("password", &["password", "pwd"]);
+    let kind = said.find("", &["authentication"]).unwrap_or_default().to_ascii_lowercase().replace(' ', "");
+    let mut options = said.options.clone();
+    let mut set = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            options.0.entry(name.to_string()).or_insert(value);
+        }
+    };
+    match kind.as_str() {
+        "" | "sqlpassword" | "notspecified" => {
+            if let Some(user) = user {
+                let Some(password) = password else {
+                    return Err(Problem::option("password", format!("the login {user} needs one")));
+                };
+                return Ok(Login::Password { user, password });
+            }
+        }
+        "activedirectorydefault" => {}
+        "activedirectorymanagedidentity" | "activedirectorymsi" => {
+            set("credential", Some("managed-identity".into()));
+            set("client_id", user);
+        }
+        "activedirectoryworkloadidentity" => {
+            set("credential", Some("workload-identity".into()));
+            set("client_id", user);
+        }
+        "activedirectoryserviceprincipal" => {
+            set("credential", Some("client-secret".into()));
+            set("client_id", user);
+            set("client_secret", password);
+        }
+        _ => {
+            let what = "this kind of authentication needs a person: use a SQL login, or Active Directory Default, Managed Identity, \
+                        Workload Identity or Service Principal";
+            return Err(Problem::option("connection_string", what));
+        }
+    }
+    if said
+        .find("", &["integratedsecurity", "trusted_connection"])
+        .is_some_and(|text| text.to_ascii_lowercase() != "false")
+    {
+        let what = "logins of Windows are not known here: use a SQL login or Entra ID";
+        return Err(Problem::option("connection_string", what));
+    }
+    Identity::of(&options, environment).map(Login::Identity).map_err(|what| Problem::option("credential", what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(options: &[(&str, &str)]) -> Result<Server, String> {
+        let options = Options(options.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect());
+        Server::of(&options, &|_| None).map_err(|problem| problem.message)
+    }
+
+    #[test]
+    fn a_connection_string_is_read_as_the_portal_shows_it() {
+        let ado = "Server=tcp:a.database.windows.net,1433;Initial Catalog=streaming;Persist Security Info=False;User ID=serveradmin;\
+                   Password={p;w};MultipleActiveResultSets=False;Encrypt=True;TrustServerCertificate=False;Connection Timeout=30;";
+        let jdbc = "jdbc:sqlserver://a.database.windows.net:1433;database=streaming;user=serveradmin@a;password={p;w};encrypt=true;\
+                    trustServerCertificate=false;hostNameInCertificate=*.database.windows.net;loginTimeout=30;";
+        for text in [ado, jdbc] {
+            let found = server(&[("connection_string", text)]).unwrap();
+            assert_eq!((found.host.as_str(), found.port), ("a.database.windows.net", 1433));
+            assert_eq!((found.database.as_str(), found.encryption), ("streaming", Encryption::Mandatory));
+            assert!(
+                matches!(&found.login, Login::Password { user, password } if user.starts_with("serveradmin") && password == "p;w")
+            );
+            assert_eq!(found.certificate_name, None, "a pattern is what the host's name fits");
+        }
+    }
+
+    #[test]
+    fn a_name_is_enough_and_without_a_login_it_is_entra_id() {
+        let found = server(&[("server", "telemetry"), ("database", "d")]).unwrap();
+        assert_eq!(found.host, "telemetry.database.windows.net");
+        assert!(matches!(found.login, Login::Identity(_)));
+        let said =
+            "Server=a.database.windows.net;Database=d;Authentication=Active Directory Managed Identity;User Id=mine";
+        let found = server(&[("connection_string", said)]).unwrap();
+        assert!(matches!(found.login, Login::Identity(identity) if identity.describe() == "managed identity mine"));
+        let local =
+            server(&[("server", "127.0.0.1:1533"), ("database", "d"), ("user", "u"), ("password", "p")]).unwrap();
+        assert_eq!((local.host.as_str(), local.port), ("127.0.0.1", 1533));
+    }
+
+    #[test]
+    fn what_is_unsafe_or_unknown_is_refused_and_no_password_is_shown() {
+        let wrong = [
+            ("Server=a.b,1;Database=d;User ID=u;Password=topsecret;TrustServerCertificate=true", "ca_location"),
+            ("Server=a.b,1;Database=d;User ID=u;Password=topsecret;Encrypt=false", "of this machine"),
+            ("Server=a.b\\SQL1;Database=d;User ID=u;Password=topsecret", "give its port"),
+            ("Server=a.b;Database=d;Integrated Security=SSPI", "of Windows"),
+            ("Server=a.b;User ID=u;Password=topsecret", "which database"),
+            ("Server=a.b;Database=d;Authentication=Active Directory Interactive", "needs a person"),
+            ("Server=a.b;Database=d;User ID=u", "needs one"),
+        ];
+        for (text, part) in wrong {
+            let said = server(&[("connection_string", text)]).err().unwrap_or_else(|| panic!("{text} is accepted"));
+            assert!(said.contains(part) && !said.contains("topsecret"), "{said}");
+        }
+        let misplaced = server(&[("server", "Server=a.b;Password=topsecret"), ("database", "d")]).err().unwrap();
+        assert!(misplaced.contains("as connection_string") && !misplaced.contains("topsecret"), "{misplaced}");
+    }
+}

@@ -1,0 +1,181 @@
+//! A table as a sink. Rows are staged beside the job log; once they are published there, one transaction shows them and says so.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter};
+use futures::future::join_all;
+use serde_json::{Map, Value};
+use storage::staged_rows::{self, StagingWriter};
+use tokio::sync::Mutex;
+
+use crate::connection::Connection;
+use crate::lane::{Rejected, Work};
+use crate::options::{SqlTable, Write};
+use crate::staging::Share;
+use crate::target::{Target, open};
+
+/// Rows of a transaction and lane, unless said: few enough that others wait little for its locks; and what a columnstore takes as
+/// one row group, <https://learn.microsoft.com/sql/relational-databases/indexes/columnstore-indexes-data-loading-guidance>.
+const ROWS_AT_ONCE: u64 = 50_000;
+const ROWS_AT_ONCE_IN_COLUMNS: u64 = 1_048_576;
+/// Their bytes, as they are staged.
+const BYTES_AT_ONCE: u64 = 256 << 20;
+
+pub struct SqlSink {
+    table: SqlTable,
+    open: parking_lot::Mutex<Option<Arc<Open>>>,
+}
+
+/// What an open sink holds.
+struct Open {
+    target: Target,
+    commits: Mutex<Commits>,
+}
+
+/// What is known of commits.
+#[derive(Default)]
+struct Commits {
+    /// Sessions, by lane.
+    sessions: Vec<Option<Connection>>,
+    /// Entries, by writer, that are shown and not done with.
+    shown: HashSet<(String, u64)>,
+    /// Rows that can never be shown and were not told yet, by writer and entry.
+    rejected: BTreeMap<(String, u64), Vec<RejectedRow>>,
+}
+
+/// The token's own words: how its rows are written, and among how many lanes they are divided.
+const WRITE: &str = "write";
+const LANES: &str = "lanes";
+
+impl SqlSink {
+    pub fn new(table: SqlTable) -> Self {
+        SqlSink { table, open: parking_lot::Mutex::new(None) }
+    }
+
+    fn opened(&self) -> Result<Arc<Open>, SinkError> {
+        self.open.lock().clone().ok_or_else(|| SinkError::failed(self.table.place(), "it was never opened"))
+    }
+}
+
+#[async_trait]
+impl Sink for SqlSink {
+    fn describe(&self) -> String {
+        let SqlTable { target, server, write, .. } = &self.table;
+        format!("sqlserver {} in {} at {}, {}", target.as_str(), server.database, server.host, write.word())
+    }
+
+    fn guarantee(&self) -> String {
+        let which = match self.table.write {
+            Write::Append => "each row is one there",
+            Write::Insert => "the first row of a key stays, also of those that others wrote",
+            Write::Upsert if self.table.version.is_some() => "a row gives way to a newer one of its key only",
+            Write::Upsert => "the last row of a key stays",
+            Write::Delete => "the row of a key goes",
+            Write::Procedure => "what the procedure does is within the transaction",
+        };
+        format!(
+            "exactly once: rows are staged, and shown in one transaction with the marker in {} that says so; {which}",
+            self.table.markers.as_str()
+        )
+    }
+
+    async fn open(&self, context: &SinkContext, probe: bool) -> Result<(), SinkError> {
+        if let Some(target) = open(&self.table, context, probe).await? {
+            *self.open.lock() = Some(Arc::new(Open { target, commits: Mutex::default() }));
+        }
+        Ok(())
+    }
+
+    fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
+        let (word, lanes) = (self.table.write.word(), self.table.lanes);
+        let note =
+            move || Map::from_iter([(WRITE.to_string(), Value::from(word)), (LANES.to_string(), Value::from(lanes))]);
+        Ok(Box::new(StagingWriter::new(context, Box::new(note))))
+    }
+
+    async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
+        let open = self.opened()?;
+        staged_rows::check_way(entries, WRITE, "write", self.table.write.word(), &self.table.place())?;
+        let mut commits = open.commits.lock().await;
+        if let Some(told) = commits.tell(entries) {
+            return Ok(told);
+        }
+        let left: Vec<&Committable> = entries.iter().filter(|entry| !commits.shown.contains(&of(entry))).collect();
+        for of_one_writer in left.chunk_by(|one, next| one.writer == next.writer) {
+            for together in staged_rows::at_once(of_one_writer, self.rows_at_once(&open.target), BYTES_AT_ONCE) {
+                self.show(context, &open.target, &mut commits, together).await?;
+                if let Some(told) = commits.tell(entries) {
+                    return Ok(told);
+                }
+            }
+        }
+        for token in entries.iter().flat_map(|entry| &entry.tokens) {
+            staged_rows::delete(&*context.store, token, &self.table.place()).await?;
+        }
+        entries.iter().for_each(|entry| {
+            commits.shown.remove(&of(entry));
+        });
+        Ok(Committed::Done)
+    }
+}
+
+impl Commits {
+    /// The next entry of these that has rows which can never be shown.
+    fn tell(&mut self, entries: &[Committable]) -> Option<Committed> {
+        let (entry, rows) = entries.iter().find_map(|entry| Some((entry.entry, self.rejected.remove(&of(entry))?)))?;
+        Some(Committed::Rejected { entry, rows })
+    }
+}
+
+fn of(entry: &Committable) -> (String, u64) {
+    (entry.writer.clone(), entry.entry)
+}
+
+/// Among how many lanes the rows of a process are divided: as they were when it staged them, whatever the table says now.
+fn lanes(entries: &[&Committable]) -> usize {
+    let mut tokens = entries.iter().flat_map(|entry| &entry.tokens);
+    tokens.find_map(|token| token[LANES].as_u64()).unwrap_or(1) as usize
+}
+
+impl SqlSink {
+    fn rows_at_once(&self, target: &Target) -> u64 {
+        let suits = if target.columnstore { ROWS_AT_ONCE_IN_COLUMNS } else { ROWS_AT_ONCE };
+        self.table.commit_rows.unwrap_or(suits).saturating_mul(self.table.lanes as u64)
+    }
+
+    /// Shows entries of one writer, by all lanes beside one another; or notes what can never be shown of them.
+    async fn show(
+        &self,
+        context: &SinkContext,
+        target: &Target,
+        commits: &mut Commits,
+        entries: &[&Committable],
+    ) -> Result<(), SinkError> {
+        let (place, lanes) = (self.table.place(), lanes(entries));
+        if commits.sessions.len() < lanes {
+            commits.sessions.resize_with(lanes, || None);
+        }
+        let place = place.as_str();
+        let work = |lane| Work {
+            table: &self.table,
+            target,
+            context,
+            entries,
+            share: Share { lane, lanes, by: self.table.lane_by },
+            place,
+        };
+        let sessions = commits.sessions.iter_mut().take(lanes).enumerate();
+        let shown = join_all(sessions.map(|(lane, session)| async move { work(lane).show(session).await })).await;
+        let rejected: Vec<Rejected> = shown.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        if rejected.is_empty() {
+            commits.shown.extend(entries.iter().map(|entry| of(entry)));
+        }
+        for (number, row) in rejected {
+            let Some(entry) = entries.iter().find(|entry| entry.entry == number) else { continue };
+            commits.rejected.entry(of(entry)).or_default().push(row);
+        }
+        Ok(())
+    }
+}

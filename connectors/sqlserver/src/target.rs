@@ -1,0 +1,380 @@
+//! The table, or procedure, that rows go to: found and checked at start, or made if that is asked for.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::Field;
+use engine::sink::{SinkContext, SinkError};
+use tiberius::Row;
+
+use crate::connection::Connection;
+use crate::options::{SqlTable, Write};
+use crate::statements::{self, Name};
+use crate::trouble::Trouble;
+use crate::types::SqlType;
+
+/// How long it may take to find the server and the table; and the pause between two looks.
+const OPENING: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(1);
+/// The kind of an index that is the table itself, in columns.
+const CLUSTERED_COLUMNSTORE: u8 = 5;
+/// There is a table of this name already: another process made it a moment ago.
+const EXISTS: &str = "error 2714,";
+/// There is such a row already.
+const DUPLICATE: &str = "error 2627,";
+
+/// What rows are written to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// Of the table, or of the procedure.
+    pub name: Name,
+    /// Those that are written, in the order of the job's table.
+    pub columns: Vec<Column>,
+    /// Where each of them is among the columns of the rows.
+    pub from: Vec<usize>,
+    /// Of these columns: those of the key, and the one that says which row is newer.
+    pub key: Vec<usize>,
+    pub version: Option<usize>,
+    pub columnstore: bool,
+    pub table_lock: bool,
+    pub procedure: Option<Procedure>,
+}
+
+/// A column that is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    pub name: String,
+    pub of: SqlType,
+    pub nullable: bool,
+    pub collation: Option<String>,
+}
+
+/// A procedure's table-valued parameter, and its type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Procedure {
+    /// With its `@`.
+    pub parameter: String,
+    pub of: Name,
+}
+
+impl Target {
+    /// What `name` says of each column, in their order.
+    pub fn names(&self, name: impl Fn(&str) -> String) -> String {
+        self.columns.iter().map(|column| name(&column.name)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What `name` says of each column, by its place.
+    pub fn staged(&self, name: impl Fn(usize) -> String) -> String {
+        (0..self.columns.len()).map(name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Column {
+    /// The type of the column where its values are staged; texts compare as they do in the target.
+    pub fn staged(&self) -> String {
+        match (&self.of, &self.collation) {
+            (SqlType::Text { .. }, Some(collation)) => format!("{} COLLATE {collation}", self.of.staged()),
+            _ => self.of.staged(),
+        }
+    }
+}
+
+/// Finds the target and checks it against the table; makes what is missing, if that is asked for, and the markers of this process.
+/// With `probe`, nothing is made, and there is none yet if one would be. What may heal is waited for: nobody asks a second time.
+pub async fn open(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Option<Target>, SinkError> {
+    let begun = Instant::now();
+    loop {
+        let looked = tokio::time::timeout(OPENING, look(table, context, probe)).await;
+        match looked.unwrap_or_else(|_| Err(Trouble::Transient(format!("no answer within {OPENING:?}")))) {
+            Err(Trouble::Transient(what)) if begun.elapsed() < OPENING => {
+                tracing::warn!(place = table.place(), what, "the table is not open yet; trying again");
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(Trouble::Transient(what)) => return Err(SinkError::retry(table.place(), what)),
+            Err(Trouble::Stopped(what)) => {
+                return Err(SinkError::failed(table.place(), format!("{what}. {}", table.server.remedy())));
+            }
+            Err(Trouble::Statement(what)) => return Err(SinkError::failed(table.place(), what)),
+            Ok(target) => return Ok(target),
+        }
+    }
+}
+
+async fn look(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Option<Target>, Trouble> {
+    let mut connection = Connection::open(&table.server, table.answer).await?;
+    let fields: Vec<&Field> = context.schema.fields().iter().map(|field| &**field).collect();
+    let target = match &table.write {
+        Write::Procedure => procedure(&mut connection, table, &fields).await?,
+        _ => match found(&mut connection, table, &fields, probe).await? {
+            Some(target) => target,
+            None => return Ok(None),
+        },
+    };
+    markers(&mut connection, table, context, probe).await?;
+    Ok(Some(target))
+}
+
+/// The table, made if it is not there and may be.
+async fn found(
+    connection: &mut Connection,
+    table: &SqlTable,
+    fields: &[&Field],
+    probe: bool,
+) -> Result<Option<Target>, Trouble> {
+    let name = table.target.as_str();
+    if !exists(connection, statements::TABLE_EXISTS, name).await? {
+        let batch = new_table(table, fields).map_err(Trouble::Statement)?;
+        let Some(_) = &table.create else {
+            let what = format!(
+                "there is no table {name} in the database {}, or it may not be seen: set create = 'true', or make it with\n  {batch}",
+                table.server.database
+            );
+            return Err(Trouble::Statement(what));
+        };
+        if probe {
+            return Ok(None);
+        }
+        made(connection.run(batch.clone()).await, &batch)?;
+        tracing::info!(table = name, "the table was made");
+    }
+    let columns = connection.ask(statements::COLUMNS, &[&name]).await?;
+    let columns = columns.iter().map(TargetColumn::of).collect::<Option<Vec<_>>>().ok_or_else(unreadable)?;
+    let indexes = connection.ask(statements::INDEXES, &[&name]).await?;
+    let indexes = Index::all(&indexes).ok_or_else(unreadable)?;
+    check(table, fields, &columns, &indexes, None).map(Some).map_err(Trouble::Statement)
+}
+
+async fn procedure(connection: &mut Connection, table: &SqlTable, fields: &[&Field]) -> Result<Target, Trouble> {
+    let name = table.target.as_str();
+    if !exists(connection, statements::PROCEDURE_EXISTS, name).await? {
+        let database = &table.server.database;
+        return Err(Trouble::Statement(format!(
+            "there is no procedure {name} in the database {database}, or it may not be seen"
+        )));
+    }
+    let rows = connection.ask(statements::PROCEDURE, &[&name]).await?;
+    let text = |row: &Row, column: &str| row.try_get::<&str, _>(column).ok().flatten().map(String::from);
+    let Some(first) = rows.first() else {
+        return Err(Trouble::Statement(format!("the procedure {name} has no table-valued parameter")));
+    };
+    let parameter = text(first, "parameter").ok_or_else(unreadable)?;
+    if rows.iter().any(|row| text(row, "parameter").as_ref() != Some(&parameter)) {
+        return Err(Trouble::Statement(format!("the procedure {name} has more than one table-valued parameter")));
+    }
+    let (schema, of) = (text(first, "schema").ok_or_else(unreadable)?, text(first, "of").ok_or_else(unreadable)?);
+    let columns = rows.iter().map(TargetColumn::of).collect::<Option<Vec<_>>>().ok_or_else(unreadable)?;
+    let procedure = Procedure { parameter, of: Name::of(&[&schema, &of]) };
+    check(table, fields, &columns, &[], Some(procedure)).map_err(Trouble::Statement)
+}
+
+/// The column in which the server itself notes when a row came, if there is one: a point in time by default, which the job leaves out.
+pub async fn stored_at(
+    connection: &mut Connection,
+    table: &SqlTable,
+    written: &[String],
+) -> Result<Option<String>, Trouble> {
+    let rows = connection.ask(statements::COLUMNS, &[&table.target.as_str()]).await?;
+    let columns = rows.iter().map(TargetColumn::of).collect::<Option<Vec<_>>>().ok_or_else(unreadable)?;
+    let noted = |there: &&TargetColumn| {
+        let in_time = matches!(there.column.of, SqlType::DateTime2 | SqlType::DateTimeOffset);
+        in_time && there.by_default && !written.iter().any(|name| name.eq_ignore_ascii_case(&there.column.name))
+    };
+    Ok(columns.iter().find(noted).map(|there| there.column.name.clone()))
+}
+
+fn unreadable() -> Trouble {
+    Trouble::Transient("the server's catalog is not as it is documented".into())
+}
+
+async fn exists(connection: &mut Connection, statement: &str, name: &str) -> Result<bool, Trouble> {
+    let rows = connection.ask(statement, &[&name]).await?;
+    Ok(rows.first().and_then(|row| row.try_get::<i32, _>(0).ok().flatten()).is_some())
+}
+
+/// The table of markers and this process's own in it, one for each of its writers.
+async fn markers(
+    connection: &mut Connection,
+    table: &SqlTable,
+    context: &SinkContext,
+    probe: bool,
+) -> Result<(), Trouble> {
+    if probe {
+        return Ok(());
+    }
+    if !exists(connection, statements::TABLE_EXISTS, table.markers.as_str()).await? {
+        let batch = statements::create_markers(&table.markers);
+        made(connection.run(batch.clone()).await, &batch)?;
+    }
+    for lane in 0..table.lanes as i32 {
+        let statement = statements::add_marker(&table.markers);
+        let names: [&dyn tiberius::ToSql; 4] = [&context.log_id, &context.sink, &context.writer, &lane];
+        match connection.ask(&statement, &names).await {
+            // The answer to an earlier try was lost.
+            Err(Trouble::Statement(what)) if what.contains(DUPLICATE) => {}
+            added => drop(added?),
+        }
+    }
+    Ok(())
+}
+
+/// Whether it is there now. `batch`: what a person may do who has the right to.
+fn made(result: Result<Vec<Row>, Trouble>, batch: &str) -> Result<(), Trouble> {
+    match result {
+        Err(Trouble::Statement(what)) if what.contains(EXISTS) => Ok(()),
+        Err(Trouble::Statement(what) | Trouble::Stopped(what)) => {
+            Err(Trouble::Statement(format!("{what}; somebody who may has to run\n  {batch}\n")))
+        }
+        other => other.map(drop),
+    }
+}
+
+/// What makes a table like the job's.
+fn new_table(table: &SqlTable, fields: &[&Field]) -> Result<String, String> {
+    let define = |field: &&Field| {
+        let key = table.key.contains(field.name());
+        let of = SqlType::new_column(field, key)
+            .ok_or_else(|| format!("column {}: no type of a table is like it", field.name()))?;
+        Ok((field.name().clone(), of, field.is_nullable() && !key))
+    };
+    let columns = fields.iter().map(define).collect::<Result<Vec<_>, String>>()?;
+    let columnstore = table.create.as_ref().is_some_and(|new| new.columnstore);
+    Ok(statements::create_target(&table.target, &columns, &table.key, columnstore))
+}
+
+/// A column in the server's catalog.
+struct TargetColumn {
+    column: Column,
+    /// Why it cannot be written.
+    own: Option<&'static str>,
+    /// Whether it has a value where none is given.
+    by_default: bool,
+    /// Whether a row without a value for it is a row.
+    optional: bool,
+}
+
+impl TargetColumn {
+    fn of(row: &Row) -> Option<Self> {
+        let flag = |name: &str| row.try_get::<bool, _>(name).ok().flatten();
+        let byte = |name: &str| row.try_get::<u8, _>(name).ok().flatten();
+        let text = |name: &str| row.try_get::<&str, _>(name).ok().flatten().map(String::from);
+        let (nullable, identity, computed) = (flag("is_nullable")?, flag("is_identity")?, flag("is_computed")?);
+        let generated = byte("generated_always_type")? != 0;
+        let of = text("type").unwrap_or_else(|| "a type of its own".into());
+        let bytes: i16 = row.try_get("max_length").ok().flatten()?;
+        let default: i32 = row.try_get("default_object_id").ok().flatten()?;
+        // The server numbers these rows itself when they change.
+        let versioned = matches!(of.as_str(), "timestamp" | "rowversion");
+        let own = match () {
+            () if identity => Some("numbered by the server (IDENTITY)"),
+            () if computed => Some("computed by the server"),
+            () if generated || versioned => Some("the server's own"),
+            () => None,
+        };
+        Some(TargetColumn {
+            column: Column {
+                name: text("name")?,
+                of: SqlType::of(&of, bytes, byte("precision")?, byte("scale")?),
+                nullable,
+                collation: text("collation_name"),
+            },
+            by_default: default != 0,
+            optional: nullable || own.is_some() || default != 0,
+            own,
+        })
+    }
+}
+
+/// An index of the target.
+#[derive(Debug, Default)]
+struct Index {
+    kind: u8,
+    /// Whether no two rows may be alike in its columns, without exception.
+    unique: bool,
+    columns: Vec<String>,
+}
+
+impl Index {
+    fn all(rows: &[Row]) -> Option<Vec<Index>> {
+        let mut all = BTreeMap::<i32, Index>::new();
+        for row in rows {
+            let flag = |name: &str| row.try_get::<bool, _>(name).ok().flatten();
+            let index = all.entry(row.try_get("index_id").ok().flatten()?).or_default();
+            index.kind = row.try_get::<u8, _>("type").ok().flatten()?;
+            index.unique = flag("is_unique")? && !flag("has_filter")? && !flag("is_disabled")?;
+            index.columns.extend(row.try_get::<&str, _>("name").ok().flatten().map(String::from));
+        }
+        Some(all.into_values().collect())
+    }
+}
+
+/// All that is wrong between the target and the table.
+fn check(
+    table: &SqlTable,
+    fields: &[&Field],
+    there: &[TargetColumn],
+    indexes: &[Index],
+    procedure: Option<Procedure>,
+) -> Result<Target, String> {
+    let (mut columns, mut from, mut wrong) = (vec![], vec![], vec![]);
+    for (index, field) in fields.iter().enumerate() {
+        // What is deleted is known by its key.
+        if table.write == Write::Delete && !table.key.contains(field.name()) {
+            continue;
+        }
+        let Some(found) = named(there, field.name()) else {
+            wrong.push(format!("there is no column {} in {}", field.name(), table.target.as_str()));
+            continue;
+        };
+        if let Some(own) = found.own {
+            wrong.push(format!("column {} is {own}: leave it out", field.name()));
+        } else if let Err(what) = found.column.of.takes(field) {
+            wrong.push(format!("column {}: {what}", field.name()));
+        }
+        columns.push(found.column.clone());
+        from.push(index);
+    }
+    if table.write != Write::Delete {
+        let missing = there.iter().filter(|there| !there.optional && !columns.contains(&there.column));
+        wrong.extend(missing.map(|there| {
+            format!("column {} is NOT NULL without a default, and the job does not write it", there.column.name)
+        }));
+    }
+    let place = |name: &String| columns.iter().position(|column| column.name.eq_ignore_ascii_case(name));
+    let key: Vec<usize> = table.key.iter().filter_map(place).collect();
+    if table.write.by_key() && key.len() == table.key.len() {
+        let alike = |index: &&Index| {
+            index.columns.len() == key.len()
+                && index.columns.iter().all(|name| key.iter().any(|k| columns[*k].name.eq_ignore_ascii_case(name)))
+        };
+        if !indexes.iter().filter(|index| index.unique).any(|index| alike(&index)) {
+            wrong.push(format!(
+                "write = '{}' needs a unique index on {} there, and on nothing else",
+                table.write.word(),
+                table.key.join(", ")
+            ));
+        }
+        for column in key.iter().map(|index| &columns[*index]).filter(|column| column.nullable) {
+            wrong.push(format!("column {} is in the key, and may be NULL there", column.name));
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(wrong.join("; "));
+    }
+    Ok(Target {
+        name: table.target.clone(),
+        version: table.version.as_ref().and_then(place),
+        key,
+        columns,
+        from,
+        columnstore: indexes.iter().any(|index| index.kind == CLUSTERED_COLUMNSTORE),
+        table_lock: table.table_lock,
+        procedure,
+    })
+}
+
+/// The column of a name: exactly, else the only one that differs by case.
+fn named<'a>(there: &'a [TargetColumn], name: &str) -> Option<&'a TargetColumn> {
+    let exact = there.iter().find(|there| there.column.name == name);
+    let mut alike = there.iter().filter(|there| there.column.name.eq_ignore_ascii_case(name));
+    exact.or_else(|| alike.next().filter(|_| alike.next().is_none()))
+}

@@ -1,0 +1,235 @@
+//! The types of columns, and which of ours go into them.
+
+use std::fmt;
+
+use arrow::datatypes::{DataType, Field};
+use engine::connector::is_json;
+
+/// Characters of a column that is stored as UTF-16, or bytes of any other; `None`: as many as there are.
+pub type Length = Option<usize>;
+
+/// A column's type. <https://learn.microsoft.com/sql/t-sql/data-types/data-types-transact-sql>
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SqlType {
+    Bit,
+    /// The number of bytes; one byte has no sign.
+    Integer(u8),
+    Real,
+    Float,
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
+    Money,
+    SmallMoney,
+    Date,
+    Time,
+    DateTime2,
+    DateTimeOffset,
+    /// `datetime` and `smalldatetime`: coarser, and with fewer years.
+    OldDateTime,
+    /// `unicode`: UTF-16.
+    Text {
+        unicode: bool,
+        length: Length,
+    },
+    Binary(Length),
+    UniqueIdentifier,
+    /// `xml` and `json`: text that the server reads.
+    Document,
+    /// Nothing of ours goes into it.
+    Other(String),
+}
+
+impl SqlType {
+    /// Of a column in the server's catalog. `bytes`: −1 for as many as there are.
+    pub fn of(name: &str, bytes: i16, precision: u8, scale: u8) -> Self {
+        let length = usize::try_from(bytes).ok();
+        match name.to_ascii_lowercase().as_str() {
+            "bit" => SqlType::Bit,
+            "tinyint" => SqlType::Integer(1),
+            "smallint" => SqlType::Integer(2),
+            "int" => SqlType::Integer(4),
+            "bigint" => SqlType::Integer(8),
+            "real" => SqlType::Real,
+            "float" => SqlType::Float,
+            "decimal" | "numeric" => SqlType::Decimal { precision, scale },
+            "money" => SqlType::Money,
+            "smallmoney" => SqlType::SmallMoney,
+            "date" => SqlType::Date,
+            "time" => SqlType::Time,
+            "datetime2" => SqlType::DateTime2,
+            "datetimeoffset" => SqlType::DateTimeOffset,
+            "datetime" | "smalldatetime" => SqlType::OldDateTime,
+            "char" | "varchar" => SqlType::Text { unicode: false, length },
+            "nchar" | "nvarchar" => SqlType::Text { unicode: true, length: length.map(|bytes| bytes / 2) },
+            "binary" | "varbinary" => SqlType::Binary(length),
+            "uniqueidentifier" => SqlType::UniqueIdentifier,
+            "xml" | "json" => SqlType::Document,
+            other => SqlType::Other(other.into()),
+        }
+    }
+
+    /// The type in which a value of such a column is staged: one that the bulk protocol carries whole, and that the server turns into
+    /// the column's own without loss, or refuses.
+    pub fn staged(&self) -> String {
+        match self {
+            SqlType::Bit => "bit".into(),
+            SqlType::Integer(bytes) => match bytes {
+                1 => "tinyint",
+                2 => "smallint",
+                4 => "int",
+                _ => "bigint",
+            }
+            .into(),
+            SqlType::Real => "real".into(),
+            SqlType::Float => "float".into(),
+            SqlType::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
+            SqlType::Money | SqlType::SmallMoney => "decimal(19,4)".into(),
+            SqlType::Date => "date".into(),
+            SqlType::Time => "time(7)".into(),
+            SqlType::DateTime2 | SqlType::OldDateTime => "datetime2(7)".into(),
+            SqlType::DateTimeOffset => "datetimeoffset(7)".into(),
+            SqlType::Text { unicode: false, length: Some(n) } => format!("varchar({n})"),
+            SqlType::Text { unicode: false, length: None } => "varchar(max)".into(),
+            // The client says the length of such a column in bytes where the server reads characters: up to half of what is allowed,
+            // that is merely too much.
+            SqlType::Text { unicode: true, length: Some(n) } if *n <= 2000 => format!("nvarchar({n})"),
+            SqlType::Text { unicode: true, .. } | SqlType::Document => "nvarchar(max)".into(),
+            SqlType::Binary(Some(n)) => format!("varbinary({n})"),
+            SqlType::Binary(None) => "varbinary(max)".into(),
+            SqlType::UniqueIdentifier => "uniqueidentifier".into(),
+            SqlType::Other(name) => name.clone(),
+        }
+    }
+
+    /// Whether values of a column of ours go into it as they are, or what stands against it.
+    pub fn takes(&self, field: &Field) -> Result<(), String> {
+        let of = field.data_type();
+        let fits = match (of, self) {
+            (DataType::Boolean, SqlType::Bit) => true,
+            (_, SqlType::Integer(_) | SqlType::Money | SqlType::SmallMoney) if of.is_integer() => true,
+            (_, SqlType::Decimal { .. }) if of.is_integer() => true,
+            // Up to 32 bits, each integer is a double.
+            (_, SqlType::Float) if of.is_integer() => of.primitive_width() <= Some(4),
+            (DataType::Float32, SqlType::Real | SqlType::Float) | (DataType::Float64, SqlType::Float) => true,
+            (DataType::Decimal128(_, ours), SqlType::Decimal { scale, .. }) => *ours <= *scale as i8,
+            (DataType::Decimal128(_, ours), SqlType::Money | SqlType::SmallMoney) => *ours <= 4,
+            (_, SqlType::Text { .. } | SqlType::Document) => is_text(of) || is_document(of),
+            (_, SqlType::UniqueIdentifier) => is_text(of) && !is_json(field),
+            (_, SqlType::Binary(_)) => {
+                matches!(
+                    of,
+                    DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
+                )
+            }
+            (DataType::Timestamp(..), SqlType::DateTime2 | SqlType::DateTimeOffset | SqlType::OldDateTime) => true,
+            (DataType::Date32 | DataType::Date64, SqlType::Date) => true,
+            (DataType::Time32(_) | DataType::Time64(_), SqlType::Time) => true,
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(format!("it is {} here and {self} there", ours(of))) }
+    }
+
+    /// The type of a new table's column for one of ours, and `None` where there is none. `key`: of an index, so not of any length.
+    pub fn new_column(field: &Field, key: bool) -> Option<String> {
+        Some(match field.data_type() {
+            DataType::Boolean => "bit".into(),
+            DataType::UInt8 => "tinyint".into(),
+            DataType::Int8 | DataType::Int16 => "smallint".into(),
+            DataType::UInt16 | DataType::Int32 => "int".into(),
+            DataType::UInt32 | DataType::Int64 => "bigint".into(),
+            DataType::UInt64 => "decimal(20,0)".into(),
+            DataType::Float32 => "real".into(),
+            DataType::Float64 => "float".into(),
+            DataType::Decimal128(precision, scale) if *scale >= 0 => format!("decimal({precision},{scale})"),
+            DataType::Timestamp(..) => "datetime2(7)".into(),
+            DataType::Date32 | DataType::Date64 => "date".into(),
+            DataType::Time32(_) | DataType::Time64(_) => "time(7)".into(),
+            // Two keys that differ by case are two.
+            of if is_text(of) && key => "nvarchar(400) COLLATE Latin1_General_100_BIN2".into(),
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView if key => "varbinary(800)".into(),
+            of if is_text(of) || is_document(of) => "nvarchar(max)".into(),
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "varbinary(max)".into(),
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for SqlType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SqlType::Money => f.write_str("money"),
+            SqlType::SmallMoney => f.write_str("smallmoney"),
+            SqlType::Document => f.write_str("xml or json"),
+            SqlType::OldDateTime => f.write_str("datetime"),
+            SqlType::Text { unicode: true, length: Some(n) } => write!(f, "nvarchar({n})"),
+            other => f.write_str(&other.staged()),
+        }
+    }
+}
+
+pub fn is_text(of: &DataType) -> bool {
+    matches!(of, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+/// Whether it is written as JSON.
+pub fn is_document(of: &DataType) -> bool {
+    use DataType::*;
+    matches!(of, Struct(_) | List(_) | LargeList(_) | FixedSizeList(..) | ListView(_) | LargeListView(_) | Map(..))
+}
+
+/// What a job file calls a type.
+fn ours(of: &DataType) -> String {
+    match of {
+        DataType::Float64 => "DOUBLE".into(),
+        DataType::Float32 => "REAL".into(),
+        DataType::Int64 => "BIGINT".into(),
+        DataType::Int32 => "INT".into(),
+        DataType::Boolean => "BOOLEAN".into(),
+        DataType::Timestamp(..) => "TIMESTAMP".into(),
+        DataType::Date32 | DataType::Date64 => "DATE".into(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTES".into(),
+        text if is_text(text) => "TEXT".into(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::TimeUnit;
+
+    use super::*;
+
+    fn takes(of: DataType, sql: SqlType) -> bool {
+        sql.takes(&Field::new("c", of, true)).is_ok()
+    }
+
+    #[test]
+    fn a_column_takes_what_it_can_hold_and_nothing_that_would_be_altered() {
+        let decimal = |precision, scale| SqlType::Decimal { precision, scale };
+        assert!(takes(DataType::Float64, SqlType::Float) && !takes(DataType::Float64, SqlType::Real));
+        assert!(!takes(DataType::Float64, decimal(18, 0)), "the seed's own defect");
+        assert!(
+            takes(DataType::Decimal128(10, 2), decimal(18, 4)) && !takes(DataType::Decimal128(10, 2), decimal(18, 0))
+        );
+        assert!(takes(DataType::Int64, decimal(18, 0)) && !takes(DataType::Int64, SqlType::Float));
+        assert!(takes(DataType::Timestamp(TimeUnit::Nanosecond, None), SqlType::DateTimeOffset));
+        assert!(takes(DataType::Utf8, SqlType::UniqueIdentifier) && !takes(DataType::Utf8, SqlType::DateTime2));
+        assert!(takes(
+            DataType::Struct(vec![Field::new("a", DataType::Int64, true)].into()),
+            SqlType::of("nvarchar", -1, 0, 0)
+        ));
+        assert!(!takes(DataType::Int64, SqlType::of("hierarchyid", 892, 0, 0)));
+        let said = decimal(18, 0).takes(&Field::new("value", DataType::Float64, true)).unwrap_err();
+        assert_eq!(said, "it is DOUBLE here and decimal(18,0) there");
+    }
+
+    #[test]
+    fn lengths_are_characters_or_bytes() {
+        assert_eq!(SqlType::of("nvarchar", 200, 0, 0), SqlType::Text { unicode: true, length: Some(100) });
+        assert_eq!(SqlType::of("varchar", 200, 0, 0), SqlType::Text { unicode: false, length: Some(200) });
+        assert_eq!(SqlType::of("varbinary", -1, 0, 0), SqlType::Binary(None));
+    }
+}

@@ -1,0 +1,128 @@
+-- Made by the tests of src/statements.rs (UPDATE_EXPECT=1). Parsed in the tests by a parser of others.
+
+-- a session begins
+SET XACT_ABORT ON;
+SET NOCOUNT OFF;
+SET LOCK_TIMEOUT 20000;
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- the columns of the table
+SELECT [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], [c].[default_object_id], [c].[generated_always_type], [c].[collation_name] FROM sys.columns AS [c] WHERE [c].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [c].[column_id]
+
+-- the indexes of the table
+SELECT [i].[index_id], [i].[type], [i].[is_unique], [i].[has_filter], [i].[is_disabled], [c].[name] FROM sys.indexes AS [i] LEFT JOIN sys.index_columns AS [k] ON [k].[object_id] = [i].[object_id] AND [k].[index_id] = [i].[index_id] AND [k].[key_ordinal] > 0 LEFT JOIN sys.columns AS [c] ON [c].[object_id] = [k].[object_id] AND [c].[column_id] = [k].[column_id] WHERE [i].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [i].[index_id], [k].[key_ordinal]
+
+-- the parameters of the procedure
+SELECT [p].[name] AS [parameter], SCHEMA_NAME([y].[schema_id]) AS [schema], [y].[name] AS [of], [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], [c].[default_object_id], [c].[generated_always_type], [c].[collation_name] FROM sys.parameters AS [p] INNER JOIN sys.table_types AS [y] ON [y].[user_type_id] = [p].[user_type_id] INNER JOIN sys.columns AS [c] ON [c].[object_id] = [y].[type_table_object_id] WHERE [p].[object_id] = OBJECT_ID(@P1, N'P') ORDER BY [p].[parameter_id], [c].[column_id]
+
+-- is there such a procedure
+SELECT OBJECT_ID(@P1, N'P') AS [id]
+
+-- is there such a table
+SELECT OBJECT_ID(@P1, N'U') AS [id]
+
+-- the markers' table is made
+IF OBJECT_ID(N'[dbo].[millrace_commits]', N'U') IS NULL CREATE TABLE [dbo].[millrace_commits] ([job] nvarchar(64) COLLATE Latin1_General_100_BIN2 NOT NULL, [sink] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [writer] nvarchar(64) COLLATE Latin1_General_100_BIN2 NOT NULL, [lane] int NOT NULL, [entry] bigint NOT NULL, [updated_at] datetime2(7) NOT NULL, PRIMARY KEY ([job], [sink], [writer], [lane]));
+
+-- a marker is added
+INSERT INTO [dbo].[millrace_commits] ([job], [sink], [writer], [lane], [entry], [updated_at]) VALUES (@P1, @P2, @P3, @P4, 0, SYSUTCDATETIME())
+
+-- a marker is looked at
+SELECT [entry] FROM [dbo].[millrace_commits] WHERE [job] = @P1 AND [sink] = @P2 AND [writer] = @P3 AND [lane] = @P4
+
+-- a table is made
+IF OBJECT_ID(N'[dbo].[raw ]] data]', N'U') IS NULL CREATE TABLE [dbo].[raw ]] data] ([a] bigint NOT NULL, [b] nvarchar(max) NULL, PRIMARY KEY ([a]));
+
+-- a table of columns is made
+IF OBJECT_ID(N'[dbo].[raw ]] data]', N'U') IS NULL CREATE TABLE [dbo].[raw ]] data] ([a] bigint NOT NULL, [b] nvarchar(max) NULL, INDEX [millrace_columns] CLUSTERED COLUMNSTORE, PRIMARY KEY NONCLUSTERED ([a]));
+
+-- a session's own table
+CREATE TABLE #millrace ([entry] bigint NOT NULL, [row] int NOT NULL, [c0] uniqueidentifier NULL, [c1] varchar(10) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, [c2] bigint NULL);
+
+-- it is emptied
+TRUNCATE TABLE #millrace;
+
+-- append
+DECLARE @done bigint;
+BEGIN TRANSACTION;
+UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
+IF @done IS NOT NULL BEGIN INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [c0], [c1], [c2] FROM #millrace WHERE [entry] > @done ORDER BY [row];
+END;
+COMMIT TRANSACTION;
+SELECT @done AS [done];
+
+-- append under a lock
+DECLARE @done bigint;
+BEGIN TRANSACTION;
+UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
+IF @done IS NOT NULL BEGIN INSERT INTO [dbo].[raw ]] data] WITH (TABLOCK) ([EventId], [Type], [Version]]]) SELECT [c0], [c1], [c2] FROM #millrace WHERE [entry] > @done ORDER BY [row];
+END;
+COMMIT TRANSACTION;
+SELECT @done AS [done];
+
+-- insert
+DECLARE @done bigint;
+BEGIN TRANSACTION;
+UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
+IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] ASC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
+END;
+COMMIT TRANSACTION;
+SELECT @done AS [done];
+
+-- upsert
+DECLARE @done bigint;
+BEGIN TRANSACTION;
+UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
+IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) UPDATE [t] SET [t].[Version]]] = [r].[c2] FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) INNER JOIN [r] ON [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1] WHERE [r].[nth] = 1;WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
+END;
+COMMIT TRANSACTION;
+SELECT @done AS [done];
+
+-- upsert by version
+DECLARE @done bigint;
+BEGIN TRANSACTION;
+UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
+IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [c2] DESC, [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) UPDATE [t] SET [t].[Version]]] = [r].[c2] FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) INNER JOIN [r] ON [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1] WHERE [r].[nth] = 1 AND ([t].[Version]]] IS NULL OR [r].[c2] > [t].[Version]]]);WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [c2] DESC, [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
+END;
+COMMIT TRANSACTION;
+SELECT @done AS [done];
+
+-- upsert of keys alone
+DECLARE @done bigint;
+BEGIN TRANSACTION;
+UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
+IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type]) SELECT [r].[c0], [r].[c1] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
+END;
+COMMIT TRANSACTION;
+SELECT @done AS [done];
+
+-- delete
+DECLARE @done bigint;
+BEGIN TRANSACTION;
+UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
+IF @done IS NOT NULL BEGIN DELETE [t] FROM [dbo].[raw ]] data] AS [t] WHERE EXISTS (SELECT 1 FROM #millrace AS [s] WHERE [entry] > @done AND [t].[EventId] = [s].[c0] AND [t].[Type] = [s].[c1]);
+END;
+COMMIT TRANSACTION;
+SELECT @done AS [done];
+
+-- by a procedure
+DECLARE @done bigint;
+BEGIN TRANSACTION;
+UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
+IF @done IS NOT NULL BEGIN DECLARE @rows [dbo].[payloadType];
+INSERT INTO @rows ([EventId], [Type], [Version]]]) SELECT [c0], [c1], [c2] FROM #millrace WHERE [entry] > @done ORDER BY [row];
+EXECUTE [dbo].[raw ]] data] @payload = @rows;
+END;
+COMMIT TRANSACTION;
+SELECT @done AS [done];
+
+-- some rows are tried
+DECLARE @done bigint;
+BEGIN TRANSACTION;
+UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
+IF @done IS NOT NULL BEGIN INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [c0], [c1], [c2] FROM #millrace WHERE [entry] > @done AND [row] BETWEEN 10 AND 19 AND [row] NOT IN (11, 12) ORDER BY [row];
+END;
+ROLLBACK TRANSACTION;
+
+-- the table is read back
+SELECT [a], [b] FROM [dbo].[raw ]] data];

@@ -1,0 +1,640 @@
+//! Rows into a table of SQL Server, each once, by any way of writing them.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tds_double::{Accident, Options, Server, Step, Tls};
+
+use crate::broker::Broker;
+use crate::certificates::Certificates;
+use crate::kafka_login::{TokenService, token_head};
+use crate::millrace::{FENCED, Job, PATIENCE};
+use crate::numbers::{all, send};
+use crate::table::python;
+use crate::trouble::dead_letters;
+use crate::wait::wait_for;
+
+/// A way to write, and what its rows are like.
+struct Way {
+    /// The word, and further options of the job's table.
+    write: &'static str,
+    /// What the job's table has after its columns.
+    key: &'static str,
+    /// What the server's table has.
+    table: &'static str,
+}
+
+const APPEND: Way = Way { write: "append", key: "", table: "[n] bigint NOT NULL, [part] int NOT NULL" };
+const INSERT: Way =
+    Way { write: "insert", key: ", PRIMARY KEY (n)", table: "[n] bigint NOT NULL PRIMARY KEY, [part] int NOT NULL" };
+const UPSERT: Way = Way { write: "upsert", ..INSERT };
+const NEWER: Way = Way { write: "upsert', version_field = 'part", ..INSERT };
+const WAYS: [Way; 4] = [APPEND, INSERT, UPSERT, NEWER];
+
+/// A moment in which a job would have written something.
+const A_MOMENT: Duration = Duration::from_secs(2);
+
+/// A server whose table is made for a way of writing.
+async fn server(way: &Way) -> Server {
+    let server = Server::start(Options::default()).await;
+    server.run(&format!("CREATE TABLE [dbo].[shown] ({});", way.table));
+    server
+}
+
+/// What a job's table says to reach the table.
+fn connection(server: &Server) -> String {
+    format!("connector = 'sqlserver', connection_string = '{}', \"table\" = 'shown'", server.connection_string())
+}
+
+/// Numbers from a topic into the table.
+fn numbers(broker: &Broker, topic: &str, server: &Server, way: &Way) -> Job {
+    numbers_with(broker, topic, server, way, "")
+}
+
+/// The same, with further options.
+fn numbers_with(broker: &Broker, topic: &str, server: &Server, way: &Way, further: &str) -> Job {
+    let (servers, connection) = (broker.bootstrap_servers(), connection(server));
+    let Way { write, key, .. } = way;
+    Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{topic}', format = 'json');
+         CREATE TABLE shown (n BIGINT, part INT{key}) WITH ({connection}, write = '{write}'{further});
+         INSERT INTO shown SELECT n, CAST(n % 7 AS INT) FROM numbers;"
+    ))
+    .argument("--checkpoint-interval=200ms")
+}
+
+/// The job of a solution, into a table without a key, so that a row that is written twice is there twice. Lines are cut now and then.
+pub fn job_of_solution(server: &Server, topic: &str, deduplication: &str) -> Job {
+    server.run(
+        "CREATE TABLE [dbo].[shown] ([EventId] uniqueidentifier NOT NULL, [PartitionId] int NOT NULL, [Type] varchar(10) NOT NULL,
+           [DeviceId] varchar(100) NOT NULL, [DeviceSequenceNumber] bigint NOT NULL, [CreatedAt] datetime2(7) NOT NULL,
+           [Value] float NOT NULL, [ComplexData] nvarchar(max) NOT NULL CHECK (ISJSON([ComplexData]) = 1),
+           [EnqueuedAt] datetime2(7) NOT NULL, [ProcessedAt] datetime2(7) NOT NULL,
+           [StoredAt] datetime2(7) NOT NULL DEFAULT SYSUTCDATETIME());",
+    );
+    let steps = AtomicU64::new(0);
+    server.accidents(move |step| {
+        if !matches!(step, Step::Batch(_) | Step::Rpc(_)) {
+            return Accident::None;
+        }
+        match steps.fetch_add(1, Ordering::Relaxed) % 60 {
+            20 => Accident::CloseBefore,
+            40 => Accident::CloseAfter,
+            59 => Accident::CloseWithin,
+            _ => Accident::None,
+        }
+    });
+    let connection = format!("{}, write = 'append', writers = '2'", connection(server));
+    let source = "connector = 'kafka', bootstrap_servers = '${KAFKA}',";
+    let changes = [
+        ("'deduplicate.within' = '10 minutes'", deduplication),
+        ("connector            = 'eventhubs',", source),
+        ("  connection_string    = '${EVENTHUB}',\n", ""),
+        (", PRIMARY KEY (EventId, PartitionId)", ""),
+        ("  connector = 'sqlserver',\n", ""),
+        ("  server    = '${AZURESQL_SERVER}',\n", &connection),
+        ("  database  = '${AZURESQL_DATABASE:-streaming}',\n", ""),
+        ("  \"table\"   = '${AZURESQL_TABLE:-dbo.rawdata}',\n", ""),
+        ("  write     = 'insert',\n", ""),
+        ("  writers   = '${AZURESQL_WRITERS:-4}'\n", ""),
+    ];
+    Job::of_solution("eventhubs-databricks-azuresql", &changes).variable("TOPIC", topic)
+}
+
+/// The events in the table, as they were sent.
+pub fn events(server: &Server) -> impl Iterator<Item = String> {
+    let columns = "[EventId], [Type], [DeviceId], [DeviceSequenceNumber], [CreatedAt], [Value], [ComplexData]";
+    let rows = server.query(&format!("SELECT {columns} FROM [dbo].[shown]"));
+    let event = |row: Vec<Option<String>>| {
+        let [id, of, device, number, created, value, complex] =
+            <[Option<String>; 7]>::try_from(row).expect("seven columns");
+        let text = |value: Option<String>| value.expect("a value");
+        let of_json = |text: String| serde_json::from_str::<Value>(&text).expect("JSON");
+        serde_json::json!({
+            "eventId": text(id), "type": text(of), "deviceId": text(device), "deviceSequenceNumber": of_json(text(number)),
+            "createdAt": format!("{}Z", text(created).replace(' ', "T")), "value": of_json(text(value)),
+            "complexData": of_json(text(complex)),
+        })
+        .to_string()
+    };
+    rows.into_iter().map(event)
+}
+
+fn shown(server: &Server) -> Vec<u64> {
+    let rows = server.query("SELECT [n] FROM [dbo].[shown]");
+    let number = |row: &Vec<Option<String>>| row[0].as_ref().and_then(|n| n.parse().ok()).expect("a number");
+    let mut numbers: Vec<u64> = rows.iter().map(number).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// What went to the dead letter, as text.
+fn letters(job: &Job) -> Vec<String> {
+    let folder = job.state().join("dead-letter");
+    if folder.exists() { dead_letters(&folder).iter().map(Value::to_string).collect() } else { vec![] }
+}
+
+/// Everything that is said to a server is documented T-SQL to a parser that is not ours.
+#[test]
+fn all_that_is_said_to_a_server_is_read_by_others() {
+    let parse = Command::new(python())
+        .args(["tests/sqlserver_statements.py", "connectors/sqlserver/statements.sql"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("Python starts");
+    assert!(
+        parse.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&parse.stdout),
+        String::from_utf8_lossy(&parse.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_in_the_table_once_after_stops_and_restarts_whatever_the_way() {
+    let broker = Broker::shared();
+    for (index, way) in WAYS.iter().enumerate() {
+        let server = server(way).await;
+        let from = broker.topic(&format!("sql-from-{index}"), 2).await;
+        let job = numbers(broker, &from, &server, way);
+        for part in 0..2 {
+            send(&broker.properties(), &from, part * 500..(part + 1) * 500, 0..2);
+            job.start().read_all_and_stop(2);
+        }
+        assert_eq!(shown(&server), all(0..1000), "{}", way.write);
+        assert_eq!(server.violations(), [""; 0]);
+    }
+}
+
+/// At each step the second commit dies, which has rows before it, and then the first of the process that recovers.
+async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, way: &Way, further: &str) {
+    let (broker, server) = (Broker::shared(), server(way).await);
+    let from = broker.topic(&format!("sql-killed-{name}"), 2).await;
+    let job = numbers_with(broker, &from, &server, way, further);
+    let mut sent = 0;
+    let mut send_more = || {
+        send(&broker.properties(), &from, sent..sent + 100, 0..2);
+        sent += 100;
+        sent
+    };
+    for step in ["before-staging", "while-staging", "before-showing", "after-showing", "before-commit", "after-commit"]
+    {
+        for visit in [2, 1] {
+            send_more();
+            job.dies_at(step, visit, || {
+                send_more();
+            });
+        }
+    }
+    let sent = send_more();
+    job.start().read_all_and_stop(2);
+    assert_eq!(shown(&server), all(0..sent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_that_is_appended() {
+    a_process_that_dies_at_any_step_loses_and_repeats_nothing("append", &APPEND, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_of_several_writers() {
+    a_process_that_dies_at_any_step_loses_and_repeats_nothing("lanes", &APPEND, ", writers = '3'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_frozen_and_superseded_adds_nothing_and_holds_nobody_up() {
+    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let from = broker.topic("sql-frozen", 2).await;
+    let job = numbers(broker, &from, &server, &APPEND);
+    let mut sent = 0;
+    for step in ["while-staging", "before-showing", "after-showing"] {
+        send(&broker.properties(), &from, sent..sent + 100, 0..2);
+        let mut sleeper = job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1:freeze"))], &[]);
+        sleeper.wait_until_frozen();
+        let mut successor = job.start();
+        successor.wait_until_idle(2);
+        send(&broker.properties(), &from, sent + 100..sent + 200, 0..2);
+        sent += 200;
+        successor.wait_until_read(100);
+        // Rows of both are there while the other still sleeps, so it holds no lock.
+        wait_for("the rows of both", PATIENCE, || (shown(&server) == all(0..sent)).then_some(()));
+        sleeper.thaw();
+        assert_eq!(sleeper.wait().code(), Some(FENCED), "{step}\n{}", sleeper.said());
+        successor.stop();
+    }
+    assert_eq!(shown(&server), all(0..sent));
+}
+
+/// All rows have one key, so the last one is what is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn protocol_7_a_process_that_is_superseded_brings_no_older_row_back_when_it_wakes() {
+    let (broker, server) = (Broker::shared(), server(&UPSERT).await);
+    let from = broker.topic("sql-older", 1).await;
+    let (servers, connection) = (broker.bootstrap_servers(), connection(&server));
+    server.run("CREATE TABLE [dbo].[latest] ([n] bigint NOT NULL, [one] int NOT NULL PRIMARY KEY);");
+    let connection = connection.replace("'shown'", "'latest'");
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown (n BIGINT, one INT PRIMARY KEY) WITH ({connection}, write = 'upsert');
+         INSERT INTO shown SELECT n, CAST(1 AS INT) FROM numbers;"
+    ))
+    .argument("--checkpoint-interval=200ms");
+    let latest = || server.query("SELECT [n] FROM [dbo].[latest]");
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let mut sleeper = job.start_with(&[("MILLRACE_CRASH", "before-showing:1:freeze")], &[]);
+    sleeper.wait_until_frozen();
+    let mut successor = job.start();
+    successor.wait_until_idle(1);
+    send(&broker.properties(), &from, 100..200, 0..1);
+    wait_for("the last row", PATIENCE, || (latest() == [[Some("199".to_string())]]).then_some(()));
+    sleeper.thaw();
+    assert_eq!(sleeper.wait().code(), Some(FENCED), "{}", sleeper.said());
+    successor.stop();
+    assert_eq!(latest(), [[Some("199".to_string())]]);
+}
+
+/// A marker is never added again: without it, nobody knows which rows are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn protocol_18_a_marker_that_is_gone_stops_the_job_and_writes_nothing_twice() {
+    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let from = broker.topic("sql-marker", 1).await;
+    let job = numbers(broker, &from, &server, &APPEND);
+    send(&broker.properties(), &from, 0..100, 0..1);
+    job.start_with(&[("MILLRACE_CRASH", "after-showing:1")], &[]).wait();
+    server.run("DELETE [m] FROM [dbo].[millrace_commits] AS [m] WHERE EXISTS (SELECT 1 FROM [dbo].[shown] AS [s] WHERE [s].[n] = 0);");
+    let mut run = job.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+    assert!(run.said().contains("the marker of writer"), "{}", run.said());
+    assert_eq!(shown(&server), all(0..100));
+}
+
+/// The second process commits entries of the first together with others than the first did.
+#[tokio::test(flavor = "multi_thread")]
+async fn protocol_18_a_commit_that_was_done_is_not_done_again_with_more_entries() {
+    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let from = broker.topic("sql-together", 1).await;
+    // Each entry is a transaction of its own at first.
+    let job = numbers_with(broker, &from, &server, &APPEND, ", commit_rows = '1'");
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let mut run = job.start_with(&[("MILLRACE_CRASH", "after-showing:3")], &[]);
+    let mut sent = 100;
+    while run.wait_at_most(Duration::from_millis(100)).is_none() {
+        send(&broker.properties(), &from, sent..sent + 10, 0..1);
+        sent += 10;
+    }
+    let text = std::fs::read_to_string(job.folder().join("test.sql")).expect("the job's file");
+    std::fs::write(job.folder().join("test.sql"), text.replace("commit_rows = '1'", "commit_rows = '100000'"))
+        .expect("a file");
+    job.start().read_all_and_stop(1);
+    assert_eq!(shown(&server), all(0..sent));
+}
+
+/// At every step of the protocol the line is cut: before the server does something, or after it did and before it says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_are_cut_at_any_step_lose_and_repeat_nothing() {
+    let broker = Broker::shared();
+    for (index, way) in WAYS.iter().enumerate() {
+        let server = server(way).await;
+        let from = broker.topic(&format!("sql-cut-{index}"), 2).await;
+        send(&broker.properties(), &from, 0..300, 0..2);
+        let steps = AtomicU64::new(0);
+        server.accidents(move |step| {
+            if matches!(step, Step::Connect | Step::Prelogin) {
+                return Accident::None;
+            }
+            // So far apart that a session can be opened in between.
+            match steps.fetch_add(1, Ordering::Relaxed) % 47 {
+                3 => Accident::CloseBefore,
+                15 => Accident::CloseAfter,
+                27 => Accident::CloseWithin,
+                39 => Accident::Refuse { number: 40501, class: 16, message: "The service is currently busy.".into() },
+                _ => Accident::None,
+            }
+        });
+        let job = numbers(broker, &from, &server, way);
+        let mut run = job.start();
+        run.wait_until_idle(2);
+        for part in 1..6 {
+            send(&broker.properties(), &from, part * 300..(part + 1) * 300, 0..2);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        run.wait_until_idle(2);
+        run.wait_until_shown();
+        run.stop();
+        assert_eq!(shown(&server), all(0..1800), "{}", way.write);
+        assert_eq!(letters(&job), [""; 0]);
+        assert_eq!(server.violations(), [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_waited_for() {
+    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let from = broker.topic("sql-away", 1).await;
+    let job = numbers(broker, &from, &server, &APPEND);
+    let mut run = job.start();
+    run.wait_until_idle(1);
+    let back = Arc::new(AtomicBool::new(false));
+    let is_back = back.clone();
+    server.accidents(move |_| if is_back.load(Ordering::Relaxed) { Accident::None } else { Accident::CloseBefore });
+    server.close_all();
+    send(&broker.properties(), &from, 0..100, 0..1);
+    wait_for("the trouble, in the metrics", PATIENCE, || (run.metric("sink_in_trouble")? == 1.0).then_some(()));
+    tokio::time::sleep(A_MOMENT).await;
+    assert_eq!(shown(&server), [0; 0]);
+    back.store(true, Ordering::Relaxed);
+    wait_for("its end, in the metrics", PATIENCE, || (run.metric("sink_in_trouble")? == 0.0).then_some(()));
+    run.read_all_and_stop(1);
+    assert_eq!(shown(&server), all(0..100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_no_row_goes_to_the_dead_letter_and_its_neighbours_into_the_table() {
+    let (broker, server) = (Broker::shared(), Server::start(Options::default()).await);
+    let from = broker.topic("sql-refused", 1).await;
+    server.run(
+        "CREATE TABLE [dbo].[shown] ([n] bigint NOT NULL, [short] nvarchar(5) NULL, [small] tinyint NULL, [id] uniqueidentifier NULL,
+           [once] int NOT NULL CONSTRAINT [uq_once] UNIQUE, [even] int NULL, CONSTRAINT [ck_even] CHECK ([even] >= 0));",
+    );
+    let (servers, connection) = (broker.bootstrap_servers(), connection(&server));
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown (n BIGINT, short TEXT, small INT, id TEXT, once INT, even INT) WITH ({connection});
+         INSERT INTO shown SELECT n,
+           CASE WHEN n = 3 THEN 'too long' ELSE 'short' END,
+           CAST(CASE WHEN n = 5 THEN 256 ELSE n END AS INT),
+           CASE WHEN n = 6 THEN 'no uuid' ELSE '6f9619ff-8b86-d011-b42d-00c04fc964f' || n END,
+           CAST(CASE WHEN n = 7 THEN NULL WHEN n = 8 THEN 1 ELSE n END AS INT),
+           CAST(CASE WHEN n = 2 THEN -1 WHEN n = 9 THEN -1 ELSE 0 END AS INT)
+         FROM numbers;"
+    ))
+    .argument("--checkpoint-interval=200ms");
+    send(&broker.properties(), &from, 0..10, 0..1);
+    let mut run = job.start();
+    wait_for("the rows, in the dead letter", PATIENCE, || (run.metric("sink_rejected_total")? == 7.0).then_some(()));
+    run.read_all_and_stop(1);
+    assert_eq!(shown(&server), [0, 1, 4]);
+    let letters = letters(&job);
+    for reason in
+        ["8 characters, and the column takes 5", "256 is out of", "is no UUID", "once is NULL", "uq_once", "ck_even"]
+    {
+        assert!(letters.iter().any(|letter| letter.contains(reason)), "{reason}: {letters:?}");
+    }
+    assert_eq!(letters.len(), 7, "{letters:?}");
+}
+
+/// Several rows of one key, in one commit and in many: the first, the last or the newest one stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_rows_with_one_key_the_first_the_last_or_the_newest_one_stays() {
+    let broker = Broker::shared();
+    let stay = [("insert", "", 0..10), ("upsert", "", 90..100), ("upsert", ", version_field = 'age'", 0..10)];
+    for (index, (write, options, expected)) in stay.into_iter().enumerate() {
+        let server = Server::start(Options::default()).await;
+        server.run("CREATE TABLE [dbo].[shown] ([n] bigint NULL, [age] bigint NULL, [digit] nvarchar(10) NOT NULL PRIMARY KEY);");
+        let from = broker.topic(&format!("sql-key-{index}"), 1).await;
+        let (servers, connection) = (broker.bootstrap_servers(), connection(&server));
+        let job = Job::new(&format!(
+            "CREATE TABLE numbers (n BIGINT NOT NULL)
+             WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+             CREATE TABLE shown (n BIGINT, age BIGINT, digit TEXT PRIMARY KEY) WITH ({connection}, write = '{write}'{options});
+             INSERT INTO shown SELECT n, 1000 - n, 'key ' || (n % 10) FROM numbers;"
+        ))
+        .argument("--checkpoint-interval=200ms");
+        // Half of them in one commit, and the rest in another process's.
+        for half in [0..50, 50..100] {
+            send(&broker.properties(), &from, half, 0..1);
+            job.start().read_all_and_stop(1);
+        }
+        assert_eq!(shown(&server), all(expected), "{write}{options}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_deleted_by_its_key_and_one_that_is_gone_stays_gone() {
+    let (broker, server) = (Broker::shared(), server(&INSERT).await);
+    let from = broker.topic("sql-deleted", 1).await;
+    send(&broker.properties(), &from, 0..30, 0..1);
+    numbers(broker, &from, &server, &INSERT).start().read_all_and_stop(1);
+    server.run(
+        "DELETE [t] FROM [dbo].[shown] AS [t] WHERE EXISTS (SELECT 1 FROM [dbo].[shown] AS [s] WHERE [t].[n] = 3);",
+    );
+    let topic = broker.topic("sql-to-delete", 1).await;
+    send(&broker.properties(), &topic, 0..20, 0..1);
+    numbers(broker, &topic, &server, &Way { write: "delete", ..INSERT }).start().read_all_and_stop(1);
+    assert_eq!(shown(&server), all(20..30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_procedure_is_handed_the_rows_within_the_transaction() {
+    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    server.run("CREATE TYPE [dbo].[payloadType] AS TABLE ([part] int NOT NULL, [n] bigint NOT NULL PRIMARY KEY);");
+    server.procedure(
+        "dbo.stp_Write",
+        "@payload",
+        "dbo.payloadType",
+        "INSERT INTO [dbo].[shown] ([n], [part]) SELECT [n], [part] FROM @payload;",
+    );
+    let from = broker.topic("sql-procedure", 2).await;
+    let (servers, connection) = (broker.bootstrap_servers(), server.connection_string());
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown (n BIGINT, part INT)
+         WITH (connector = 'sqlserver', connection_string = '{connection}', \"procedure\" = 'stp_Write');
+         INSERT INTO shown SELECT n, CAST(n % 7 AS INT) FROM numbers;"
+    ))
+    .argument("--checkpoint-interval=200ms");
+    for step in ["before-showing", "after-showing"] {
+        let sent = shown(&server).len() as u64;
+        send(&broker.properties(), &from, sent..sent + 100, 0..2);
+        job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1"))], &[]).wait();
+        job.start().read_all_and_stop(2);
+    }
+    assert_eq!(shown(&server), all(0..200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_not_there_is_made_if_asked_and_else_the_error_says_how() {
+    let (broker, server) = (Broker::shared(), Server::start(Options::default()).await);
+    let from = broker.topic("sql-made", 1).await;
+    send(&broker.properties(), &from, 0..20, 0..1);
+    let job = numbers(broker, &from, &server, &INSERT);
+    let mut run = job.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+    for part in [
+        "there is no table [dbo].[shown]",
+        "set create = 'true'",
+        "CREATE TABLE [dbo].[shown] ([n] bigint NOT NULL, [part] int NULL",
+    ] {
+        assert!(run.said().contains(part), "{part}: {}", run.said());
+    }
+    for index in ["rowstore", "columnstore"] {
+        server.run("DROP TABLE IF EXISTS [dbo].[shown];");
+        let create = format!(", create = 'true', 'create.index' = '{index}'");
+        numbers_with(broker, &from, &server, &INSERT, &create).start().read_all_and_stop(1);
+        assert_eq!(shown(&server), all(0..20), "{index}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_does_not_fit_is_refused_with_all_that_is_wrong() {
+    let (broker, server) = (Broker::shared(), Server::start(Options::default()).await);
+    let from = broker.topic("sql-unfit", 1).await;
+    server.run(
+        "CREATE TABLE [dbo].[shown] ([N] real NOT NULL, [double] AS ([N] * 2), [number] bigint IDENTITY(1,1) NOT NULL,
+           [needed] nvarchar(10) NOT NULL, [storedAt] datetime2(7) NOT NULL DEFAULT SYSUTCDATETIME());",
+    );
+    let (servers, connection) = (broker.bootstrap_servers(), connection(&server));
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown (n BIGINT PRIMARY KEY, double BIGINT, number BIGINT, other BIGINT) WITH ({connection});
+         INSERT INTO shown SELECT n, n AS a, n AS b, n AS c FROM numbers;"
+    ));
+    let mut run = job.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+    for part in [
+        "column n: it is BIGINT here and real there",
+        "column double is computed by the server",
+        "column number is numbered by the server",
+        "no column other",
+        "column needed is NOT NULL without a default",
+        "needs a unique index on n",
+    ] {
+        assert!(run.said().contains(part), "{part}: {}", run.said());
+    }
+    assert!(!run.said().contains("storedAt"), "it has a default: {}", run.said());
+}
+
+/// What is said before anything is written: what is there, what would be made, and what is promised.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_and_explain_say_what_becomes_of_rows_and_make_nothing() {
+    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let from = broker.topic("sql-checked", 1).await;
+    let job = numbers(broker, &from, &server, &APPEND);
+    let millrace = |command: &str, arguments: &[&str]| {
+        let output = job.command(command).args(arguments).output().expect("it runs");
+        (
+            output.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
+    };
+    let (code, said) = millrace("explain", &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("exactly once") && said.contains("[dbo].[millrace_commits]") && !said.contains("Password"),
+        "{said}"
+    );
+    let (code, said) = millrace("check", &["--connect"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!server.batches().iter().any(|batch| batch.contains("CREATE")), "a check makes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_a_certificate_of_ones_own_authority_is_trusted_and_no_other() {
+    let (broker, certificates) = (Broker::shared(), Certificates::new());
+    let text = |name: &str| String::from_utf8(certificates.content(name)).expect("text");
+    let tls = Tls { certificate_pem: text("broker.crt"), key_pem: text("broker.key") };
+    let server = Server::start(Options { tls: Some(tls), require_encryption: true, ..Options::default() }).await;
+    server.run(&format!("CREATE TABLE [dbo].[shown] ({});", APPEND.table));
+    let from = broker.topic("sql-tls", 1).await;
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let job = |ca: &str| {
+        let trusted = format!(", ca_location = '{}'", certificates.file(ca));
+        numbers_with(broker, &from, &server, &APPEND, &trusted)
+    };
+    let wary = job("other.crt");
+    let mut run = wary.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+    assert!(run.said().contains("no secure connection"), "{}", run.said());
+    job("ca.crt").start().read_all_and_stop(1);
+    assert_eq!(shown(&server), all(0..100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_is_by_password_or_entra_id_and_may_be_sent_elsewhere() {
+    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let from = broker.topic("sql-login", 1).await;
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let (servers, port) = (broker.bootstrap_servers(), server.port());
+    let job = |login: &str| {
+        Job::new(&format!(
+            "CREATE TABLE numbers (n BIGINT NOT NULL)
+             WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+             CREATE TABLE shown (n BIGINT, part INT)
+             WITH (connector = 'sqlserver', server = '127.0.0.1:{port}', database = 'streaming', \"table\" = 'shown', encrypt = 'off', {login});
+             INSERT INTO shown SELECT n, CAST(n % 7 AS INT) FROM numbers;"
+        ))
+    };
+    let stranger = job("user = 'millrace', password = 'wrong'");
+    let mut run = stranger.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+    assert!(run.said().contains("18456") && run.said().contains("Check user and password"), "{}", run.said());
+
+    let service = TokenService::start(Duration::from_secs(3600)).await;
+    server.expect_token(&token_head());
+    let tokens = &service.url;
+    let by_entra =
+        format!("tenant_id = 't', client_id = 'app', client_secret = 'topsecret', authority_host = '{tokens}'");
+    // The gateway sends it on to where the database is.
+    let gateway = Server::start(Options::default()).await;
+    gateway.route(Some(("127.0.0.1".into(), port)));
+    let text = job(&by_entra);
+    let file = text.folder().join("test.sql");
+    let redirected = std::fs::read_to_string(&file)
+        .expect("the job")
+        .replace(&format!(":{port}'"), &format!(":{}'", gateway.port()));
+    std::fs::write(&file, redirected).expect("the job");
+    gateway.expect_token(&token_head());
+    text.start().read_all_and_stop(1);
+    assert_eq!(shown(&server), all(0..100));
+}
+
+/// A row is what users of the table expect: each value in the column's own type.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_has_the_values_that_it_had() {
+    let (broker, server) = (Broker::shared(), Server::start(Options::default()).await);
+    let from = broker.topic("sql-values", 1).await;
+    server.run(
+        "CREATE TABLE [dbo].[shown] ([EventId] uniqueidentifier NOT NULL, [Value] float NOT NULL, [CreatedAt] datetime2(7) NOT NULL,
+           [Zoned] datetimeoffset(7) NOT NULL, [ComplexData] nvarchar(max) NULL, [Nothing] int NULL, [price] decimal(18,4) NOT NULL,
+           [Type] varchar(10) NOT NULL, [Day] date NOT NULL, [a ]] b] bit NOT NULL,
+           [StoredAt] datetime2(7) NOT NULL DEFAULT SYSUTCDATETIME(), CONSTRAINT [ck] CHECK (ISJSON([ComplexData]) = 1));",
+    );
+    let (servers, connection) = (broker.bootstrap_servers(), connection(&server));
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown WITH ({connection});
+         INSERT INTO shown SELECT '6F9619FF-8B86-D011-B42D-00C04FC964FF' AS eventId, n / 10.0e0 AS value,
+           TIMESTAMP '2026-11-24T10:00:00.1234567Z' AS createdAt, TIMESTAMP '2026-11-24T10:00:00.1234567Z' AS zoned,
+           named_struct('a', n, 'b', NULL) AS complexData, CAST(NULL AS INT) AS nothing, CAST(1.10 AS DECIMAL(10, 2)) AS price,
+           'TEMP' AS type, DATE '2026-11-24' AS day, true AS \"a ] b\"
+         FROM numbers;"
+    ));
+    send(&broker.properties(), &from, 1..2, 0..1);
+    job.start().read_all_and_stop(1);
+    let columns =
+        "[EventId], [Value], [CreatedAt], [Zoned], [ComplexData], [Nothing], [price], [Type], [Day], [a ]] b]";
+    let row = server.query(&format!("SELECT {columns} FROM [dbo].[shown]")).remove(0);
+    let row: Vec<&str> = row.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
+    let expected = [
+        "6f9619ff-8b86-d011-b42d-00c04fc964ff",
+        "0.1",
+        "2026-11-24 10:00:00.1234567",
+        "2026-11-24 10:00:00.1234567 +00:00",
+        r#"{"a":1}"#,
+        "NULL",
+        "1.1000",
+        "TEMP",
+        "2026-11-24",
+        "1",
+    ];
+    assert_eq!(row, expected);
+}
