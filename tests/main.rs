@@ -27,6 +27,7 @@ mod numbers;
 mod old_table;
 mod process;
 mod small_disk;
+mod sql_database;
 mod sqlserver;
 mod table;
 mod topic_reader;

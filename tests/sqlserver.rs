@@ -13,6 +13,7 @@ use crate::certificates::Certificates;
 use crate::kafka_login::{TokenService, token_head};
 use crate::millrace::{FENCED, Job, PATIENCE};
 use crate::numbers::{all, send};
+use crate::sql_database::Database;
 use crate::table::python;
 use crate::trouble::dead_letters;
 use crate::wait::wait_for;
@@ -37,26 +38,29 @@ const WAYS: [Way; 4] = [APPEND, INSERT, UPSERT, NEWER];
 /// A moment in which a job would have written something.
 const A_MOMENT: Duration = Duration::from_secs(2);
 
-/// A server whose table is made for a way of writing.
-async fn server(way: &Way) -> Server {
-    let server = Server::start(Options::default()).await;
-    server.run(&format!("CREATE TABLE [dbo].[shown] ({});", way.table));
-    server
+/// A database whose table is made for a way of writing.
+async fn database(way: &Way) -> Database {
+    with_table(Database::start().await, way)
 }
 
-/// What a job's table says to reach the table.
-fn connection(server: &Server) -> String {
-    format!("connector = 'sqlserver', connection_string = '{}', \"table\" = 'shown'", server.connection_string())
+/// One that has accidents and tells what it was asked.
+async fn double(way: &Way) -> Database {
+    with_table(Database::Double(Server::start(Options::default()).await), way)
+}
+
+fn with_table(database: Database, way: &Way) -> Database {
+    database.run(&format!("CREATE TABLE [dbo].[shown] ({});", way.table));
+    database
 }
 
 /// Numbers from a topic into the table.
-fn numbers(broker: &Broker, topic: &str, server: &Server, way: &Way) -> Job {
-    numbers_with(broker, topic, server, way, "")
+fn numbers(broker: &Broker, topic: &str, database: &Database, way: &Way) -> Job {
+    numbers_with(broker, topic, database, way, "")
 }
 
 /// The same, with further options.
-fn numbers_with(broker: &Broker, topic: &str, server: &Server, way: &Way, further: &str) -> Job {
-    let (servers, connection) = (broker.bootstrap_servers(), connection(server));
+fn numbers_with(broker: &Broker, topic: &str, database: &Database, way: &Way, further: &str) -> Job {
+    let (servers, connection) = (broker.bootstrap_servers(), database.connection("table", "shown"));
     let Way { write, key, .. } = way;
     Job::new(&format!(
         "CREATE TABLE numbers (n BIGINT NOT NULL)
@@ -88,7 +92,10 @@ pub fn job_of_solution(server: &Server, topic: &str, deduplication: &str) -> Job
             _ => Accident::None,
         }
     });
-    let connection = format!("{}, write = 'append', writers = '2'", connection(server));
+    let connection = format!(
+        "connector = 'sqlserver', connection_string = '{}', \"table\" = 'shown', write = 'append', writers = '2'",
+        server.connection_string()
+    );
     let source = "connector = 'kafka', bootstrap_servers = '${KAFKA}',";
     let changes = [
         ("'deduplicate.within' = '10 minutes'", deduplication),
@@ -124,8 +131,8 @@ pub fn events(server: &Server) -> impl Iterator<Item = String> {
     rows.into_iter().map(event)
 }
 
-fn shown(server: &Server) -> Vec<u64> {
-    let rows = server.query("SELECT [n] FROM [dbo].[shown]");
+fn shown(database: &Database) -> Vec<u64> {
+    let rows = database.query("SELECT [n] FROM [dbo].[shown]");
     let number = |row: &Vec<Option<String>>| row[0].as_ref().and_then(|n| n.parse().ok()).expect("a number");
     let mut numbers: Vec<u64> = rows.iter().map(number).collect();
     numbers.sort_unstable();
@@ -158,23 +165,23 @@ fn all_that_is_said_to_a_server_is_read_by_others() {
 async fn rows_are_in_the_table_once_after_stops_and_restarts_whatever_the_way() {
     let broker = Broker::shared();
     for (index, way) in WAYS.iter().enumerate() {
-        let server = server(way).await;
+        let database = database(way).await;
         let from = broker.topic(&format!("sql-from-{index}"), 2).await;
-        let job = numbers(broker, &from, &server, way);
+        let job = numbers(broker, &from, &database, way);
         for part in 0..2 {
             send(&broker.properties(), &from, part * 500..(part + 1) * 500, 0..2);
             job.start().read_all_and_stop(2);
         }
-        assert_eq!(shown(&server), all(0..1000), "{}", way.write);
-        assert_eq!(server.violations(), [""; 0]);
+        assert_eq!(shown(&database), all(0..1000), "{}", way.write);
+        assert_eq!(database.violations(), [""; 0]);
     }
 }
 
 /// At each step the second commit dies, which has rows before it, and then the first of the process that recovers.
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, way: &Way, further: &str) {
-    let (broker, server) = (Broker::shared(), server(way).await);
+    let (broker, database) = (Broker::shared(), database(way).await);
     let from = broker.topic(&format!("sql-killed-{name}"), 2).await;
-    let job = numbers_with(broker, &from, &server, way, further);
+    let job = numbers_with(broker, &from, &database, way, further);
     let mut sent = 0;
     let mut send_more = || {
         send(&broker.properties(), &from, sent..sent + 100, 0..2);
@@ -192,7 +199,7 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, w
     }
     let sent = send_more();
     job.start().read_all_and_stop(2);
-    assert_eq!(shown(&server), all(0..sent));
+    assert_eq!(shown(&database), all(0..sent));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,9 +214,9 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_of_several_wr
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_frozen_and_superseded_adds_nothing_and_holds_nobody_up() {
-    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let (broker, database) = (Broker::shared(), database(&APPEND).await);
     let from = broker.topic("sql-frozen", 2).await;
-    let job = numbers(broker, &from, &server, &APPEND);
+    let job = numbers(broker, &from, &database, &APPEND);
     let mut sent = 0;
     for step in ["while-staging", "before-showing", "after-showing"] {
         send(&broker.properties(), &from, sent..sent + 100, 0..2);
@@ -221,22 +228,21 @@ async fn a_process_that_is_frozen_and_superseded_adds_nothing_and_holds_nobody_u
         sent += 200;
         successor.wait_until_read(100);
         // Rows of both are there while the other still sleeps, so it holds no lock.
-        wait_for("the rows of both", PATIENCE, || (shown(&server) == all(0..sent)).then_some(()));
+        wait_for("the rows of both", PATIENCE, || (shown(&database) == all(0..sent)).then_some(()));
         sleeper.thaw();
         assert_eq!(sleeper.wait().code(), Some(FENCED), "{step}\n{}", sleeper.said());
         successor.stop();
     }
-    assert_eq!(shown(&server), all(0..sent));
+    assert_eq!(shown(&database), all(0..sent));
 }
 
 /// All rows have one key, so the last one is what is seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn protocol_7_a_process_that_is_superseded_brings_no_older_row_back_when_it_wakes() {
-    let (broker, server) = (Broker::shared(), server(&UPSERT).await);
+    let (broker, database) = (Broker::shared(), database(&UPSERT).await);
     let from = broker.topic("sql-older", 1).await;
-    let (servers, connection) = (broker.bootstrap_servers(), connection(&server));
-    server.run("CREATE TABLE [dbo].[latest] ([n] bigint NOT NULL, [one] int NOT NULL PRIMARY KEY);");
-    let connection = connection.replace("'shown'", "'latest'");
+    let (servers, connection) = (broker.bootstrap_servers(), database.connection("table", "latest"));
+    database.run("CREATE TABLE [dbo].[latest] ([n] bigint NOT NULL, [one] int NOT NULL PRIMARY KEY);");
     let job = Job::new(&format!(
         "CREATE TABLE numbers (n BIGINT NOT NULL)
          WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
@@ -244,7 +250,7 @@ async fn protocol_7_a_process_that_is_superseded_brings_no_older_row_back_when_i
          INSERT INTO shown SELECT n, CAST(1 AS INT) FROM numbers;"
     ))
     .argument("--checkpoint-interval=200ms");
-    let latest = || server.query("SELECT [n] FROM [dbo].[latest]");
+    let latest = || database.query("SELECT [n] FROM [dbo].[latest]");
     send(&broker.properties(), &from, 0..100, 0..1);
     let mut sleeper = job.start_with(&[("MILLRACE_CRASH", "before-showing:1:freeze")], &[]);
     sleeper.wait_until_frozen();
@@ -261,25 +267,25 @@ async fn protocol_7_a_process_that_is_superseded_brings_no_older_row_back_when_i
 /// A marker is never added again: without it, nobody knows which rows are there.
 #[tokio::test(flavor = "multi_thread")]
 async fn protocol_18_a_marker_that_is_gone_stops_the_job_and_writes_nothing_twice() {
-    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let (broker, database) = (Broker::shared(), database(&APPEND).await);
     let from = broker.topic("sql-marker", 1).await;
-    let job = numbers(broker, &from, &server, &APPEND);
+    let job = numbers(broker, &from, &database, &APPEND);
     send(&broker.properties(), &from, 0..100, 0..1);
     job.start_with(&[("MILLRACE_CRASH", "after-showing:1")], &[]).wait();
-    server.run("DELETE [m] FROM [dbo].[millrace_commits] AS [m] WHERE EXISTS (SELECT 1 FROM [dbo].[shown] AS [s] WHERE [s].[n] = 0);");
+    database.run("DELETE [m] FROM [dbo].[millrace_commits] AS [m] WHERE EXISTS (SELECT 1 FROM [dbo].[shown] AS [s] WHERE [s].[n] = 0);");
     let mut run = job.start();
     assert_eq!(run.wait().code(), Some(1), "{}", run.said());
     assert!(run.said().contains("the marker of writer"), "{}", run.said());
-    assert_eq!(shown(&server), all(0..100));
+    assert_eq!(shown(&database), all(0..100));
 }
 
 /// The second process commits entries of the first together with others than the first did.
 #[tokio::test(flavor = "multi_thread")]
 async fn protocol_18_a_commit_that_was_done_is_not_done_again_with_more_entries() {
-    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let (broker, database) = (Broker::shared(), database(&APPEND).await);
     let from = broker.topic("sql-together", 1).await;
     // Each entry is a transaction of its own at first.
-    let job = numbers_with(broker, &from, &server, &APPEND, ", commit_rows = '1'");
+    let job = numbers_with(broker, &from, &database, &APPEND, ", commit_rows = '1'");
     send(&broker.properties(), &from, 0..100, 0..1);
     let mut run = job.start_with(&[("MILLRACE_CRASH", "after-showing:3")], &[]);
     let mut sent = 100;
@@ -291,7 +297,7 @@ async fn protocol_18_a_commit_that_was_done_is_not_done_again_with_more_entries(
     std::fs::write(job.folder().join("test.sql"), text.replace("commit_rows = '1'", "commit_rows = '100000'"))
         .expect("a file");
     job.start().read_all_and_stop(1);
-    assert_eq!(shown(&server), all(0..sent));
+    assert_eq!(shown(&database), all(0..sent));
 }
 
 /// At every step of the protocol the line is cut: before the server does something, or after it did and before it says so.
@@ -299,11 +305,11 @@ async fn protocol_18_a_commit_that_was_done_is_not_done_again_with_more_entries(
 async fn lines_that_are_cut_at_any_step_lose_and_repeat_nothing() {
     let broker = Broker::shared();
     for (index, way) in WAYS.iter().enumerate() {
-        let server = server(way).await;
+        let database = double(way).await;
         let from = broker.topic(&format!("sql-cut-{index}"), 2).await;
         send(&broker.properties(), &from, 0..300, 0..2);
         let steps = AtomicU64::new(0);
-        server.accidents(move |step| {
+        database.server().accidents(move |step| {
             if matches!(step, Step::Connect | Step::Prelogin) {
                 return Accident::None;
             }
@@ -316,7 +322,7 @@ async fn lines_that_are_cut_at_any_step_lose_and_repeat_nothing() {
                 _ => Accident::None,
             }
         });
-        let job = numbers(broker, &from, &server, way);
+        let job = numbers(broker, &from, &database, way);
         let mut run = job.start();
         run.wait_until_idle(2);
         for part in 1..6 {
@@ -326,42 +332,44 @@ async fn lines_that_are_cut_at_any_step_lose_and_repeat_nothing() {
         run.wait_until_idle(2);
         run.wait_until_shown();
         run.stop();
-        assert_eq!(shown(&server), all(0..1800), "{}", way.write);
+        assert_eq!(shown(&database), all(0..1800), "{}", way.write);
         assert_eq!(letters(&job), [""; 0]);
-        assert_eq!(server.violations(), [""; 0]);
+        assert_eq!(database.violations(), [""; 0]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_is_waited_for() {
-    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
     let from = broker.topic("sql-away", 1).await;
-    let job = numbers(broker, &from, &server, &APPEND);
+    let job = numbers(broker, &from, &database, &APPEND);
     let mut run = job.start();
     run.wait_until_idle(1);
     let back = Arc::new(AtomicBool::new(false));
     let is_back = back.clone();
-    server.accidents(move |_| if is_back.load(Ordering::Relaxed) { Accident::None } else { Accident::CloseBefore });
-    server.close_all();
+    database
+        .server()
+        .accidents(move |_| if is_back.load(Ordering::Relaxed) { Accident::None } else { Accident::CloseBefore });
+    database.server().close_all();
     send(&broker.properties(), &from, 0..100, 0..1);
     wait_for("the trouble, in the metrics", PATIENCE, || (run.metric("sink_in_trouble")? == 1.0).then_some(()));
     tokio::time::sleep(A_MOMENT).await;
-    assert_eq!(shown(&server), [0; 0]);
+    assert_eq!(shown(&database), [0; 0]);
     back.store(true, Ordering::Relaxed);
     wait_for("its end, in the metrics", PATIENCE, || (run.metric("sink_in_trouble")? == 0.0).then_some(()));
     run.read_all_and_stop(1);
-    assert_eq!(shown(&server), all(0..100));
+    assert_eq!(shown(&database), all(0..100));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_be_no_row_goes_to_the_dead_letter_and_its_neighbours_into_the_table() {
-    let (broker, server) = (Broker::shared(), Server::start(Options::default()).await);
+    let (broker, database) = (Broker::shared(), Database::start().await);
     let from = broker.topic("sql-refused", 1).await;
-    server.run(
+    database.run(
         "CREATE TABLE [dbo].[shown] ([n] bigint NOT NULL, [short] nvarchar(5) NULL, [small] tinyint NULL, [id] uniqueidentifier NULL,
            [once] int NOT NULL CONSTRAINT [uq_once] UNIQUE, [even] int NULL, CONSTRAINT [ck_even] CHECK ([even] >= 0));",
     );
-    let (servers, connection) = (broker.bootstrap_servers(), connection(&server));
+    let (servers, connection) = (broker.bootstrap_servers(), database.connection("table", "shown"));
     let job = Job::new(&format!(
         "CREATE TABLE numbers (n BIGINT NOT NULL)
          WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
@@ -379,7 +387,7 @@ async fn what_can_be_no_row_goes_to_the_dead_letter_and_its_neighbours_into_the_
     let mut run = job.start();
     wait_for("the rows, in the dead letter", PATIENCE, || (run.metric("sink_rejected_total")? == 7.0).then_some(()));
     run.read_all_and_stop(1);
-    assert_eq!(shown(&server), [0, 1, 4]);
+    assert_eq!(shown(&database), [0, 1, 4]);
     let letters = letters(&job);
     for reason in
         ["8 characters, and the column takes 5", "256 is out of", "is no UUID", "once is NULL", "uq_once", "ck_even"]
@@ -395,10 +403,10 @@ async fn of_rows_with_one_key_the_first_the_last_or_the_newest_one_stays() {
     let broker = Broker::shared();
     let stay = [("insert", "", 0..10), ("upsert", "", 90..100), ("upsert", ", version_field = 'age'", 0..10)];
     for (index, (write, options, expected)) in stay.into_iter().enumerate() {
-        let server = Server::start(Options::default()).await;
-        server.run("CREATE TABLE [dbo].[shown] ([n] bigint NULL, [age] bigint NULL, [digit] nvarchar(10) NOT NULL PRIMARY KEY);");
+        let database = Database::start().await;
+        database.run("CREATE TABLE [dbo].[shown] ([n] bigint NULL, [age] bigint NULL, [digit] nvarchar(10) NOT NULL PRIMARY KEY);");
         let from = broker.topic(&format!("sql-key-{index}"), 1).await;
-        let (servers, connection) = (broker.bootstrap_servers(), connection(&server));
+        let (servers, connection) = (broker.bootstrap_servers(), database.connection("table", "shown"));
         let job = Job::new(&format!(
             "CREATE TABLE numbers (n BIGINT NOT NULL)
              WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
@@ -411,60 +419,59 @@ async fn of_rows_with_one_key_the_first_the_last_or_the_newest_one_stays() {
             send(&broker.properties(), &from, half, 0..1);
             job.start().read_all_and_stop(1);
         }
-        assert_eq!(shown(&server), all(expected), "{write}{options}");
+        assert_eq!(shown(&database), all(expected), "{write}{options}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_is_deleted_by_its_key_and_one_that_is_gone_stays_gone() {
-    let (broker, server) = (Broker::shared(), server(&INSERT).await);
+    let (broker, database) = (Broker::shared(), database(&INSERT).await);
     let from = broker.topic("sql-deleted", 1).await;
     send(&broker.properties(), &from, 0..30, 0..1);
-    numbers(broker, &from, &server, &INSERT).start().read_all_and_stop(1);
-    server.run(
+    numbers(broker, &from, &database, &INSERT).start().read_all_and_stop(1);
+    database.run(
         "DELETE [t] FROM [dbo].[shown] AS [t] WHERE EXISTS (SELECT 1 FROM [dbo].[shown] AS [s] WHERE [t].[n] = 3);",
     );
     let topic = broker.topic("sql-to-delete", 1).await;
     send(&broker.properties(), &topic, 0..20, 0..1);
-    numbers(broker, &topic, &server, &Way { write: "delete", ..INSERT }).start().read_all_and_stop(1);
-    assert_eq!(shown(&server), all(20..30));
+    numbers(broker, &topic, &database, &Way { write: "delete", ..INSERT }).start().read_all_and_stop(1);
+    assert_eq!(shown(&database), all(20..30));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_procedure_is_handed_the_rows_within_the_transaction() {
-    let (broker, server) = (Broker::shared(), server(&APPEND).await);
-    server.run("CREATE TYPE [dbo].[payloadType] AS TABLE ([part] int NOT NULL, [n] bigint NOT NULL PRIMARY KEY);");
-    server.procedure(
-        "dbo.stp_Write",
+    let (broker, database) = (Broker::shared(), database(&APPEND).await);
+    database.run("CREATE TYPE [dbo].[payloadType] AS TABLE ([part] int NOT NULL, [n] bigint NOT NULL PRIMARY KEY);");
+    database.procedure(
+        "stp_Write",
         "@payload",
-        "dbo.payloadType",
+        "payloadType",
         "INSERT INTO [dbo].[shown] ([n], [part]) SELECT [n], [part] FROM @payload;",
     );
     let from = broker.topic("sql-procedure", 2).await;
-    let (servers, connection) = (broker.bootstrap_servers(), server.connection_string());
+    let (servers, connection) = (broker.bootstrap_servers(), database.connection("procedure", "stp_Write"));
     let job = Job::new(&format!(
         "CREATE TABLE numbers (n BIGINT NOT NULL)
          WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
-         CREATE TABLE shown (n BIGINT, part INT)
-         WITH (connector = 'sqlserver', connection_string = '{connection}', \"procedure\" = 'stp_Write');
+         CREATE TABLE shown (n BIGINT, part INT) WITH ({connection});
          INSERT INTO shown SELECT n, CAST(n % 7 AS INT) FROM numbers;"
     ))
     .argument("--checkpoint-interval=200ms");
     for step in ["before-showing", "after-showing"] {
-        let sent = shown(&server).len() as u64;
+        let sent = shown(&database).len() as u64;
         send(&broker.properties(), &from, sent..sent + 100, 0..2);
         job.start_with(&[("MILLRACE_CRASH", &format!("{step}:1"))], &[]).wait();
         job.start().read_all_and_stop(2);
     }
-    assert_eq!(shown(&server), all(0..200));
+    assert_eq!(shown(&database), all(0..200));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_not_there_is_made_if_asked_and_else_the_error_says_how() {
-    let (broker, server) = (Broker::shared(), Server::start(Options::default()).await);
+    let (broker, database) = (Broker::shared(), Database::start().await);
     let from = broker.topic("sql-made", 1).await;
     send(&broker.properties(), &from, 0..20, 0..1);
-    let job = numbers(broker, &from, &server, &INSERT);
+    let job = numbers(broker, &from, &database, &INSERT);
     let mut run = job.start();
     assert_eq!(run.wait().code(), Some(1), "{}", run.said());
     for part in [
@@ -475,22 +482,22 @@ async fn a_table_that_is_not_there_is_made_if_asked_and_else_the_error_says_how(
         assert!(run.said().contains(part), "{part}: {}", run.said());
     }
     for index in ["rowstore", "columnstore"] {
-        server.run("DROP TABLE IF EXISTS [dbo].[shown];");
+        database.run("DROP TABLE IF EXISTS [dbo].[shown];");
         let create = format!(", create = 'true', 'create.index' = '{index}'");
-        numbers_with(broker, &from, &server, &INSERT, &create).start().read_all_and_stop(1);
-        assert_eq!(shown(&server), all(0..20), "{index}");
+        numbers_with(broker, &from, &database, &INSERT, &create).start().read_all_and_stop(1);
+        assert_eq!(shown(&database), all(0..20), "{index}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_does_not_fit_is_refused_with_all_that_is_wrong() {
-    let (broker, server) = (Broker::shared(), Server::start(Options::default()).await);
+    let (broker, database) = (Broker::shared(), Database::start().await);
     let from = broker.topic("sql-unfit", 1).await;
-    server.run(
+    database.run(
         "CREATE TABLE [dbo].[shown] ([N] real NOT NULL, [double] AS ([N] * 2), [number] bigint IDENTITY(1,1) NOT NULL,
            [needed] nvarchar(10) NOT NULL, [storedAt] datetime2(7) NOT NULL DEFAULT SYSUTCDATETIME());",
     );
-    let (servers, connection) = (broker.bootstrap_servers(), connection(&server));
+    let (servers, connection) = (broker.bootstrap_servers(), database.connection("table", "shown"));
     let job = Job::new(&format!(
         "CREATE TABLE numbers (n BIGINT NOT NULL)
          WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
@@ -515,9 +522,9 @@ async fn a_table_that_does_not_fit_is_refused_with_all_that_is_wrong() {
 /// What is said before anything is written: what is there, what would be made, and what is promised.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_and_explain_say_what_becomes_of_rows_and_make_nothing() {
-    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
     let from = broker.topic("sql-checked", 1).await;
-    let job = numbers(broker, &from, &server, &APPEND);
+    let job = numbers(broker, &from, &database, &APPEND);
     let millrace = |command: &str, arguments: &[&str]| {
         let output = job.command(command).args(arguments).output().expect("it runs");
         (
@@ -533,7 +540,7 @@ async fn check_and_explain_say_what_becomes_of_rows_and_make_nothing() {
     );
     let (code, said) = millrace("check", &["--connect"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(!server.batches().iter().any(|batch| batch.contains("CREATE")), "a check makes nothing");
+    assert!(!database.server().batches().iter().any(|batch| batch.contains("CREATE")), "a check makes nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -542,28 +549,29 @@ async fn a_server_with_a_certificate_of_ones_own_authority_is_trusted_and_no_oth
     let text = |name: &str| String::from_utf8(certificates.content(name)).expect("text");
     let tls = Tls { certificate_pem: text("broker.crt"), key_pem: text("broker.key") };
     let server = Server::start(Options { tls: Some(tls), require_encryption: true, ..Options::default() }).await;
-    server.run(&format!("CREATE TABLE [dbo].[shown] ({});", APPEND.table));
+    let database = with_table(Database::Double(server), &APPEND);
     let from = broker.topic("sql-tls", 1).await;
     send(&broker.properties(), &from, 0..100, 0..1);
     let job = |ca: &str| {
         let trusted = format!(", ca_location = '{}'", certificates.file(ca));
-        numbers_with(broker, &from, &server, &APPEND, &trusted)
+        numbers_with(broker, &from, &database, &APPEND, &trusted)
     };
     let wary = job("other.crt");
     let mut run = wary.start();
     assert_eq!(run.wait().code(), Some(1), "{}", run.said());
     assert!(run.said().contains("no secure connection"), "{}", run.said());
     job("ca.crt").start().read_all_and_stop(1);
-    assert_eq!(shown(&server), all(0..100));
+    assert_eq!(shown(&database), all(0..100));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_is_by_password_or_entra_id_and_may_be_sent_elsewhere() {
-    let (broker, server) = (Broker::shared(), server(&APPEND).await);
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
+    let server = database.server();
     let from = broker.topic("sql-login", 1).await;
     send(&broker.properties(), &from, 0..100, 0..1);
-    let (servers, port) = (broker.bootstrap_servers(), server.port());
-    let job = |login: &str| {
+    let servers = broker.bootstrap_servers();
+    let job = |port: u16, login: &str| {
         Job::new(&format!(
             "CREATE TABLE numbers (n BIGINT NOT NULL)
              WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
@@ -572,7 +580,7 @@ async fn a_login_is_by_password_or_entra_id_and_may_be_sent_elsewhere() {
              INSERT INTO shown SELECT n, CAST(n % 7 AS INT) FROM numbers;"
         ))
     };
-    let stranger = job("user = 'millrace', password = 'wrong'");
+    let stranger = job(server.port(), "user = 'millrace', password = 'wrong'");
     let mut run = stranger.start();
     assert_eq!(run.wait().code(), Some(1), "{}", run.said());
     assert!(run.said().contains("18456") && run.said().contains("Check user and password"), "{}", run.said());
@@ -584,30 +592,25 @@ async fn a_login_is_by_password_or_entra_id_and_may_be_sent_elsewhere() {
         format!("tenant_id = 't', client_id = 'app', client_secret = 'topsecret', authority_host = '{tokens}'");
     // The gateway sends it on to where the database is.
     let gateway = Server::start(Options::default()).await;
-    gateway.route(Some(("127.0.0.1".into(), port)));
-    let text = job(&by_entra);
-    let file = text.folder().join("test.sql");
-    let redirected = std::fs::read_to_string(&file)
-        .expect("the job")
-        .replace(&format!(":{port}'"), &format!(":{}'", gateway.port()));
-    std::fs::write(&file, redirected).expect("the job");
+    gateway.route(Some(("127.0.0.1".into(), server.port())));
     gateway.expect_token(&token_head());
-    text.start().read_all_and_stop(1);
-    assert_eq!(shown(&server), all(0..100));
+    let known = job(gateway.port(), &by_entra);
+    known.start().read_all_and_stop(1);
+    assert_eq!(shown(&database), all(0..100));
 }
 
 /// A row is what users of the table expect: each value in the column's own type.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_has_the_values_that_it_had() {
-    let (broker, server) = (Broker::shared(), Server::start(Options::default()).await);
+    let (broker, database) = (Broker::shared(), Database::start().await);
     let from = broker.topic("sql-values", 1).await;
-    server.run(
+    database.run(
         "CREATE TABLE [dbo].[shown] ([EventId] uniqueidentifier NOT NULL, [Value] float NOT NULL, [CreatedAt] datetime2(7) NOT NULL,
            [Zoned] datetimeoffset(7) NOT NULL, [ComplexData] nvarchar(max) NULL, [Nothing] int NULL, [price] decimal(18,4) NOT NULL,
            [Type] varchar(10) NOT NULL, [Day] date NOT NULL, [a ]] b] bit NOT NULL,
            [StoredAt] datetime2(7) NOT NULL DEFAULT SYSUTCDATETIME(), CONSTRAINT [ck] CHECK (ISJSON([ComplexData]) = 1));",
     );
-    let (servers, connection) = (broker.bootstrap_servers(), connection(&server));
+    let (servers, connection) = (broker.bootstrap_servers(), database.connection("table", "shown"));
     let job = Job::new(&format!(
         "CREATE TABLE numbers (n BIGINT NOT NULL)
          WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
@@ -622,7 +625,7 @@ async fn a_row_has_the_values_that_it_had() {
     job.start().read_all_and_stop(1);
     let columns =
         "[EventId], [Value], [CreatedAt], [Zoned], [ComplexData], [Nothing], [price], [Type], [Day], [a ]] b]";
-    let row = server.query(&format!("SELECT {columns} FROM [dbo].[shown]")).remove(0);
+    let row = database.query(&format!("SELECT {columns} FROM [dbo].[shown]")).remove(0);
     let row: Vec<&str> = row.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
     let expected = [
         "6f9619ff-8b86-d011-b42d-00c04fc964ff",
