@@ -474,11 +474,7 @@ async fn a_table_that_is_not_there_is_made_if_asked_and_else_the_error_says_how(
     let job = numbers(broker, &from, &database, &INSERT);
     let mut run = job.start();
     assert_eq!(run.wait().code(), Some(1), "{}", run.said());
-    for part in [
-        "there is no table [dbo].[shown]",
-        "set create = 'true'",
-        "CREATE TABLE [dbo].[shown] ([n] bigint NOT NULL, [part] int NULL",
-    ] {
+    for part in ["there is no table [", "set create = 'true'", ".[shown] ([n] bigint NOT NULL, [part] int NULL"] {
         assert!(run.said().contains(part), "{part}: {}", run.said());
     }
     for index in ["rowstore", "columnstore"] {

@@ -9,7 +9,7 @@ use azure_core::error::ErrorKind;
 use azure_core::time::OffsetDateTime;
 use azure_data_cosmos::{AccountEndpoint, AccountReference};
 use engine::connector::{OptionKind, OptionSpec, Options, Problem};
-use identity::{Bearer, FreshToken, Identity, TokenError};
+use identity::{Bearer, FreshToken, Identity, TokenError, connection_string};
 
 /// The domain of an account that is given by its name alone.
 const PUBLIC_CLOUD: &str = "documents.azure.com";
@@ -117,11 +117,9 @@ impl Account {
 
 /// Says what is missing and never what is there: the text holds a key.
 fn parse(text: &str) -> Result<(String, String), String> {
-    let parts: Vec<(&str, &str)> = text.split(';').filter_map(|part| part.trim().split_once('=')).collect();
-    let find = |name: &str| {
-        let found = parts.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_string());
-        found.ok_or_else(|| format!("it has no {name}=… part"))
-    };
+    let mut parts = connection_string::parse(text)?;
+    let mut find =
+        |name: &str| parts.remove(&name.to_ascii_lowercase()).ok_or_else(|| format!("it has no {name}=… part"));
     Ok((find("AccountEndpoint")?, find("AccountKey")?))
 }
 

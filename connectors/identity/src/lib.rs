@@ -1,6 +1,7 @@
 //! Who asks for OAuth tokens, and where: an application with a secret or a federated token file, the managed identity
 //! of a machine or a platform, or whoever is signed in to the Azure CLI.
 
+pub mod connection_string;
 mod token;
 
 use std::fmt;

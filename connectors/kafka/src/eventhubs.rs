@@ -6,7 +6,7 @@ use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, Tab
 use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
-use identity::{Bearer, Identity};
+use identity::{Bearer, Identity, connection_string};
 
 use crate::endpoint::Login;
 use crate::messages::WRITTEN;
@@ -179,14 +179,14 @@ struct ConnectionString {
 impl ConnectionString {
     /// Says what is missing and never what is there: the text holds a key.
     fn parse(text: &str) -> Result<Self, String> {
-        let parts: Vec<(&str, &str)> = text.split(';').filter_map(|part| part.trim().split_once('=')).collect();
-        let find = |name: &str| parts.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| *value);
+        let parts = connection_string::parse(text)?;
+        let find = |name: &str| parts.get(&name.to_ascii_lowercase());
         let endpoint = find("Endpoint").ok_or("it has no Endpoint=sb://…/ part")?;
         let host = endpoint.trim_start_matches("sb://").trim_end_matches('/').to_string();
         for name in ["SharedAccessKeyName", "SharedAccessKey"] {
             find(name).ok_or_else(|| format!("it has no {name}=… part"))?;
         }
-        Ok(ConnectionString { host, hub: find("EntityPath").map(String::from) })
+        Ok(ConnectionString { host, hub: find("EntityPath").cloned() })
     }
 }
 

@@ -2,7 +2,6 @@
 
 mod connection;
 mod judge;
-mod keywords;
 mod lane;
 mod options;
 mod server;

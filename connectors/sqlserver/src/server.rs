@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use engine::connector::{OptionKind, OptionSpec, Options, Problem};
-use identity::{Bearer, Identity};
+use identity::{Bearer, Identity, connection_string};
 use tiberius::{AuthMethod, Config, EncryptionLevel};
 
-use crate::keywords;
 use crate::trouble::Trouble;
 
 /// The domain of a server that is given by its name alone.
@@ -175,9 +174,9 @@ impl Server {
 
 /// The keywords of a connection string of either kind.
 fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
-    let Some(url) = text.trim().strip_prefix("jdbc:sqlserver://") else { return keywords::parse(text) };
+    let Some(url) = text.trim().strip_prefix("jdbc:sqlserver://") else { return connection_string::parse(text) };
     let (address, rest) = url.split_once(';').unwrap_or((url, ""));
-    let mut found = keywords::parse(rest)?;
+    let mut found = connection_string::parse(rest)?;
     if !address.is_empty() {
         found.insert("server".into(), address.into());
     }

@@ -1,4 +1,4 @@
-//! The keywords of a connection string: `name=value;name=value`, where a value may stand in quotes or braces.
+//! Connection strings, as portals show them: `name=value;name=value`, where a value may stand in quotes or braces.
 //! <https://learn.microsoft.com/dotnet/framework/data/adonet/connection-strings>,
 //! <https://learn.microsoft.com/sql/connect/jdbc/building-the-connection-url>
 
