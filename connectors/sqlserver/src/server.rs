@@ -268,7 +268,7 @@ fn login(said: &Said<'_>, environment: &dyn Fn(&str) -> Option<String>) -> Resul
     }
     if said
         .find("", &["integratedsecurity", "trusted_connection"])
-        .is_some_and(|text| text.to_ascii_lowercase() != "false")
+        .is_some_and(|text| !text.eq_ignore_ascii_case("false"))
     {
         let what = "logins of Windows are not known here: use a SQL login or Entra ID";
         return Err(Problem::option("connection_string", what));

@@ -212,8 +212,8 @@ fn append(target: &Target, rows: &str) -> String {
         "INSERT INTO {}{} ({}) SELECT {} FROM {STAGED} WHERE {rows} ORDER BY [{ROW}];",
         target.name.as_str(),
         if target.table_lock { " WITH (TABLOCK)" } else { "" },
-        target.names(|column| quoted(column)),
-        target.staged(|index| staged(index)),
+        target.names(quoted),
+        target.staged(staged),
     )
 }
 
@@ -236,7 +236,7 @@ fn insert(target: &Target, chosen: &str) -> String {
         "{chosen}INSERT INTO {} ({}) SELECT {} FROM [r] WHERE [r].[nth] = 1 \
          AND NOT EXISTS (SELECT 1 FROM {} AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE {});",
         target.name.as_str(),
-        target.names(|column| quoted(column)),
+        target.names(quoted),
         target.staged(|index| format!("[r].{}", staged(index))),
         target.name.as_str(),
         same_key(target, "[r]"),
@@ -285,8 +285,8 @@ fn call(target: &Target, rows: &str) -> String {
     format!(
         "DECLARE @rows {}; INSERT INTO @rows ({}) SELECT {} FROM {STAGED} WHERE {rows} ORDER BY [{ROW}]; EXECUTE {} {} = @rows;",
         procedure.of.as_str(),
-        target.names(|column| quoted(column)),
-        target.staged(|index| staged(index)),
+        target.names(quoted),
+        target.staged(staged),
         target.name.as_str(),
         procedure.parameter,
     )

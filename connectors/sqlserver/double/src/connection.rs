@@ -80,7 +80,7 @@ impl Connection {
     /// MS-TDS 2.2.6.5.
     async fn agree(&mut self) -> Went {
         if self.line.first_byte().await? == TLS_HANDSHAKE {
-            let Some(tls) = self.shared.tls.clone() else { return Err(Ended::Closed) };
+            let Some((tls, _)) = self.shared.tls.clone() else { return Err(Ended::Closed) };
             self.line.encrypt_at_once(tls).await?;
             self.strict = true;
         }
@@ -100,7 +100,7 @@ impl Connection {
         match (agreed, self.shared.tls.clone()) {
             (Encryption::Required, _) if client.encryption == Encryption::NotSupported => Err(Ended::Closed),
             (Encryption::NotSupported, _) | (_, None) => Ok(()),
-            (_, Some(tls)) => {
+            (_, Some((_, tls))) => {
                 self.line.encrypt_in_packets(tls).await?;
                 self.strict = agreed != Encryption::Off;
                 Ok(())

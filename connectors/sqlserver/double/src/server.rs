@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -52,7 +52,8 @@ type Accidents = Box<dyn FnMut(&Step) -> Accident + Send>;
 /// What connections and the one who tests have in common.
 pub struct Shared {
     pub options: Options,
-    pub tls: Option<Arc<ServerConfig>>,
+    /// For TDS 8.0, and for TDS 7.
+    pub tls: Option<(Arc<ServerConfig>, Arc<ServerConfig>)>,
     pub database: Arc<Database>,
     accidents: Mutex<Option<Accidents>>,
     batches: Mutex<Vec<String>>,
@@ -113,7 +114,7 @@ impl Server {
         std::fs::create_dir_all(&folder).expect("a folder for the database");
         let database = Database::create(folder.join("database"), &options.database).expect("a database");
         let shared = Arc::new(Shared {
-            tls: options.tls.as_ref().map(|tls| Arc::new(tls_config(tls))),
+            tls: options.tls.as_ref().map(|tls| (tls_config(tls, rustls::ALL_VERSIONS), tls_config(tls, TDS_7))),
             database: Arc::new(database),
             options,
             accidents: Mutex::default(),
@@ -245,20 +246,21 @@ async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>, closed: wa
     }
 }
 
-fn tls_config(tls: &Tls) -> ServerConfig {
+/// With TDS 7 there is no TLS 1.3: <https://learn.microsoft.com/sql/relational-databases/security/networking/tds-8>
+const TDS_7: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+
+fn tls_config(tls: &Tls, versions: &[&'static SupportedProtocolVersion]) -> Arc<ServerConfig> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(tls.certificate_pem.as_bytes())
         .collect::<Result<_, _>>()
         .expect("certificates in PEM");
     let key = PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).expect("a key in PEM");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions of TLS");
+        ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions of TLS");
     let mut config =
         builder.with_no_client_auth().with_single_cert(certificates, key).expect("a certificate with its key");
-    // Tickets would come where a client of TDS 7 still expects packets.
-    config.send_tls13_tickets = 0;
     config.alpn_protocols = vec![b"tds/8.0".to_vec()];
-    config
+    Arc::new(config)
 }
 
 fn shown(value: Value, of: Type) -> Option<String> {

@@ -992,6 +992,11 @@ fn savepoint_name(name: &str) -> String {
 /// Procedures.
 impl Session {
     fn execute(&mut self, name: &Name, arguments: &[(Option<String>, Expr)]) -> Result<Ran, SqlError> {
+        if let [(None, Expr::Text { value, .. })] = arguments
+            && name.name.eq_ignore_ascii_case("sp_executesql")
+        {
+            return Ok(self.execute_text(value));
+        }
         let procedure = catalog::procedure(&self.connection, name)?.ok_or_else(|| no_procedure(&name.shown()))?;
         let parameter = procedure.parameter.to_lowercase();
         let [(said, value)] = arguments else { return Err(argument_missing(name, &procedure.parameter)) };
@@ -1017,6 +1022,16 @@ impl Session {
             ran.is_err(),
         );
         Ok(ran)
+    }
+
+    /// Runs a batch within a batch: what is set there is forgotten at its end.
+    fn execute_text(&mut self, text: &str) -> Ran {
+        let settings = (self.silent, self.abort_on_error, self.only_formats, self.lock_timeout);
+        let ran = self.statements(text);
+        (self.silent, self.abort_on_error, self.only_formats, self.lock_timeout) = settings;
+        self.answer.status(i32::from(ran.is_err()));
+        self.answer.done(Done::Procedure, command::EXECUTE, None, ran.is_err());
+        ran
     }
 
     /// Runs a procedure's body over the rows that are its parameter.

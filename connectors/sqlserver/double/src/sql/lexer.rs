@@ -113,7 +113,7 @@ impl<'a> Lexer<'a> {
     fn bytes(&mut self) -> Result<Token, SqlError> {
         self.rest = &self.rest[2..];
         let digits = self.while_true(|c| c.is_ascii_hexdigit());
-        let even = if digits.len() % 2 == 0 { digits.to_string() } else { format!("0{digits}") };
+        let even = if digits.len().is_multiple_of(2) { digits.to_string() } else { format!("0{digits}") };
         let byte = |at: usize| u8::from_str_radix(&even[at..at + 2], 16).map_err(|_| syntax(digits));
         (0..even.len()).step_by(2).map(byte).collect::<Result<_, _>>().map(Token::Bytes)
     }

@@ -297,10 +297,15 @@ impl Parser {
             "TRUNCATE" => self.truncate(),
             "CREATE" => self.create(),
             "DROP" => self.drop_table(),
-            "EXEC" | "EXECUTE" => self.execute(),
+            "EXEC" | "EXECUTE" => {
+                self.next()?;
+                self.execute()
+            }
             "THROW" => self.throw(),
             "RETURN" => self.next().map(|_| Statement::Return),
             "USE" => self.use_database(),
+            // At the beginning of a batch, the word may be left out.
+            "SP_EXECUTESQL" if self.at == 0 => self.execute(),
             _ => Err(self.wrong()),
         }
     }
@@ -609,10 +614,10 @@ impl Parser {
         }
         // `@v = column = expression` gives both the new value; `@v = expression` is for the variable alone.
         let start = self.at;
-        if let Ok(column) = self.parts() {
-            if self.sign("=") {
-                return Ok(Assignment { variable, column: Some(column), value: self.value_or_default()? });
-            }
+        if let Ok(column) = self.parts()
+            && self.sign("=")
+        {
+            return Ok(Assignment { variable, column: Some(column), value: self.value_or_default()? });
         }
         self.at = start;
         if variable.is_none() {
@@ -651,7 +656,6 @@ impl Parser {
     }
 
     fn execute(&mut self) -> Parsed<Statement> {
-        self.next()?;
         let procedure = self.name()?;
         let mut arguments = Vec::new();
         let begins = |p: &Self| {
