@@ -37,7 +37,7 @@ IF OBJECT_ID(N'[dbo].[raw ]] data]', N'U') IS NULL CREATE TABLE [dbo].[raw ]] da
 IF OBJECT_ID(N'[dbo].[raw ]] data]', N'U') IS NULL CREATE TABLE [dbo].[raw ]] data] ([a] bigint NOT NULL, [b] nvarchar(max) NULL, INDEX [millrace_columns] CLUSTERED COLUMNSTORE, PRIMARY KEY NONCLUSTERED ([a]));
 
 -- a session's own table
-CREATE TABLE #millrace ([entry] bigint NOT NULL, [row] int NOT NULL, [c0] uniqueidentifier NULL, [c1] varchar(10) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, [c2] bigint NULL);
+CREATE TABLE #millrace ([entry] bigint NOT NULL, [row] int NOT NULL, [c0] uniqueidentifier NULL, [c1] varchar(10) COLLATE Latin1_General_100_CI_AS NULL, [c2] bigint NULL);
 
 -- it is emptied
 TRUNCATE TABLE #millrace;
@@ -73,7 +73,8 @@ SELECT @done AS [done];
 DECLARE @done bigint;
 BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
-IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) UPDATE [t] SET [t].[Version]]] = [r].[c2] FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) INNER JOIN [r] ON [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1] WHERE [r].[nth] = 1;WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
+IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) UPDATE [t] SET [t].[Version]]] = [r].[c2] FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) INNER JOIN [r] ON [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1] WHERE [r].[nth] = 1;
+WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
 END;
 COMMIT TRANSACTION;
 SELECT @done AS [done];
@@ -82,7 +83,8 @@ SELECT @done AS [done];
 DECLARE @done bigint;
 BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
-IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [c2] DESC, [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) UPDATE [t] SET [t].[Version]]] = [r].[c2] FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) INNER JOIN [r] ON [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1] WHERE [r].[nth] = 1 AND ([t].[Version]]] IS NULL OR [r].[c2] > [t].[Version]]]);WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [c2] DESC, [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
+IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [c2] DESC, [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) UPDATE [t] SET [t].[Version]]] = [r].[c2] FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) INNER JOIN [r] ON [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1] WHERE [r].[nth] = 1 AND ([t].[Version]]] IS NULL OR [r].[c2] > [t].[Version]]]);
+WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [c2] DESC, [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
 END;
 COMMIT TRANSACTION;
 SELECT @done AS [done];
@@ -91,7 +93,7 @@ SELECT @done AS [done];
 DECLARE @done bigint;
 BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
-IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type]) SELECT [r].[c0], [r].[c1] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
+IF @done IS NOT NULL BEGIN  WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type]) SELECT [r].[c0], [r].[c1] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
 END;
 COMMIT TRANSACTION;
 SELECT @done AS [done];
@@ -125,4 +127,4 @@ END;
 ROLLBACK TRANSACTION;
 
 -- the table is read back
-SELECT [a], [b] FROM [dbo].[raw ]] data];
+SELECT [a], [b] FROM [dbo].[raw ]] data] ORDER BY [b];

@@ -30,13 +30,16 @@ impl Judge<'_> {
         if let Some(what) = self.attempt(none(), &[]).await? {
             return Err(Trouble::Stopped(what));
         }
+        if rows == 0 {
+            return Ok(vec![]);
+        }
         let alone = self.by_themselves(rows).await?;
         if !alone.is_empty() { Ok(alone) } else { self.beside_others(rows).await }
     }
 
     /// Those that cannot be, whatever other rows there are: by halves.
     async fn by_themselves(&mut self, rows: usize) -> Result<Vec<Guilty>, Trouble> {
-        let (mut found, mut left) = (vec![], halves(0..=rows.saturating_sub(1)));
+        let (mut found, mut left) = (vec![], halves(0..=rows - 1));
         while let Some(part) = left.pop() {
             let Some(what) = self.attempt(part.clone(), &[]).await? else { continue };
             match part.start() == part.end() {

@@ -50,7 +50,7 @@ impl Work<'_> {
             return Ok(vec![]);
         }
         crash_point("before-staging");
-        let staged = stage(connection, self.target, &left, self.share, self.context, self.place).await?;
+        let staged = stage(connection, self.target, &left, &self.share, self.context, self.place).await?;
         if let Some((entry, path)) = staged.gone {
             return Err(self.gone(connection, entry, &path).await?);
         }
@@ -66,7 +66,12 @@ impl Work<'_> {
         requests.rows.add(staged.places.len() as u64);
         requests.durations.add(begun.elapsed());
         match shown {
-            Ok(_) => {
+            Ok(said) => {
+                // Nothing was done if the marker has moved: then another has shown them, or it is gone.
+                let moved = said.first().is_some_and(|row| row.try_get::<i64, _>(0).is_ok_and(|done| done.is_some()));
+                if !moved && self.done(connection).await? < last.entry {
+                    return Err(SinkError::retry(self.place, "the marker moved and came back"));
+                }
                 crash_point("after-showing");
                 requests.settled.add(staged.places.len() as u64);
                 Ok(vec![])

@@ -31,7 +31,7 @@ pub struct SqlTable {
     /// Sessions that write at once, each its own rows.
     pub lanes: usize,
     /// The column whose value says which of them a row belongs to.
-    pub lane_by: Option<usize>,
+    pub lane_by: Option<String>,
     /// Rows of a transaction, at most one entry more; `None`: as many as suit the table.
     pub commit_rows: Option<u64>,
     pub table_lock: bool,
@@ -283,7 +283,7 @@ fn version(table: &TableSpec, write: Write) -> Result<Option<String>, Problem> {
 }
 
 /// How many sessions write, and by which column.
-fn lanes(table: &TableSpec, write: Write) -> Result<(usize, Option<usize>), Problem> {
+fn lanes(table: &TableSpec, write: Write) -> Result<(usize, Option<String>), Problem> {
     let lanes = table.options.integer("writers").unwrap_or(1);
     if !(1..=MOST_LANES).contains(&lanes) {
         return Err(Problem::option("writers", format!("must be from 1 to {MOST_LANES}")));
@@ -302,7 +302,7 @@ fn lanes(table: &TableSpec, write: Write) -> Result<(usize, Option<usize>), Prob
                     format!("PARTITIONED BY {name}: it must be in the primary key, or two writers may meet in one row");
                 return Err(Problem::of(what));
             }
-            index => index,
+            Some(_) => Some(name.clone()),
         },
         _ => return Err(Problem::of("PARTITIONED BY: one integer column says which writer a row belongs to")),
     };
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn several_writers_share_no_key() {
         let many = [("writers", "4")];
-        assert_eq!(accepted(&table(&["id", "part"], &["part"], &many)).lane_by, Some(1));
+        assert_eq!(accepted(&table(&["id", "part"], &["part"], &many)).lane_by.as_deref(), Some("part"));
         assert_eq!(accepted(&table(&[], &[], &many)).lanes, 4);
         assert!(problems(&table(&["id"], &["part"], &many))[0].contains("in the primary key"));
         assert!(problems(&table(&["id"], &[], &many))[0].contains("which rows go together"));

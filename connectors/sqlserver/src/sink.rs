@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter};
 use futures::future::join_all;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use storage::staged_rows::{self, StagingWriter};
 use tokio::sync::Mutex;
 
@@ -45,9 +45,10 @@ struct Commits {
     rejected: BTreeMap<(String, u64), Vec<RejectedRow>>,
 }
 
-/// The token's own words: how its rows are written, and among how many lanes they are divided.
+/// The token's own words: how its rows are written, among how many lanes they are divided, and by which column.
 const WRITE: &str = "write";
 const LANES: &str = "lanes";
+const BY: &str = "by";
 
 impl SqlSink {
     pub fn new(table: SqlTable) -> Self {
@@ -89,9 +90,11 @@ impl Sink for SqlSink {
     }
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
-        let (word, lanes) = (self.table.write.word(), self.table.lanes);
-        let note =
-            move || Map::from_iter([(WRITE.to_string(), Value::from(word)), (LANES.to_string(), Value::from(lanes))]);
+        let (word, lanes, by) = (self.table.write.word(), self.table.lanes, self.table.lane_by.clone());
+        let note = move || {
+            let words = [(WRITE, Value::from(word)), (LANES, lanes.into()), (BY, by.clone().into())];
+            words.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+        };
         Ok(Box::new(StagingWriter::new(context, Box::new(note))))
     }
 
@@ -133,10 +136,11 @@ fn of(entry: &Committable) -> (String, u64) {
     (entry.writer.clone(), entry.entry)
 }
 
-/// Among how many lanes the rows of a process are divided: as they were when it staged them, whatever the table says now.
-fn lanes(entries: &[&Committable]) -> usize {
+/// Among how many lanes the rows of a process are divided, and by what: as it was when it staged them, whatever the table says now.
+fn lanes(entries: &[&Committable]) -> (usize, Option<String>) {
     let mut tokens = entries.iter().flat_map(|entry| &entry.tokens);
-    tokens.find_map(|token| token[LANES].as_u64()).unwrap_or(1) as usize
+    let said = tokens.find_map(|token| Some((token[LANES].as_u64()?, token[BY].as_str().map(String::from))));
+    said.map_or((1, None), |(lanes, by)| (lanes as usize, by))
 }
 
 impl SqlSink {
@@ -153,7 +157,7 @@ impl SqlSink {
         commits: &mut Commits,
         entries: &[&Committable],
     ) -> Result<(), SinkError> {
-        let (place, lanes) = (self.table.place(), lanes(entries));
+        let (place, (lanes, by)) = (self.table.place(), lanes(entries));
         if commits.sessions.len() < lanes {
             commits.sessions.resize_with(lanes, || None);
         }
@@ -163,7 +167,7 @@ impl SqlSink {
             target,
             context,
             entries,
-            share: Share { lane, lanes, by: self.table.lane_by },
+            share: Share { lane, lanes, by: by.clone() },
             place,
         };
         let sessions = commits.sessions.iter_mut().take(lanes).enumerate();

@@ -4,6 +4,7 @@
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
+use arrow::error::ArrowError;
 use engine::environment::crash_point;
 use engine::sink::{Committable, SinkContext, SinkError};
 use serde_json::Value;
@@ -13,20 +14,23 @@ use tiberius::{ColumnData, TokenRow};
 
 use crate::connection::Connection;
 use crate::statements::{self, ENTRY, ROW, STAGED};
-use crate::target::Target;
+use crate::target::{Column, Target};
 use crate::trouble::Trouble;
 use crate::values::Values;
+
+/// What the client says of a text with a character that the column's code page does not have.
+const UNMAPPABLE: &str = "unrepresentable character";
 
 /// An entry, a token in it, a row in that.
 pub type Place = (u64, usize, u64);
 
 /// Some of the rows of some entries: those of one of several writers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
     pub lane: usize,
     pub lanes: usize,
     /// The column that says whose a row is; else it is its place.
-    pub by: Option<usize>,
+    pub by: Option<String>,
 }
 
 /// A row that can be no row of the target.
@@ -53,7 +57,7 @@ pub async fn stage(
     connection: &mut Connection,
     target: &Target,
     entries: &[&Committable],
-    share: Share,
+    share: &Share,
     context: &SinkContext,
     place: &str,
 ) -> Result<Staged, SinkError> {
@@ -81,7 +85,8 @@ pub async fn stage(
             let mut first = 0;
             for batch in &batches {
                 let failed = |e| SinkError::failed(place, format!("rows cannot be read: {e}"));
-                let values = Values::of(batch, &target.columns, &target.from).map_err(failed)?;
+                let from = positions(batch, target).map_err(|what| SinkError::failed(place, what))?;
+                let values = Values::of(batch, &target.columns, &from).map_err(failed)?;
                 for row in share.rows(batch, first).map_err(failed)? {
                     let at = (entry.entry, token, first + row as u64);
                     if entry.excluded.iter().any(|out| (out.token, out.row) == (token, at.2)) {
@@ -100,6 +105,10 @@ pub async fn stage(
                     match taken {
                         Ok(()) => staged.places.push(at),
                         // The client could not encode a value, and has sent nothing of its row.
+                        Err(Error::Encoding(what)) if what != UNMAPPABLE => {
+                            let what = format!("{what}: a collation that is not known here; make the column nvarchar");
+                            return Err(SinkError::failed(place, what));
+                        }
                         Err(error @ (Error::BulkInput(_) | Error::Encoding(_) | Error::Conversion(_))) => {
                             staged.refused.push(Refused {
                                 place: at,
@@ -119,6 +128,20 @@ pub async fn stage(
     }
     bulk.finalize().await.map_err(|e| trouble(Trouble::of(e)))?;
     Ok(staged)
+}
+
+const STAGED_OTHERWISE: &str =
+    "rows that are not shown yet were staged by the job as it was; run that once more until it has shown them";
+
+/// Where the target's columns are in rows that were staged, perhaps by a job that was another then.
+fn positions(batch: &RecordBatch, target: &Target) -> Result<Vec<usize>, String> {
+    let place = |(column, name): (&Column, &String)| {
+        let found = batch.schema_ref().column_with_name(name);
+        let (index, field) = found.ok_or_else(|| format!("{STAGED_OTHERWISE}: they have no column {name}"))?;
+        column.of.takes(field).map_err(|what| format!("{STAGED_OTHERWISE}: column {name}: {what}"))?;
+        Ok(index)
+    };
+    target.columns.iter().zip(&target.from).map(place).collect()
 }
 
 /// The row at a place, as JSON: of one that turned out to be wrong after it was staged.
@@ -154,15 +177,16 @@ fn content(batch: &RecordBatch, row: usize) -> String {
 
 impl Share {
     /// The rows of a batch that are of this share. `first`: where the batch begins in its token.
-    fn rows(&self, batch: &RecordBatch, first: u64) -> Result<Vec<usize>, arrow::error::ArrowError> {
+    fn rows(&self, batch: &RecordBatch, first: u64) -> Result<Vec<usize>, ArrowError> {
         let all = 0..batch.num_rows();
         if self.lanes <= 1 {
             return Ok(all.collect());
         }
-        let Some(by) = self.by else {
+        let Some(by) = &self.by else {
             return Ok(all.filter(|row| (first + *row as u64) % self.lanes as u64 == self.lane as u64).collect());
         };
-        let by = cast(batch.column(by), &DataType::Int64)?;
+        let unknown = || ArrowError::SchemaError(format!("they have no column {by}"));
+        let by = cast(batch.column_by_name(by).ok_or_else(unknown)?, &DataType::Int64)?;
         let by = by.as_primitive::<Int64Type>();
         let lane =
             |row: &usize| if by.is_valid(*row) { by.value(*row).rem_euclid(self.lanes as i64) as usize } else { 0 };
@@ -182,12 +206,12 @@ mod tests {
     fn each_row_is_of_one_share_and_always_of_the_same() {
         let parts: ArrayRef = Arc::new(Int32Array::from(vec![Some(0), Some(5), Some(-1), None, Some(3)]));
         let batch = RecordBatch::try_from_iter_with_nullable([("part", parts, true)]).unwrap();
-        for by in [None, Some(0)] {
-            let mut all: Vec<usize> =
-                (0..3).flat_map(|lane| Share { lane, lanes: 3, by }.rows(&batch, 100).unwrap()).collect();
+        for by in [None, Some("part".to_string())] {
+            let share = |lane| Share { lane, lanes: 3, by: by.clone() };
+            let mut all: Vec<usize> = (0..3).flat_map(|lane| share(lane).rows(&batch, 100).unwrap()).collect();
             all.sort_unstable();
             assert_eq!(all, [0, 1, 2, 3, 4], "{by:?}");
         }
-        assert_eq!(Share { lane: 2, lanes: 3, by: Some(0) }.rows(&batch, 0).unwrap(), [1, 2]);
+        assert_eq!(Share { lane: 2, lanes: 3, by: Some("part".into()) }.rows(&batch, 0).unwrap(), [1, 2]);
     }
 }

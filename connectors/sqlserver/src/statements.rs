@@ -330,7 +330,7 @@ mod tests {
     use crate::types::SqlType;
 
     fn column(name: &str, of: SqlType) -> Column {
-        let collation = matches!(of, SqlType::Text { .. }).then(|| "Latin1_General_100_CI_AS_SC_UTF8".to_string());
+        let collation = matches!(of, SqlType::Text { .. }).then(|| "Latin1_General_100_CI_AS".to_string());
         Column { name: name.into(), of, nullable: true, collation }
     }
 
@@ -339,10 +339,10 @@ mod tests {
             name: Name::of(&["dbo", "raw ] data"]),
             columns: vec![
                 column("EventId", SqlType::UniqueIdentifier),
-                column("Type", SqlType::Text { unicode: false, length: Some(10) }),
+                column("Type", SqlType::of("varchar", 10, 0, 0, None)),
                 column("Version]", SqlType::Integer(8)),
             ],
-            from: vec![0, 1, 2],
+            from: vec![],
             key: vec![0, 1],
             version: None,
             columnstore: false,
@@ -357,7 +357,7 @@ mod tests {
         let marker = Marker { markers: &markers, job: "7f3a", sink: "it's", writer: "w-1", lane: 0, entry: 42 };
         let (plain, locked) = (target(), Target { table_lock: true, ..target() });
         let newest = Target { version: Some(2), ..target() };
-        let only_key = Target { columns: target().columns[..2].to_vec(), from: vec![0, 1], ..target() };
+        let only_key = Target { columns: target().columns[..2].to_vec(), ..target() };
         let procedure = Procedure { parameter: "@payload".into(), of: Name::of(&["dbo", "payloadType"]) };
         let procedure = Target { procedure: Some(procedure), ..target() };
         let columns =

@@ -30,8 +30,8 @@ pub struct Target {
     pub name: Name,
     /// Those that are written, in the order of the job's table.
     pub columns: Vec<Column>,
-    /// Where each of them is among the columns of the rows.
-    pub from: Vec<usize>,
+    /// What the job calls each of them.
+    pub from: Vec<String>,
     /// Of these columns: those of the key, and the one that says which row is newer.
     pub key: Vec<usize>,
     pub version: Option<usize>,
@@ -273,7 +273,7 @@ impl TargetColumn {
         Some(TargetColumn {
             column: Column {
                 name: text("name")?,
-                of: SqlType::of(&of, bytes, byte("precision")?, byte("scale")?),
+                of: SqlType::of(&of, bytes, byte("precision")?, byte("scale")?, text("collation_name").as_deref()),
                 nullable,
                 collation: text("collation_name"),
             },
@@ -316,7 +316,7 @@ fn check(
     procedure: Option<Procedure>,
 ) -> Result<Target, String> {
     let (mut columns, mut from, mut wrong) = (vec![], vec![], vec![]);
-    for (index, field) in fields.iter().enumerate() {
+    for field in fields {
         // What is deleted is known by its key.
         if table.write == Write::Delete && !table.key.contains(field.name()) {
             continue;
@@ -331,7 +331,7 @@ fn check(
             wrong.push(format!("column {}: {what}", field.name()));
         }
         columns.push(found.column.clone());
-        from.push(index);
+        from.push(field.name().clone());
     }
     if table.write != Write::Delete {
         let missing = there.iter().filter(|there| !there.optional && !columns.contains(&there.column));

@@ -8,6 +8,15 @@ use engine::connector::is_json;
 /// Characters of a column that is stored as UTF-16, or bytes of any other; `None`: as many as there are.
 pub type Length = Option<usize>;
 
+/// How a text is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Utf16,
+    Utf8,
+    /// By the code page of the column's collation, which the client knows.
+    CodePage,
+}
+
 /// A column's type. <https://learn.microsoft.com/sql/t-sql/data-types/data-types-transact-sql>
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SqlType {
@@ -28,9 +37,8 @@ pub enum SqlType {
     DateTimeOffset,
     /// `datetime` and `smalldatetime`: coarser, and with fewer years.
     OldDateTime,
-    /// `unicode`: UTF-16.
     Text {
-        unicode: bool,
+        encoding: Encoding,
         length: Length,
     },
     Binary(Length),
@@ -43,7 +51,8 @@ pub enum SqlType {
 
 impl SqlType {
     /// Of a column in the server's catalog. `bytes`: −1 for as many as there are.
-    pub fn of(name: &str, bytes: i16, precision: u8, scale: u8) -> Self {
+    pub fn of(name: &str, bytes: i16, precision: u8, scale: u8, collation: Option<&str>) -> Self {
+        let utf8 = collation.is_some_and(|name| name.to_ascii_uppercase().ends_with("_UTF8"));
         let length = usize::try_from(bytes).ok();
         match name.to_ascii_lowercase().as_str() {
             "bit" => SqlType::Bit,
@@ -61,8 +70,10 @@ impl SqlType {
             "datetime2" => SqlType::DateTime2,
             "datetimeoffset" => SqlType::DateTimeOffset,
             "datetime" | "smalldatetime" => SqlType::OldDateTime,
-            "char" | "varchar" => SqlType::Text { unicode: false, length },
-            "nchar" | "nvarchar" => SqlType::Text { unicode: true, length: length.map(|bytes| bytes / 2) },
+            "char" | "varchar" => {
+                SqlType::Text { encoding: if utf8 { Encoding::Utf8 } else { Encoding::CodePage }, length }
+            }
+            "nchar" | "nvarchar" => SqlType::Text { encoding: Encoding::Utf16, length: length.map(|bytes| bytes / 2) },
             "binary" | "varbinary" => SqlType::Binary(length),
             "uniqueidentifier" => SqlType::UniqueIdentifier,
             "xml" | "json" => SqlType::Document,
@@ -90,12 +101,12 @@ impl SqlType {
             SqlType::Time => "time(7)".into(),
             SqlType::DateTime2 | SqlType::OldDateTime => "datetime2(7)".into(),
             SqlType::DateTimeOffset => "datetimeoffset(7)".into(),
-            SqlType::Text { unicode: false, length: Some(n) } => format!("varchar({n})"),
-            SqlType::Text { unicode: false, length: None } => "varchar(max)".into(),
+            SqlType::Text { encoding: Encoding::CodePage, length: Some(n) } => format!("varchar({n})"),
+            SqlType::Text { encoding: Encoding::CodePage, length: None } => "varchar(max)".into(),
             // The client says the length of such a column in bytes where the server reads characters: up to half of what is allowed,
-            // that is merely too much.
-            SqlType::Text { unicode: true, length: Some(n) } if *n <= 2000 => format!("nvarchar({n})"),
-            SqlType::Text { unicode: true, .. } | SqlType::Document => "nvarchar(max)".into(),
+            // that is merely too much. It knows no UTF-8, which the server makes of it.
+            SqlType::Text { length: Some(n), .. } if *n <= 2000 => format!("nvarchar({n})"),
+            SqlType::Text { .. } | SqlType::Document => "nvarchar(max)".into(),
             SqlType::Binary(Some(n)) => format!("varbinary({n})"),
             SqlType::Binary(None) => "varbinary(max)".into(),
             SqlType::UniqueIdentifier => "uniqueidentifier".into(),
@@ -163,7 +174,10 @@ impl fmt::Display for SqlType {
             SqlType::SmallMoney => f.write_str("smallmoney"),
             SqlType::Document => f.write_str("xml or json"),
             SqlType::OldDateTime => f.write_str("datetime"),
-            SqlType::Text { unicode: true, length: Some(n) } => write!(f, "nvarchar({n})"),
+            SqlType::Text { encoding: Encoding::Utf16, length: Some(n) } => write!(f, "nvarchar({n})"),
+            SqlType::Text { encoding: Encoding::Utf8, length } => {
+                write!(f, "varchar({})", length.map_or("max".to_string(), |n| n.to_string()))
+            }
             other => f.write_str(&other.staged()),
         }
     }
@@ -219,17 +233,21 @@ mod tests {
         assert!(takes(DataType::Utf8, SqlType::UniqueIdentifier) && !takes(DataType::Utf8, SqlType::DateTime2));
         assert!(takes(
             DataType::Struct(vec![Field::new("a", DataType::Int64, true)].into()),
-            SqlType::of("nvarchar", -1, 0, 0)
+            SqlType::of("nvarchar", -1, 0, 0, None)
         ));
-        assert!(!takes(DataType::Int64, SqlType::of("hierarchyid", 892, 0, 0)));
+        assert!(!takes(DataType::Int64, SqlType::of("hierarchyid", 892, 0, 0, None)));
         let said = decimal(18, 0).takes(&Field::new("value", DataType::Float64, true)).unwrap_err();
         assert_eq!(said, "it is DOUBLE here and decimal(18,0) there");
     }
 
     #[test]
     fn lengths_are_characters_or_bytes() {
-        assert_eq!(SqlType::of("nvarchar", 200, 0, 0), SqlType::Text { unicode: true, length: Some(100) });
-        assert_eq!(SqlType::of("varchar", 200, 0, 0), SqlType::Text { unicode: false, length: Some(200) });
-        assert_eq!(SqlType::of("varbinary", -1, 0, 0), SqlType::Binary(None));
+        let of = |name, bytes, collation| SqlType::of(name, bytes, 0, 0, collation);
+        let text = |encoding, length| SqlType::Text { encoding, length };
+        assert_eq!(of("nvarchar", 200, None), text(Encoding::Utf16, Some(100)));
+        assert_eq!(of("varchar", 200, Some("SQL_Latin1_General_CP1_CI_AS")), text(Encoding::CodePage, Some(200)));
+        assert_eq!(of("varchar", -1, Some("Latin1_General_100_CI_AS_SC_UTF8")), text(Encoding::Utf8, None));
+        assert_eq!(of("varbinary", -1, None), SqlType::Binary(None));
+        assert_eq!(text(Encoding::Utf8, Some(10)).staged(), "nvarchar(10)", "the client would send it in a code page");
     }
 }

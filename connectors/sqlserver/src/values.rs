@@ -8,7 +8,7 @@ use tiberius::time::{Date, DateTime2, DateTimeOffset, Time};
 use tiberius::{ColumnData, Uuid, numeric::Numeric};
 
 use crate::target::Column;
-use crate::types::{SqlType, is_document, is_text};
+use crate::types::{Encoding, Length, SqlType, is_document, is_text};
 
 /// The value of a row, or why there is none.
 type Value<'a> = Box<dyn Fn(usize) -> Result<ColumnData<'static>, String> + Send + Sync + 'a>;
@@ -112,8 +112,8 @@ fn value<'a>(array: &'a ArrayRef, field: &Field, of: &SqlType) -> Result<Value<'
             let at = |ticks| datetime(ticks).map(|time| DateTimeOffset::new(time, 0));
             Box::new(move |row| Ok(ColumnData::DateTimeOffset(ticks(row).map(at).transpose()?)))
         }
-        SqlType::Text { unicode, length } => text(array, field, *unicode, *length)?,
-        SqlType::Document | SqlType::Other(_) => text(array, field, true, None)?,
+        SqlType::Text { encoding, length } => text(array, field, *encoding, *length)?,
+        SqlType::Document | SqlType::Other(_) => text(array, field, Encoding::Utf16, None)?,
         SqlType::Binary(length) => binary(array, *length)?,
         SqlType::UniqueIdentifier => {
             let text = cast(array, &DataType::Utf8)?;
@@ -242,7 +242,7 @@ fn date(days: i64) -> Result<Date, String> {
     Err("it is before the year 1 or after the year 9999".into())
 }
 
-fn text<'a>(array: &'a ArrayRef, field: &Field, unicode: bool, length: Option<usize>) -> Result<Value<'a>, ArrowError> {
+fn text<'a>(array: &'a ArrayRef, field: &Field, encoding: Encoding, length: Length) -> Result<Value<'a>, ArrowError> {
     let text = if is_document(field.data_type()) {
         documents(array, field)?
     } else if is_text(field.data_type()) {
@@ -257,13 +257,16 @@ fn text<'a>(array: &'a ArrayRef, field: &Field, unicode: bool, length: Option<us
         }
         let text = text.value(row);
         let most = length.unwrap_or(usize::MAX);
-        // UTF-16 has no more units than UTF-8 has bytes. What is no ASCII has as many bytes as the column's collation says: the
-        // client knows it.
-        let long = text.len() > most && (unicode || text.is_ascii());
-        if long {
-            let units = if unicode { text.encode_utf16().count() } else { text.len() };
+        // No encoding has more units than UTF-8 has bytes.
+        if text.len() > most {
+            let (units, what) = match encoding {
+                Encoding::Utf16 => (text.encode_utf16().count(), "characters"),
+                Encoding::Utf8 => (text.len(), "bytes"),
+                // What is no ASCII has as many bytes as the client finds that it has.
+                Encoding::CodePage => (if text.is_ascii() { text.len() } else { 0 }, "characters"),
+            };
             if units > most {
-                return Err(format!("'{}' has {units} characters, and the column takes {most}", start(text)));
+                return Err(format!("'{}' has {units} {what}, and the column takes {most}", start(text)));
             }
         }
         Ok(ColumnData::String(Some(text.to_string().into())))
@@ -371,10 +374,13 @@ mod tests {
         let found = all(doubles, SqlType::Float);
         assert!(found[0].is_ok() && found[1].is_err() && found[2].is_err(), "{found:?}");
         let texts: ArrayRef = Arc::new(StringArray::from(vec!["äöü", "äöü𝄞", "4 letters"]));
-        let found = all(texts, SqlType::Text { unicode: true, length: Some(4) });
+        let found = all(texts, SqlType::Text { encoding: Encoding::Utf16, length: Some(4) });
         assert!(found[0].is_ok(), "three characters, though six bytes");
         let reasons: Vec<_> = found[1..].iter().map(|found| found.clone().unwrap_err()).collect();
         assert!(reasons[0].contains("has 5 characters") && reasons[1].contains("has 9 characters"), "{reasons:?}");
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["äö", "äöü"]));
+        let found = all(texts, SqlType::Text { encoding: Encoding::Utf8, length: Some(4) });
+        assert!(found[0].is_ok() && found[1].as_ref().is_err_and(|what| what.contains("has 6 bytes")), "{found:?}");
         let ids: ArrayRef = Arc::new(StringArray::from(vec!["6F9619FF-8B86-D011-B42D-00C04FC964FF", "x"]));
         let found = all(ids, SqlType::UniqueIdentifier);
         assert!(found[0].is_ok() && found[1].as_ref().is_err_and(|what| what.contains("'x' is no UUID")), "{found:?}");
@@ -386,7 +392,7 @@ mod tests {
         let a: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
         let b: ArrayRef = Arc::new(StringArray::from(vec![Some("x\"y"), None]));
         let nested: ArrayRef = Arc::new(StructArray::new(fields, vec![a, b], Some(vec![true, false].into())));
-        let found = all(nested, SqlType::Text { unicode: true, length: None });
+        let found = all(nested, SqlType::Text { encoding: Encoding::Utf16, length: None });
         assert_eq!(found[0], Ok(format!("{:?}", ColumnData::String(Some(r#"{"a":1,"b":"x\"y"}"#.into())))));
         assert_eq!(found[1], Ok(format!("{:?}", ColumnData::String(None))));
     }
