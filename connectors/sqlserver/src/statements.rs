@@ -170,11 +170,11 @@ impl Marker<'_> {
     /// Shows what is staged and not there yet, with the marker: both or neither. One row comes back: what the marker was; NULL if it
     /// is there already, or gone. <https://learn.microsoft.com/sql/t-sql/language-elements/begin-transaction-transact-sql>
     pub fn show(&self, target: &Target, write: Write) -> String {
-        let rows = "[entry] > @done".to_string();
+        let rows = "[entry] > @done";
         format!(
             "{}IF @done IS NOT NULL BEGIN {} END; COMMIT TRANSACTION; SELECT @done AS [done];",
             self.advance(),
-            apply(target, write, &rows)
+            apply(target, write, rows)
         )
     }
 
@@ -405,6 +405,28 @@ mod tests {
             std::fs::read_to_string(&path).unwrap() == made,
             "statements.sql is behind; UPDATE_EXPECT=1 cargo test -p sqlserver"
         );
+    }
+
+    /// Whoever looked at the marker may have slept since, while another showed some of what was staged here.
+    #[tokio::test]
+    async fn a_batch_shows_what_is_above_the_marker_once() {
+        let server = tds_double::Server::start(tds_double::Options::default()).await;
+        let (markers, columns) = (Name::of(&["dbo", "millrace_commits"]), vec![column("n", SqlType::Integer(8))]);
+        let target = Target { name: Name::of(&["dbo", "shown"]), columns, key: vec![], ..target() };
+        server.run("CREATE TABLE [dbo].[shown] ([n] bigint NOT NULL);");
+        server.run(&create_markers(&markers));
+        server.run("INSERT INTO [dbo].[millrace_commits] VALUES (N'7f3a', N'it''s', N'w-1', 0, 5, SYSUTCDATETIME());");
+        server.run(&create_staged(&target.columns));
+        server.run("INSERT INTO #millrace ([entry], [row], [c0]) VALUES (5, 0, 50), (6, 1, 60), (7, 2, 70);");
+        let marker = |entry| Marker { markers: &markers, job: "7f3a", sink: "it's", writer: "w-1", lane: 0, entry };
+        let shown = || server.query("SELECT [n] FROM [dbo].[shown]").concat().into_iter().flatten().collect::<Vec<_>>();
+        server.run(&marker(5).show(&target, Write::Append));
+        server.run(&marker(7).attempt(&target, Write::Append, 0..=2, &[]));
+        assert_eq!(shown(), [""; 0]);
+        for _ in 0..2 {
+            server.run(&marker(7).show(&target, Write::Append));
+            assert_eq!(shown(), ["60", "70"]);
+        }
     }
 
     #[test]
