@@ -113,6 +113,9 @@ fn text(value: &ColumnData<'_>) -> Option<String> {
         ColumnData::F64(n) => n.map(|n| n.to_string()),
         ColumnData::Bit(bit) => bit.map(|bit| u8::from(bit).to_string()),
         ColumnData::String(text) => text.as_ref().map(|text| text.to_string()),
+        ColumnData::Binary(bytes) => {
+            bytes.as_ref().map(|bytes| bytes.iter().fold("0x".to_string(), |text, byte| format!("{text}{byte:02X}")))
+        }
         ColumnData::Guid(id) => id.map(|id| id.to_string()),
         ColumnData::Numeric(number) => number.map(|number| number.to_string()),
         ColumnData::Date(date) => moment((*date)?, Time::new(0, 7)).map(|text| text[..10].to_string()),

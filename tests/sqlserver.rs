@@ -498,6 +498,35 @@ async fn a_procedure_is_handed_the_rows_within_the_transaction() {
     assert_eq!(shown(&database), all(0..200));
 }
 
+/// Such an error ends neither the procedure nor the batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_for_which_a_procedure_raises_an_error_goes_to_the_dead_letter_and_its_neighbours_into_the_table() {
+    let (broker, database) = (Broker::shared(), database(&APPEND).await);
+    database.run("CREATE TYPE [dbo].[payloadType] AS TABLE ([n] bigint NOT NULL, [part] int NOT NULL);");
+    database.procedure(
+        "stp_Wary",
+        "@payload",
+        "payloadType",
+        "IF EXISTS (SELECT 1 FROM @payload WHERE [n] = 7) RAISERROR(N'seven is not taken', 16, 1);
+         INSERT INTO [dbo].[shown] ([n], [part]) SELECT [n], [part] FROM @payload;",
+    );
+    let from = broker.topic("sql-raised", 1).await;
+    let (servers, connection) = (broker.bootstrap_servers(), database.connection("procedure", "stp_Wary"));
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE shown (n BIGINT, part INT) WITH ({connection});
+         INSERT INTO shown SELECT n, CAST(n % 7 AS INT) FROM numbers;"
+    ))
+    .argument("--checkpoint-interval=200ms");
+    send(&broker.properties(), &from, 0..20, 0..1);
+    let mut run = job.start();
+    wait_for("the row, in the dead letter", PATIENCE, || (run.metric("sink_rejected_total")? == 1.0).then_some(()));
+    run.read_all_and_stop(1);
+    assert_eq!(shown(&database), (0..20).filter(|n| *n != 7).collect::<Vec<_>>());
+    assert!(letters(&job)[0].contains("seven is not taken"), "{:?}", letters(&job));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_not_there_is_made_if_asked_and_else_the_error_says_how() {
     let (broker, database) = (Broker::shared(), Database::start().await);
@@ -634,7 +663,7 @@ async fn a_row_has_the_values_that_it_had() {
     let from = broker.topic("sql-values", 1).await;
     database.run(
         "CREATE TABLE [dbo].[shown] ([EventId] uniqueidentifier NOT NULL, [Value] float NOT NULL, [CreatedAt] datetime2(7) NOT NULL,
-           [Zoned] datetimeoffset(7) NOT NULL, [ComplexData] nvarchar(max) NULL, [Nothing] int NULL, [price] decimal(18,4) NOT NULL,
+           [Zoned] datetimeoffset(7) NOT NULL, [ComplexData] nvarchar(max) NULL, [Long] nvarchar(max) NULL, [Bytes] varbinary(max) NULL, [Nothing] int NULL, [price] decimal(18,4) NOT NULL,
            [Type] varchar(10) NOT NULL, [Place] varchar(10) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NOT NULL, [Day] date NOT NULL, [a ]] b] bit NOT NULL,
            [StoredAt] datetime2(7) NOT NULL DEFAULT SYSUTCDATETIME(), CONSTRAINT [ck] CHECK (ISJSON([ComplexData]) = 1));",
     );
@@ -645,7 +674,8 @@ async fn a_row_has_the_values_that_it_had() {
          CREATE TABLE shown WITH ({connection});
          INSERT INTO shown SELECT '6F9619FF-8B86-D011-B42D-00C04FC964FF' AS eventId, n / 10.0e0 AS value,
            TIMESTAMP '2026-11-24T10:00:00.1234567Z' AS createdAt, TIMESTAMP '2026-11-24T10:00:00.1234567Z' AS zoned,
-           named_struct('a', n, 'b', NULL) AS complexData, CAST(NULL AS INT) AS nothing, CAST(1.10 AS DECIMAL(10, 2)) AS price,
+           named_struct('a', n, 'b', NULL) AS complexData, repeat('ü', 40000) AS long,
+           CAST(repeat('x', 70000) AS BYTEA) AS bytes, CAST(NULL AS INT) AS nothing, CAST(1.10 AS DECIMAL(10, 2)) AS price,
            'é€' AS type, 'Zürich東' AS place, DATE '2026-11-24' AS day, true AS \"a ] b\"
          FROM numbers;"
     ));
@@ -669,4 +699,8 @@ async fn a_row_has_the_values_that_it_had() {
         "1",
     ];
     assert_eq!(row, expected);
+    let long = database.query("SELECT [Long], [Bytes] FROM [dbo].[shown]").remove(0);
+    let length = |value: &Option<String>| value.as_ref().map(|text| text.chars().count());
+    assert_eq!(length(&long[0]), Some(40_000), "more than the client's bulk load takes");
+    assert_eq!(length(&long[1]), Some(2 + 2 * 70_000), "as 0x…");
 }

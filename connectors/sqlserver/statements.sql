@@ -7,13 +7,13 @@ SET LOCK_TIMEOUT 20000;
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 
 -- the columns of the table
-SELECT [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], [c].[default_object_id], [c].[generated_always_type], [c].[collation_name] FROM sys.columns AS [c] WHERE [c].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [c].[column_id]
+SELECT [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], [c].[default_object_id], [c].[generated_always_type], [c].[collation_name], CAST(COLLATIONPROPERTY([c].[collation_name], 'CodePage') AS int) AS [code_page] FROM sys.columns AS [c] WHERE [c].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [c].[column_id]
 
 -- the indexes of the table
-SELECT [i].[index_id], [i].[type], [i].[is_unique], [i].[has_filter], [i].[is_disabled], [c].[name] FROM sys.indexes AS [i] LEFT JOIN sys.index_columns AS [k] ON [k].[object_id] = [i].[object_id] AND [k].[index_id] = [i].[index_id] AND [k].[key_ordinal] > 0 LEFT JOIN sys.columns AS [c] ON [c].[object_id] = [k].[object_id] AND [c].[column_id] = [k].[column_id] WHERE [i].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [i].[index_id], [k].[key_ordinal]
+SELECT [i].[index_id], [i].[type], [i].[is_unique], [i].[has_filter], [i].[is_disabled], [i].[ignore_dup_key], [c].[name] FROM sys.indexes AS [i] LEFT JOIN sys.index_columns AS [k] ON [k].[object_id] = [i].[object_id] AND [k].[index_id] = [i].[index_id] AND [k].[key_ordinal] > 0 LEFT JOIN sys.columns AS [c] ON [c].[object_id] = [k].[object_id] AND [c].[column_id] = [k].[column_id] WHERE [i].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [i].[index_id], [k].[key_ordinal]
 
 -- the parameters of the procedure
-SELECT [p].[name] AS [parameter], SCHEMA_NAME([y].[schema_id]) AS [schema], [y].[name] AS [of], [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], [c].[default_object_id], [c].[generated_always_type], [c].[collation_name] FROM sys.parameters AS [p] INNER JOIN sys.table_types AS [y] ON [y].[user_type_id] = [p].[user_type_id] INNER JOIN sys.columns AS [c] ON [c].[object_id] = [y].[type_table_object_id] WHERE [p].[object_id] = OBJECT_ID(@P1, N'P') ORDER BY [p].[parameter_id], [c].[column_id]
+SELECT [p].[name] AS [parameter], SCHEMA_NAME([y].[schema_id]) AS [schema], [y].[name] AS [of], [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], [c].[default_object_id], [c].[generated_always_type], [c].[collation_name], CAST(COLLATIONPROPERTY([c].[collation_name], 'CodePage') AS int) AS [code_page] FROM sys.parameters AS [p] INNER JOIN sys.table_types AS [y] ON [y].[user_type_id] = [p].[user_type_id] INNER JOIN sys.columns AS [c] ON [c].[object_id] = [y].[type_table_object_id] WHERE [p].[object_id] = OBJECT_ID(@P1, N'P') ORDER BY [p].[parameter_id], [c].[column_id]
 
 -- is there such a procedure
 SELECT OBJECT_ID(@P1, N'P') AS [id]
@@ -42,89 +42,128 @@ CREATE TABLE #millrace ([entry] bigint NOT NULL, [row] int NOT NULL, [c0] unique
 -- it is emptied
 TRUNCATE TABLE #millrace;
 
+-- a long value follows
+UPDATE #millrace SET [c1] = @P1 WHERE [row] = @P2
+
 -- append
+IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
 DECLARE @done bigint;
-BEGIN TRANSACTION;
+BEGIN TRY BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
 IF @done IS NOT NULL BEGIN INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [c0], [c1], [c2] FROM #millrace WHERE [entry] > @done ORDER BY [row];
 END;
 COMMIT TRANSACTION;
+END TRY BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
+THROW;
+END CATCH;
 SELECT @done AS [done];
 
 -- append under a lock
+IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
 DECLARE @done bigint;
-BEGIN TRANSACTION;
+BEGIN TRY BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
 IF @done IS NOT NULL BEGIN INSERT INTO [dbo].[raw ]] data] WITH (TABLOCK) ([EventId], [Type], [Version]]]) SELECT [c0], [c1], [c2] FROM #millrace WHERE [entry] > @done ORDER BY [row];
 END;
 COMMIT TRANSACTION;
+END TRY BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
+THROW;
+END CATCH;
 SELECT @done AS [done];
 
 -- insert
+IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
 DECLARE @done bigint;
-BEGIN TRANSACTION;
+BEGIN TRY BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
 IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] ASC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
 END;
 COMMIT TRANSACTION;
+END TRY BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
+THROW;
+END CATCH;
 SELECT @done AS [done];
 
 -- upsert
+IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
 DECLARE @done bigint;
-BEGIN TRANSACTION;
+BEGIN TRY BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
 IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) UPDATE [t] SET [t].[Version]]] = [r].[c2] FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) INNER JOIN [r] ON [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1] WHERE [r].[nth] = 1;
 WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
 END;
 COMMIT TRANSACTION;
+END TRY BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
+THROW;
+END CATCH;
 SELECT @done AS [done];
 
 -- upsert by version
+IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
 DECLARE @done bigint;
-BEGIN TRANSACTION;
+BEGIN TRY BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
-IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [c2] DESC, [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) UPDATE [t] SET [t].[Version]]] = [r].[c2] FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) INNER JOIN [r] ON [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1] WHERE [r].[nth] = 1 AND ([t].[Version]]] IS NULL OR [r].[c2] > [t].[Version]]]);
-WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [c2] DESC, [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
+IF @done IS NOT NULL BEGIN WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [c2] DESC, [row] ASC) AS [nth] FROM #millrace WHERE [entry] > @done) UPDATE [t] SET [t].[Version]]] = [r].[c2] FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) INNER JOIN [r] ON [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1] WHERE [r].[nth] = 1 AND ([t].[Version]]] IS NULL OR [r].[c2] > [t].[Version]]]);
+WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [c2] DESC, [row] ASC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [r].[c0], [r].[c1], [r].[c2] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
 END;
 COMMIT TRANSACTION;
+END TRY BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
+THROW;
+END CATCH;
 SELECT @done AS [done];
 
 -- upsert of keys alone
+IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
 DECLARE @done bigint;
-BEGIN TRANSACTION;
+BEGIN TRY BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
 IF @done IS NOT NULL BEGIN  WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY [c0], [c1] ORDER BY [row] DESC) AS [nth] FROM #millrace WHERE [entry] > @done) INSERT INTO [dbo].[raw ]] data] ([EventId], [Type]) SELECT [r].[c0], [r].[c1] FROM [r] WHERE [r].[nth] = 1 AND NOT EXISTS (SELECT 1 FROM [dbo].[raw ]] data] AS [t] WITH (UPDLOCK, HOLDLOCK) WHERE [t].[EventId] = [r].[c0] AND [t].[Type] = [r].[c1]);
 END;
 COMMIT TRANSACTION;
+END TRY BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
+THROW;
+END CATCH;
 SELECT @done AS [done];
 
 -- delete
+IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
 DECLARE @done bigint;
-BEGIN TRANSACTION;
+BEGIN TRY BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
 IF @done IS NOT NULL BEGIN DELETE [t] FROM [dbo].[raw ]] data] AS [t] WHERE EXISTS (SELECT 1 FROM #millrace AS [s] WHERE [entry] > @done AND [t].[EventId] = [s].[c0] AND [t].[Type] = [s].[c1]);
 END;
 COMMIT TRANSACTION;
+END TRY BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
+THROW;
+END CATCH;
 SELECT @done AS [done];
 
 -- by a procedure
+IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
 DECLARE @done bigint;
-BEGIN TRANSACTION;
+BEGIN TRY BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
 IF @done IS NOT NULL BEGIN DECLARE @rows [dbo].[payloadType];
 INSERT INTO @rows ([EventId], [Type], [Version]]]) SELECT [c0], [c1], [c2] FROM #millrace WHERE [entry] > @done ORDER BY [row];
 EXECUTE [dbo].[raw ]] data] @payload = @rows;
 END;
 COMMIT TRANSACTION;
+END TRY BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
+THROW;
+END CATCH;
 SELECT @done AS [done];
 
 -- some rows are tried
+IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
 DECLARE @done bigint;
-BEGIN TRANSACTION;
+BEGIN TRY BEGIN TRANSACTION;
 UPDATE [dbo].[millrace_commits] SET @done = [entry], [entry] = 42, [updated_at] = SYSUTCDATETIME() WHERE [job] = N'7f3a' AND [sink] = N'it''s' AND [writer] = N'w-1' AND [lane] = 0 AND [entry] < 42;
 IF @done IS NOT NULL BEGIN INSERT INTO [dbo].[raw ]] data] ([EventId], [Type], [Version]]]) SELECT [c0], [c1], [c2] FROM #millrace WHERE [entry] > @done AND [row] BETWEEN 10 AND 19 AND [row] NOT IN (11, 12) ORDER BY [row];
 END;
 ROLLBACK TRANSACTION;
+END TRY BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION;
+THROW;
+END CATCH;
 
 -- the table is read back
 SELECT [a], [b] FROM [dbo].[raw ]] data] ORDER BY [b];

@@ -74,7 +74,7 @@ async fn login(server: &Server, answer: Duration) -> Result<Client<Compat<TcpStr
         let line =
             reach(&host, port).await.map_err(|e| Trouble::Transient(format!("{host}:{port} is not reached: {e}")))?;
         match Client::connect(config, line.compat_write()).await {
-            Err(Error::Routing { host: next, port: at }) => (host, port) = (next, at),
+            Err(Error::Routing { host: next, port: at }) if server.may_go_to(&next) => (host, port) = (next, at),
             connected => return connected.map_err(Trouble::of),
         }
     }

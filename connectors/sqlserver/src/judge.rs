@@ -5,10 +5,12 @@ use std::ops::RangeInclusive;
 
 use crate::connection::Connection;
 use crate::options::Write;
-use crate::statements::Marker;
+use crate::statements::{Marker, NO_ROWS};
 use crate::target::Target;
 use crate::trouble::Trouble;
 
+/// No more are found in one go: what is found is recorded, and the rest comes again.
+const MOST: usize = 1000;
 /// As many are looked for in one go of those that are wrong beside others only: that takes a try of all rows for each.
 const AT_ONCE: usize = 20;
 
@@ -27,20 +29,31 @@ impl Judge<'_> {
     /// The rows, of so many, that can never be; none if they can be now.
     pub async fn find(&mut self, rows: usize) -> Result<Vec<Guilty>, Trouble> {
         // What fails without any row is nobody's fault here.
-        if let Some(what) = self.attempt(none(), &[]).await? {
+        if let Some(what) = self.attempt(NO_ROWS, &[]).await? {
             return Err(Trouble::Stopped(what));
         }
         if rows == 0 {
             return Ok(vec![]);
         }
         let alone = self.by_themselves(rows).await?;
-        if !alone.is_empty() { Ok(alone) } else { self.beside_others(rows).await }
+        if alone.is_empty() {
+            return self.beside_others(rows).await;
+        }
+        // What has passed since convicts nobody.
+        let mut convicted = vec![];
+        for (row, _) in alone {
+            convicted.extend(self.attempt(row..=row, &[]).await?.map(|what| (row, what)));
+        }
+        match self.attempt(NO_ROWS, &[]).await? {
+            Some(what) => Err(Trouble::Stopped(what)),
+            None => Ok(convicted),
+        }
     }
 
     /// Those that cannot be, whatever other rows there are: by halves.
     async fn by_themselves(&mut self, rows: usize) -> Result<Vec<Guilty>, Trouble> {
         let (mut found, mut left) = (vec![], halves(0..=rows - 1));
-        while let Some(part) = left.pop() {
+        while let Some(part) = left.pop().filter(|_| found.len() < MOST) {
             let Some(what) = self.attempt(part.clone(), &[]).await? else { continue };
             match part.start() == part.end() {
                 true => found.push((*part.start(), what)),
@@ -78,11 +91,6 @@ impl Judge<'_> {
             Err(other) => Err(other),
         }
     }
-}
-
-/// No row at all.
-fn none() -> RangeInclusive<usize> {
-    RangeInclusive::new(1, 0)
 }
 
 fn halves(part: RangeInclusive<usize>) -> Vec<RangeInclusive<usize>> {

@@ -1,5 +1,7 @@
 //! One session that writes: its share of the rows, with a marker of its own.
 
+use std::collections::HashMap;
+
 use engine::environment::crash_point;
 use engine::sink::{Committable, RejectedRow, SinkContext, SinkError};
 
@@ -13,6 +15,14 @@ use crate::trouble::Trouble;
 
 /// A row that can never be there, and its entry.
 pub type Rejected = (u64, RejectedRow);
+
+/// What a lane keeps for the next time.
+#[derive(Default)]
+pub struct Kept {
+    session: Option<Connection>,
+    /// Up to which entry it has shown, by writer: a marker that is lower is of a database that was brought back.
+    shown: HashMap<String, u64>,
+}
 
 /// What a lane works with.
 pub struct Work<'a> {
@@ -29,22 +39,32 @@ pub struct Work<'a> {
 impl Work<'_> {
     /// Shows this share of the entries, and yields nothing; or shows nothing, and yields the rows of them that can never be. The
     /// session is kept for the next time, unless something went wrong with it.
-    pub async fn show(&self, kept: &mut Option<Connection>) -> Result<Vec<Rejected>, SinkError> {
-        let mut connection = match kept.take() {
-            Some(connection) if connection.is_fresh() => connection,
+    pub async fn show(&self, kept: &mut Kept) -> Result<Vec<Rejected>, SinkError> {
+        let Some(last) = self.entries.last() else { return Ok(vec![]) };
+        let mut session = match kept.session.take() {
+            Some(session) if session.is_fresh() => session,
             _ => self.say(Connection::open(&self.table.server, self.table.answer).await)?,
         };
-        let rejected = self.write(&mut connection).await?;
+        let before = kept.shown.get(&last.writer).copied().unwrap_or_default();
+        let rejected = self.write(&mut session, last.entry, before).await?;
         if rejected.is_empty() {
-            connection.used();
-            *kept = Some(connection);
+            kept.shown.insert(last.writer.clone(), last.entry);
+            session.used();
+            kept.session = Some(session);
         }
         Ok(rejected)
     }
 
-    async fn write(&self, connection: &mut Connection) -> Result<Vec<Rejected>, SinkError> {
-        let Some(last) = self.entries.last() else { return Ok(vec![]) };
+    /// `last`: the last of the entries; `before`: up to which entry this process has shown already.
+    async fn write(&self, connection: &mut Connection, last: u64, before: u64) -> Result<Vec<Rejected>, SinkError> {
         let done = self.done(connection).await?;
+        if done < before {
+            let what = format!(
+                "entry {before} was shown, and the marker says {done}: the database was brought back to an earlier state, and \
+                 what was shown since is gone"
+            );
+            return Err(SinkError::failed(self.place, what));
+        }
         let left: Vec<&Committable> = self.entries.iter().copied().filter(|entry| entry.entry > done).collect();
         if left.is_empty() {
             return Ok(vec![]);
@@ -60,7 +80,7 @@ impl Work<'_> {
         }
         crash_point("before-showing");
         let begun = std::time::Instant::now();
-        let shown = connection.run(self.marker(last.entry).show(self.target, self.table.write)).await;
+        let shown = connection.run(self.marker(last).show(self.target, self.table.write)).await;
         let requests = &self.context.metrics.requests;
         requests.sent.add(1);
         requests.rows.add(staged.places.len() as u64);
@@ -69,7 +89,7 @@ impl Work<'_> {
             Ok(said) => {
                 // Nothing was done if the marker has moved: then another has shown them, or it is gone.
                 let moved = said.first().is_some_and(|row| row.try_get::<i64, _>(0).is_ok_and(|done| done.is_some()));
-                if !moved && self.done(connection).await? < last.entry {
+                if !moved && self.done(connection).await? < last {
                     return Err(SinkError::retry(self.place, "the marker moved and came back"));
                 }
                 crash_point("after-showing");
@@ -82,7 +102,7 @@ impl Work<'_> {
                     what,
                     "the server refuses these rows together; looking for those that it cannot take"
                 );
-                self.judge(connection, &left, &staged.places, last.entry).await
+                self.judge(connection, &left, &staged.places, last).await
             }
             Err(trouble) => self.say(Err(trouble)),
         }
@@ -160,7 +180,7 @@ impl Work<'_> {
     /// What goes wrong at a commit is tried again, whatever it is.
     fn say<T>(&self, result: Result<T, Trouble>) -> Result<T, SinkError> {
         result.map_err(|trouble| match trouble {
-            Trouble::Stopped(what) => SinkError::retry(self.place, format!("{what}. {}", self.table.server.remedy())),
+            Trouble::NotLetIn(what) => SinkError::retry(self.place, format!("{what}. {}", self.table.server.remedy())),
             trouble => SinkError::retry(self.place, trouble),
         })
     }

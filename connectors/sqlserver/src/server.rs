@@ -1,10 +1,12 @@
 //! A server and a database on it, and how one is let in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use engine::connector::{OptionKind, OptionSpec, Options, Problem};
-use identity::{Bearer, Identity, connection_string};
+use identity::{Bearer, FreshToken, Identity, connection_string};
 use tiberius::{AuthMethod, Config, EncryptionLevel};
+use tokio::sync::OnceCell;
 
 use crate::trouble::Trouble;
 
@@ -22,6 +24,8 @@ pub struct Server {
     pub database: String,
     login: Login,
     encryption: Encryption,
+    /// Of an identity, once it was asked for.
+    token: Arc<OnceCell<FreshToken>>,
     /// A file with certificates of authorities that are trusted beside those of the system.
     ca: Option<String>,
     /// The name that the certificate has, if it is not the host's.
@@ -113,13 +117,15 @@ impl Server {
             return Err(Problem::option("server", what));
         }
         let port = said.find("", &["port", "portnumber"]).and_then(|port| port.parse().ok());
-        let (host, port) = parse_address(&address, port).map_err(|what| Problem::option("server", what))?;
+        let (host, port) = parse_address(&address, port, options.get("server").is_some())
+            .map_err(|what| Problem::option("server", what))?;
         let Some(database) = said.find("database", &["initialcatalog", "database", "databasename"]) else {
             return Err(Problem::option("database", "say which database"));
         };
         Ok(Server {
             encryption: encryption(&said, &host)?,
             login: login(&said, environment)?,
+            token: Arc::default(),
             ca: said.find("ca_location", &["servercertificate"]),
             certificate_name: said
                 .find("host_name_in_certificate", &["hostnameincertificate"])
@@ -139,6 +145,11 @@ impl Server {
                  db_datawriter ADD MEMBER [name]), and check the server's firewall"
             }
         }
+    }
+
+    /// Whether a login may be sent on to this host: without encryption, not off this machine.
+    pub fn may_go_to(&self, host: &str) -> bool {
+        self.encryption != Encryption::Off || is_here(host)
     }
 
     /// What a connection is opened with. Asks for a token.
@@ -164,7 +175,8 @@ impl Server {
             Login::Password { user, password } => AuthMethod::sql_server(user, password),
             Login::Identity(identity) => {
                 let bearer = Bearer { identity: identity.clone(), scope: SCOPE.into() };
-                let token = bearer.token().await.and_then(|fresh| fresh.current()).map_err(Trouble::of_token)?;
+                let fresh = self.token.get_or_try_init(|| bearer.token()).await;
+                let token = fresh.and_then(|fresh| fresh.current()).map_err(Trouble::of_token)?;
                 AuthMethod::aad_token(token.value)
             }
         });
@@ -184,7 +196,8 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
 }
 
 /// `name`, `host`, `tcp:host,port` or `host:port`.
-fn parse_address(address: &str, port: Option<u16>) -> Result<(String, u16), String> {
+/// `complete`: whether a name alone is that of an Azure SQL server. In a connection string it is one of the own network.
+fn parse_address(address: &str, port: Option<u16>, complete: bool) -> Result<(String, u16), String> {
     let address = address.trim().strip_prefix("tcp:").unwrap_or(address.trim());
     if address.contains('\\') {
         return Err(
@@ -203,9 +216,14 @@ fn parse_address(address: &str, port: Option<u16>) -> Result<(String, u16), Stri
     let host = match host {
         "(local)" | "." | "localhost" => "localhost".to_string(),
         full if full.contains(['.', ':']) => full.to_string(),
-        name => format!("{name}.{PUBLIC_CLOUD}"),
+        name if complete => format!("{name}.{PUBLIC_CLOUD}"),
+        name => name.to_string(),
     };
     Ok((host, port))
+}
+
+fn is_here(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn encryption(said: &Said<'_>, host: &str) -> Result<Encryption, Problem> {
@@ -214,7 +232,7 @@ fn encryption(said: &Said<'_>, host: &str) -> Result<Encryption, Problem> {
         let what = "TrustServerCertificate would let anybody pose as the server: give its authority's certificate as ca_location";
         return Err(Problem::option("connection_string", what));
     }
-    let here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let here = is_here(host);
     match said.find("encrypt", &["encrypt"]).map(|text| text.to_ascii_lowercase()).as_deref() {
         Some("strict") => Ok(Encryption::Strict),
         Some("off" | "false" | "no" | "optional") if here => Ok(Encryption::Off),

@@ -10,8 +10,7 @@ use serde_json::Value;
 use storage::staged_rows::{self, StagingWriter};
 use tokio::sync::Mutex;
 
-use crate::connection::Connection;
-use crate::lane::{Rejected, Work};
+use crate::lane::{Kept, Rejected, Work};
 use crate::options::{SqlTable, Write};
 use crate::staging::Share;
 use crate::target::{Target, open};
@@ -37,8 +36,7 @@ struct Open {
 /// What is known of commits.
 #[derive(Default)]
 struct Commits {
-    /// Sessions, by lane.
-    sessions: Vec<Option<Connection>>,
+    lanes: Vec<Kept>,
     /// Entries, by writer, that are shown and not done with.
     shown: HashSet<(String, u64)>,
     /// Rows that can never be shown and were not told yet, by writer and entry.
@@ -49,6 +47,8 @@ struct Commits {
 const WRITE: &str = "write";
 const LANES: &str = "lanes";
 const BY: &str = "by";
+/// And where they go.
+const TABLE: &str = "table";
 
 impl SqlSink {
     pub fn new(table: SqlTable) -> Self {
@@ -91,8 +91,14 @@ impl Sink for SqlSink {
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
         let (word, lanes, by) = (self.table.write.word(), self.table.lanes, self.table.lane_by.clone());
+        let to = self.to();
         let note = move || {
-            let words = [(WRITE, Value::from(word)), (LANES, lanes.into()), (BY, by.clone().into())];
+            let words = [
+                (WRITE, Value::from(word)),
+                (LANES, lanes.into()),
+                (BY, by.clone().into()),
+                (TABLE, to.clone().into()),
+            ];
             words.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
         };
         Ok(Box::new(StagingWriter::new(context, Box::new(note))))
@@ -101,6 +107,7 @@ impl Sink for SqlSink {
     async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
         let open = self.opened()?;
         staged_rows::check_way(entries, WRITE, "write", self.table.write.word(), &self.table.place())?;
+        staged_rows::check_way(entries, TABLE, "table", &self.to(), &self.table.place())?;
         let mut commits = open.commits.lock().await;
         if let Some(told) = commits.tell(entries) {
             return Ok(told);
@@ -144,6 +151,11 @@ fn lanes(entries: &[&Committable]) -> (usize, Option<String>) {
 }
 
 impl SqlSink {
+    /// The table and its markers: in others, nobody knows which rows are there.
+    fn to(&self) -> String {
+        format!("{} with {}", self.table.target.as_str(), self.table.markers.as_str())
+    }
+
     fn rows_at_once(&self, target: &Target) -> u64 {
         let suits = if target.columnstore { ROWS_AT_ONCE_IN_COLUMNS } else { ROWS_AT_ONCE };
         self.table.commit_rows.unwrap_or(suits).saturating_mul(self.table.lanes as u64)
@@ -158,8 +170,8 @@ impl SqlSink {
         entries: &[&Committable],
     ) -> Result<(), SinkError> {
         let (place, (lanes, by)) = (self.table.place(), lanes(entries));
-        if commits.sessions.len() < lanes {
-            commits.sessions.resize_with(lanes, || None);
+        if commits.lanes.len() < lanes {
+            commits.lanes.resize_with(lanes, Kept::default);
         }
         let place = place.as_str();
         let work = |lane| Work {
@@ -170,8 +182,8 @@ impl SqlSink {
             share: Share { lane, lanes, by: by.clone() },
             place,
         };
-        let sessions = commits.sessions.iter_mut().take(lanes).enumerate();
-        let shown = join_all(sessions.map(|(lane, session)| async move { work(lane).show(session).await })).await;
+        let kept = commits.lanes.iter_mut().take(lanes).enumerate();
+        let shown = join_all(kept.map(|(lane, kept)| async move { work(lane).show(kept).await })).await;
         let rejected: Vec<Rejected> = shown.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         if rejected.is_empty() {
             commits.shown.extend(entries.iter().map(|entry| of(entry)));

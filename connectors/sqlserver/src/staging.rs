@@ -1,6 +1,8 @@
 //! Brings the rows of published entries into a session's own table on the server, in bulk. Nobody else sees them there, and with the
 //! session they are gone.
 
+use std::collections::HashSet;
+
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
@@ -10,12 +12,13 @@ use engine::sink::{Committable, SinkContext, SinkError};
 use serde_json::Value;
 use storage::staged_rows;
 use tiberius::error::Error;
-use tiberius::{ColumnData, TokenRow};
+use tiberius::{ColumnData, ToSql, TokenRow};
 
 use crate::connection::Connection;
 use crate::statements::{self, ENTRY, ROW, STAGED};
 use crate::target::{Column, Target};
 use crate::trouble::Trouble;
+use crate::types::{Encoding, SqlType};
 use crate::values::Values;
 
 /// What the client says of a text with a character that the column's code page does not have.
@@ -75,8 +78,9 @@ pub async fn stage(
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let bulk = connection.client.bulk_insert_columns(STAGED, &names).await;
     let mut bulk = bulk.map_err(|e| trouble(Trouble::of(e)))?;
-    let mut staged = Staged::default();
+    let (mut staged, mut later) = (Staged::default(), vec![]);
     'all: for entry in entries {
+        let excluded: HashSet<(usize, u64)> = entry.excluded.iter().map(|out| (out.token, out.row)).collect();
         for (token, said) in entry.tokens.iter().enumerate() {
             let Some(batches) = staged_rows::read(&*context.store, said, place).await? else {
                 staged.gone = Some((entry.entry, staged_rows::path(said).to_string()));
@@ -89,15 +93,28 @@ pub async fn stage(
                 let values = Values::of(batch, &target.columns, &from).map_err(failed)?;
                 for row in share.rows(batch, first).map_err(failed)? {
                     let at = (entry.entry, token, first + row as u64);
-                    if entry.excluded.iter().any(|out| (out.token, out.row) == (token, at.2)) {
+                    if excluded.contains(&(token, at.2)) {
                         continue;
                     }
                     let mut sent = TokenRow::with_capacity(target.columns.len() + 2);
                     sent.push(ColumnData::I64(Some(entry.entry as i64)));
                     sent.push(ColumnData::I32(Some(staged.places.len() as i32)));
-                    let taken = match values.row(row, |value| sent.push(value)) {
+                    let (number, mut index) = (staged.places.len() as i32, 0);
+                    let made = values.row(row, |value| {
+                        let value = match LongValue::of(&value, &target.columns[index]) {
+                            Some((none, long)) => {
+                                later.push((number, index, long));
+                                none
+                            }
+                            None => value,
+                        };
+                        index += 1;
+                        sent.push(value);
+                    });
+                    let taken = match made {
                         Ok(()) => bulk.send(sent).await,
                         Err(reason) => {
+                            later.retain(|(row, ..)| *row != number);
                             staged.refused.push(Refused { place: at, reason, content: content(batch, row) });
                             continue;
                         }
@@ -110,6 +127,7 @@ pub async fn stage(
                             return Err(SinkError::failed(place, what));
                         }
                         Err(error @ (Error::BulkInput(_) | Error::Encoding(_) | Error::Conversion(_))) => {
+                            later.retain(|(row, ..)| *row != number);
                             staged.refused.push(Refused {
                                 place: at,
                                 reason: error.to_string(),
@@ -127,7 +145,42 @@ pub async fn stage(
         }
     }
     bulk.finalize().await.map_err(|e| trouble(Trouble::of(e)))?;
+    for (row, index, value) in later {
+        let value: &dyn ToSql = match &value {
+            LongValue::Text(text) => text,
+            LongValue::Bytes(bytes) => bytes,
+        };
+        connection.ask(&statements::complete_staged(index), &[value, &row]).await.map_err(trouble)?;
+    }
     Ok(staged)
+}
+
+/// A value that the client's bulk load takes for too long, whatever the column takes: it follows by itself.
+enum LongValue {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+/// Bytes that it takes.
+const LONGEST_IN_BULK: usize = 65_535;
+
+impl LongValue {
+    /// The value, and what stands for it meanwhile. Not of a code page, which the server would fill up with question marks.
+    fn of(value: &ColumnData<'static>, column: &Column) -> Option<(ColumnData<'static>, Self)> {
+        match value {
+            ColumnData::String(Some(text))
+                if text.len() > LONGEST_IN_BULK / 2
+                    && !matches!(column.of, SqlType::Text { encoding: Encoding::CodePage, .. })
+                    && text.encode_utf16().count() > LONGEST_IN_BULK / 2 =>
+            {
+                Some((ColumnData::String(None), LongValue::Text(text.to_string())))
+            }
+            ColumnData::Binary(Some(bytes)) if bytes.len() > LONGEST_IN_BULK => {
+                Some((ColumnData::Binary(None), LongValue::Bytes(bytes.to_vec())))
+            }
+            _ => None,
+        }
+    }
 }
 
 const STAGED_OTHERWISE: &str =

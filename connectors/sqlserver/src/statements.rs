@@ -15,6 +15,9 @@ pub const STAGED: &str = "#millrace";
 pub const ENTRY: &str = "entry";
 pub const ROW: &str = "row";
 
+/// For [`Marker::attempt`]: no row at all.
+pub const NO_ROWS: RangeInclusive<usize> = RangeInclusive::new(1, 0);
+
 /// How long a statement waits for a lock, in milliseconds; then it fails with 1222, and is tried again.
 const LOCK_TIMEOUT: u32 = 20_000;
 
@@ -58,13 +61,14 @@ pub fn settings() -> String {
 /// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/sys-columns-transact-sql>
 pub const COLUMNS: &str = "SELECT [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], \
      [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], \
-     [c].[default_object_id], [c].[generated_always_type], [c].[collation_name] \
+     [c].[default_object_id], [c].[generated_always_type], [c].[collation_name], \
+     CAST(COLLATIONPROPERTY([c].[collation_name], 'CodePage') AS int) AS [code_page] \
      FROM sys.columns AS [c] WHERE [c].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [c].[column_id]";
 
 /// The indexes of the table @P1: whether each is unique without exception, its kind, and its key columns.
 /// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/sys-indexes-transact-sql>
 /// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/sys-index-columns-transact-sql>
-pub const INDEXES: &str = "SELECT [i].[index_id], [i].[type], [i].[is_unique], [i].[has_filter], [i].[is_disabled], [c].[name] \
+pub const INDEXES: &str = "SELECT [i].[index_id], [i].[type], [i].[is_unique], [i].[has_filter], [i].[is_disabled], [i].[ignore_dup_key], [c].[name] \
      FROM sys.indexes AS [i] \
      LEFT JOIN sys.index_columns AS [k] ON [k].[object_id] = [i].[object_id] AND [k].[index_id] = [i].[index_id] AND [k].[key_ordinal] > 0 \
      LEFT JOIN sys.columns AS [c] ON [c].[object_id] = [k].[object_id] AND [c].[column_id] = [k].[column_id] \
@@ -76,7 +80,8 @@ pub const INDEXES: &str = "SELECT [i].[index_id], [i].[type], [i].[is_unique], [
 pub const PROCEDURE: &str = "SELECT [p].[name] AS [parameter], SCHEMA_NAME([y].[schema_id]) AS [schema], [y].[name] AS [of], [c].[name], \
      COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], \
      [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], \
-     [c].[default_object_id], [c].[generated_always_type], [c].[collation_name] \
+     [c].[default_object_id], [c].[generated_always_type], [c].[collation_name], \
+     CAST(COLLATIONPROPERTY([c].[collation_name], 'CodePage') AS int) AS [code_page] \
      FROM sys.parameters AS [p] \
      INNER JOIN sys.table_types AS [y] ON [y].[user_type_id] = [p].[user_type_id] \
      INNER JOIN sys.columns AS [c] ON [c].[object_id] = [y].[type_table_object_id] \
@@ -136,10 +141,20 @@ pub fn empty_staged() -> String {
     format!("TRUNCATE TABLE {STAGED};")
 }
 
+/// Puts the value @P1 into the staged row @P2.
+pub fn complete_staged(index: usize) -> String {
+    format!("UPDATE {STAGED} SET {} = @P1 WHERE [{ROW}] = @P2", staged(index))
+}
+
 /// A row's column where it is staged: by its place, so that no name of the target's is in the way.
 pub fn staged(index: usize) -> String {
     format!("[c{index}]")
 }
+
+/// Not every error ends a batch: RAISERROR in a procedure or a trigger does not, so nothing is left to XACT_ABORT alone.
+/// <https://learn.microsoft.com/sql/t-sql/language-elements/try-catch-transact-sql>
+/// <https://learn.microsoft.com/sql/t-sql/language-elements/throw-transact-sql>
+const CAUGHT: &str = "END TRY BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; THROW; END CATCH;";
 
 /// Whose rows a batch shows, and up to which entry.
 pub struct Marker<'a> {
@@ -157,7 +172,7 @@ impl Marker<'_> {
     fn advance(&self) -> String {
         let Marker { markers, job, sink, writer, lane, entry } = self;
         format!(
-            "DECLARE @done bigint; BEGIN TRANSACTION; \
+            "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; DECLARE @done bigint; BEGIN TRY BEGIN TRANSACTION; \
              UPDATE {} SET @done = [entry], [entry] = {entry}, [updated_at] = SYSUTCDATETIME() \
              WHERE [job] = {} AND [sink] = {} AND [writer] = {} AND [lane] = {lane} AND [entry] < {entry}; ",
             markers.as_str(),
@@ -172,7 +187,7 @@ impl Marker<'_> {
     pub fn show(&self, target: &Target, write: Write) -> String {
         let rows = "[entry] > @done";
         format!(
-            "{}IF @done IS NOT NULL BEGIN {} END; COMMIT TRANSACTION; SELECT @done AS [done];",
+            "{}IF @done IS NOT NULL BEGIN {} END; COMMIT TRANSACTION; {CAUGHT} SELECT @done AS [done];",
             self.advance(),
             apply(target, write, rows)
         )
@@ -186,7 +201,7 @@ impl Marker<'_> {
             write!(chosen, " AND [{ROW}] NOT IN ({})", list.join(", ")).expect("a text grows");
         }
         format!(
-            "{}IF @done IS NOT NULL BEGIN {} END; ROLLBACK TRANSACTION;",
+            "{}IF @done IS NOT NULL BEGIN {} END; ROLLBACK TRANSACTION; {CAUGHT}",
             self.advance(),
             apply(target, write, &chosen)
         )
@@ -217,13 +232,16 @@ fn append(target: &Target, rows: &str) -> String {
     )
 }
 
-/// The one row of each key that stays: the first, the last, or the one of the highest version.
+/// The one row of each key that stays: the first, the last, or the first one of the highest version.
 /// <https://learn.microsoft.com/sql/t-sql/functions/row-number-transact-sql>
 fn one_a_key(target: &Target, rows: &str, order: &str) -> String {
     let keys: Vec<String> = target.key.iter().map(|index| staged(*index)).collect();
-    let version = target.version.map(|index| format!("{} {order}, ", staged(index))).unwrap_or_default();
+    let order = match target.version {
+        Some(index) => format!("{} DESC, [{ROW}] ASC", staged(index)),
+        None => format!("[{ROW}] {order}"),
+    };
     format!(
-        "WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY {} ORDER BY {version}[{ROW}] {order}) AS [nth] \
+        "WITH [r] AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY {} ORDER BY {order}) AS [nth] \
          FROM {STAGED} WHERE {rows}) ",
         keys.join(", ")
     )
@@ -377,6 +395,7 @@ mod tests {
             ("a table of columns is made", create(true)),
             ("a session's own table", create_staged(&plain.columns)),
             ("it is emptied", empty_staged()),
+            ("a long value follows", complete_staged(1)),
             ("append", marker.show(&plain, Write::Append)),
             ("append under a lock", marker.show(&locked, Write::Append)),
             ("insert", marker.show(&plain, Write::Insert)),

@@ -9,15 +9,19 @@ use tiberius::Row;
 
 use crate::connection::Connection;
 use crate::options::{SqlTable, Write};
-use crate::statements::{self, Name};
+use crate::statements::{self, Marker, NO_ROWS, Name};
 use crate::trouble::Trouble;
-use crate::types::SqlType;
+use crate::types::{Encoding, SqlType};
 
 /// How long it may take to find the server and the table; and the pause between two looks.
 const OPENING: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
 /// The kind of an index that is the table itself, in columns.
 const CLUSTERED_COLUMNSTORE: u8 = 5;
+/// As many digits of a second as there are.
+const SEVEN_DIGITS: u8 = 7;
+/// Code pages that the client writes as the server reads them; others differ in single characters. UTF-8 the server makes itself.
+const CODE_PAGES: &[i32] = &[874, 1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258, 65001];
 /// There is a table of this name already: another process made it a moment ago.
 const EXISTS: &str = "error 2714,";
 /// There is such a row already.
@@ -91,10 +95,12 @@ pub async fn open(table: &SqlTable, context: &SinkContext, probe: bool) -> Resul
                 tokio::time::sleep(AGAIN).await;
             }
             Err(Trouble::Transient(what)) => return Err(SinkError::retry(table.place(), what)),
-            Err(Trouble::Stopped(what)) => {
+            Err(Trouble::NotLetIn(what)) => {
                 return Err(SinkError::failed(table.place(), format!("{what}. {}", table.server.remedy())));
             }
-            Err(Trouble::Statement(what)) => return Err(SinkError::failed(table.place(), what)),
+            Err(Trouble::Stopped(what) | Trouble::Statement(what)) => {
+                return Err(SinkError::failed(table.place(), what));
+            }
             Ok(target) => return Ok(target),
         }
     }
@@ -111,6 +117,9 @@ async fn look(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Op
         },
     };
     markers(&mut connection, table, context, probe).await?;
+    if !probe {
+        try_out(&mut connection, table, context, &target).await?;
+    }
     Ok(Some(target))
 }
 
@@ -155,7 +164,9 @@ async fn procedure(connection: &mut Connection, table: &SqlTable, fields: &[&Fie
     let rows = connection.ask(statements::PROCEDURE, &[&name]).await?;
     let text = |row: &Row, column: &str| row.try_get::<&str, _>(column).ok().flatten().map(String::from);
     let Some(first) = rows.first() else {
-        return Err(Trouble::Statement(format!("the procedure {name} has no table-valued parameter")));
+        return Err(Trouble::Statement(format!(
+            "the procedure {name} has no table-valued parameter, or its type may not be seen (GRANT EXECUTE ON TYPE)"
+        )));
     };
     let parameter = text(first, "parameter").ok_or_else(unreadable)?;
     if rows.iter().any(|row| text(row, "parameter").as_ref() != Some(&parameter)) {
@@ -217,6 +228,19 @@ async fn markers(
     Ok(())
 }
 
+/// Shows nothing, and takes it back: who may not write, or cannot, is told before it takes the job from one who can.
+async fn try_out(
+    connection: &mut Connection,
+    table: &SqlTable,
+    context: &SinkContext,
+    target: &Target,
+) -> Result<(), Trouble> {
+    connection.run(statements::create_staged(&target.columns)).await?;
+    let SinkContext { log_id, sink, writer, .. } = context;
+    let marker = Marker { markers: &table.markers, job: log_id, sink, writer, lane: 0, entry: 1 };
+    connection.run(marker.attempt(target, table.write, NO_ROWS, &[])).await.map(drop)
+}
+
 /// Whether it is there now. `batch`: what a person may do who has the right to.
 fn made(result: Result<Vec<Row>, Trouble>, batch: &str) -> Result<(), Trouble> {
     match result {
@@ -246,6 +270,10 @@ struct TargetColumn {
     column: Column,
     /// Why it cannot be written.
     own: Option<&'static str>,
+    /// The code page of its texts.
+    code_page: Option<i32>,
+    /// Whether it is a time that rounds what is written, so that it is not found again.
+    coarse: bool,
     /// Whether it has a value where none is given.
     by_default: bool,
     /// Whether a row without a value for it is a row.
@@ -277,6 +305,12 @@ impl TargetColumn {
                 nullable,
                 collation: text("collation_name"),
             },
+            code_page: row.try_get::<i32, _>("code_page").ok().flatten(),
+            coarse: match of.as_str() {
+                "datetime" | "smalldatetime" => true,
+                "time" | "datetime2" | "datetimeoffset" => byte("scale")? < SEVEN_DIGITS,
+                _ => false,
+            },
             by_default: default != 0,
             optional: nullable || own.is_some() || default != 0,
             own,
@@ -290,6 +324,7 @@ struct Index {
     kind: u8,
     /// Whether no two rows may be alike in its columns, without exception.
     unique: bool,
+    ignores_copies: bool,
     columns: Vec<String>,
 }
 
@@ -300,6 +335,7 @@ impl Index {
             let flag = |name: &str| row.try_get::<bool, _>(name).ok().flatten();
             let index = all.entry(row.try_get("index_id").ok().flatten()?).or_default();
             index.kind = row.try_get::<u8, _>("type").ok().flatten()?;
+            index.ignores_copies = flag("ignore_dup_key")?;
             index.unique = flag("is_unique")? && !flag("has_filter")? && !flag("is_disabled")?;
             index.columns.extend(row.try_get::<&str, _>("name").ok().flatten().map(String::from));
         }
@@ -330,6 +366,19 @@ fn check(
         } else if let Err(what) = found.column.of.takes(field) {
             wrong.push(format!("column {}: {what}", field.name()));
         }
+        let by_code_page = matches!(found.column.of, SqlType::Text { encoding: Encoding::CodePage, .. });
+        if let Some(page) = found.code_page.filter(|page| by_code_page && !CODE_PAGES.contains(page)) {
+            wrong.push(format!(
+                "column {} has code page {page}, which is not known well enough here: make it nvarchar",
+                field.name()
+            ));
+        }
+        if found.coarse && (table.key.contains(field.name()) || table.version.as_ref() == Some(field.name())) {
+            wrong.push(format!(
+                "column {} rounds times, so a key or a version in it is not found again: make it datetime2(7), or leave it out of them",
+                field.name()
+            ));
+        }
         columns.push(found.column.clone());
         from.push(field.name().clone());
     }
@@ -356,6 +405,11 @@ fn check(
         for column in key.iter().map(|index| &columns[*index]).filter(|column| column.nullable) {
             wrong.push(format!("column {} is in the key, and may be NULL there", column.name));
         }
+    }
+    if table.write == Write::Append && indexes.iter().any(|index| index.ignores_copies) {
+        wrong.push(
+            "a unique index with IGNORE_DUP_KEY would drop rows without a word: write = 'insert' by its key".into(),
+        );
     }
     if !wrong.is_empty() {
         return Err(wrong.join("; "));

@@ -1,7 +1,7 @@
 //! What an error of the server, or of the way to it, means.
 
 use identity::TokenError;
-use tiberius::error::Error;
+use tiberius::error::{Error, IoErrorKind};
 
 /// Why something could not be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +12,9 @@ pub enum Trouble {
     /// A statement was refused: because of its rows, if it is not refused without any.
     #[error("{0}")]
     Statement(String),
+    /// The server does not let us in.
+    #[error("{0}")]
+    NotLetIn(String),
     /// Nothing can be, until a person does something.
     #[error("{0}")]
     Stopped(String),
@@ -20,13 +23,14 @@ pub enum Trouble {
 /// Errors that pass: <https://learn.microsoft.com/azure/azure-sql/database/troubleshoot-common-errors-issues>, deadlocks, lost locks
 /// and snapshots, and what a connection ends with.
 const PASSING: &[u32] = &[
-    64, 233, 601, 615, 921, 926, 1203, 1204, 1205, 1222, 3906, 3908, 3935, 3960, 3961, 4060, 4221, 6005, 8628, 8645,
-    8651, 9001, 10053, 10054, 10060, 10928, 10929, 10936, 14355, 18401, 40143, 40166, 40197, 40501, 40540, 40544,
-    40613, 40627, 41301, 41302, 41305, 41325, 41839, 42108, 42109, 49918, 49919, 49920,
+    64, 233, 601, 615, 921, 926, 927, 942, 945, 952, 976, 978, 983, 1203, 1204, 1205, 1222, 3906, 3908, 3935, 3960,
+    3961, 4060, 4221, 6005, 7303, 7391, 8628, 8645, 8651, 9001, 10053, 10054, 10060, 10928, 10929, 10936, 14355, 18401,
+    40143, 40166, 40197, 40501, 40540, 40544, 40549, 40550, 40551, 40552, 40553, 40613, 40627, 41301, 41302, 41305,
+    41325, 41839, 42108, 42109, 49918, 49919, 49920,
 ];
 /// Logins and rights: <https://learn.microsoft.com/sql/relational-databases/errors-events/database-engine-events-and-errors>
-const NOT_LET_IN: &[u32] =
-    &[229, 230, 262, 916, 15247, 15517, 18451, 18452, 18456, 18470, 18486, 18487, 18488, 40615, 47073];
+const NOT_LET_IN: &[u32] = &[916, 18451, 18452, 18456, 18470, 18486, 18487, 18488, 40615, 47073];
+const NO_RIGHT: &[u32] = &[229, 230, 262, 15247, 15517];
 /// From this class on it is the server that is short of something, and no row:
 /// <https://learn.microsoft.com/sql/relational-databases/errors-events/database-engine-error-severities>
 const SHORT_OF_SOMETHING: u8 = 17;
@@ -37,6 +41,11 @@ impl Trouble {
             Error::Server(token) => {
                 let said = format!("{} (error {}, class {})", token.message(), token.code(), token.class());
                 Trouble::of_number(token.code(), token.class(), said)
+            }
+            Error::Io { kind: IoErrorKind::TimedOut, .. } => {
+                let what = "the server did not answer in time: give it more (statement_timeout), or less to do (commit_rows, or \
+                            checkpoints that are closer together)";
+                Trouble::Transient(what.into())
             }
             Error::Tls(said) => Trouble::Stopped(format!("no secure connection: {said}")),
             other => Trouble::Transient(other.to_string()),
@@ -53,7 +62,8 @@ impl Trouble {
     fn of_number(number: u32, class: u8, said: String) -> Self {
         match number {
             _ if PASSING.contains(&number) => Trouble::Transient(said),
-            _ if NOT_LET_IN.contains(&number) => Trouble::Stopped(said),
+            _ if NOT_LET_IN.contains(&number) => Trouble::NotLetIn(said),
+            _ if NO_RIGHT.contains(&number) => Trouble::Stopped(format!("{said}. Grant the right (GRANT … TO [user])")),
             _ if class >= SHORT_OF_SOMETHING => Trouble::Transient(said),
             _ => Trouble::Statement(said),
         }
@@ -77,7 +87,7 @@ mod tests {
         assert_eq!(of(1105, 17), Trouble::Transient("said".into()), "a full disk is no row's fault");
         assert_eq!(of(2627, 14), Trouble::Statement("said".into()));
         assert_eq!(of(547, 16), Trouble::Statement("said".into()));
-        assert_eq!(of(18456, 14), Trouble::Stopped("said".into()));
-        assert_eq!(of(229, 14), Trouble::Stopped("said".into()));
+        assert_eq!(of(18456, 14), Trouble::NotLetIn("said".into()));
+        assert!(matches!(of(229, 14), Trouble::Stopped(said) if said.contains("GRANT")));
     }
 }

@@ -1,9 +1,10 @@
 //! One client: from the first byte to the last.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use crate::accident::{Accident, Step};
 use crate::collation::Collation;
@@ -22,9 +23,10 @@ use crate::transaction;
 const TLS_HANDSHAKE: u8 = 0x16;
 const TDS_8: u32 = 0x0800_0000;
 
-pub async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+/// `closed`: changes when all connections are to be closed.
+pub async fn serve(stream: TcpStream, shared: Arc<Shared>, closed: watch::Receiver<u64>) {
     let _ = stream.set_nodelay(true);
-    let mut connection = Connection { line: Line::new(stream), shared, session: None, strict: false };
+    let mut connection = Connection { line: Line::new(stream), shared, session: None, strict: false, closed };
     if let Err(Ended::Violated(Violation(what))) = connection.run().await {
         connection.shared.violated(what);
     }
@@ -36,6 +38,7 @@ struct Connection {
     shared: Arc<Shared>,
     session: Option<Session>,
     strict: bool,
+    closed: watch::Receiver<u64>,
 }
 
 type Went<T = ()> = Result<T, Ended>;
@@ -80,8 +83,8 @@ impl Connection {
     /// MS-TDS 2.2.6.5.
     async fn agree(&mut self) -> Went {
         if self.line.first_byte().await? == TLS_HANDSHAKE {
-            let Some((tls, _)) = self.shared.tls.clone() else { return Err(Ended::Closed) };
-            self.line.encrypt_at_once(tls).await?;
+            let Some(tls) = &self.shared.tls else { return Err(Ended::Closed) };
+            self.line.encrypt_at_once(tls.at_once.clone()).await?;
             self.strict = true;
         }
         let client = prelogin::read(&self.line.message(kind::PRELOGIN).await?)?;
@@ -97,11 +100,11 @@ impl Connection {
         if self.strict {
             return Ok(());
         }
-        match (agreed, self.shared.tls.clone()) {
+        match (agreed, &self.shared.tls) {
             (Encryption::Required, _) if client.encryption == Encryption::NotSupported => Err(Ended::Closed),
             (Encryption::NotSupported, _) | (_, None) => Ok(()),
-            (_, Some((_, tls))) => {
-                self.line.encrypt_in_packets(tls).await?;
+            (_, Some(tls)) => {
+                self.line.encrypt_in_packets(tls.within_packets.clone()).await?;
                 self.strict = agreed != Encryption::Off;
                 Ok(())
             }
@@ -327,6 +330,10 @@ impl Connection {
         work: impl FnOnce(&mut Session, bool) + Send + 'static,
     ) -> Went<bool> {
         let course = course(&self.shared, step).await;
+        // From the moment on that a test closes all lines, nothing is begun.
+        if self.closed.has_changed().unwrap_or(true) {
+            return Ok(false);
+        }
         match course {
             Course::Close => return Ok(false),
             Course::Refuse(error) => {
@@ -352,11 +359,10 @@ impl Connection {
         match course {
             Course::CloseAfter | Course::CloseWithin => Ok(false),
             Course::Answerless => self.stay_silent().await.map(|()| false),
+            // The request's answer ends early, and the attention has one of its own: MS-TDS 2.2.1.7, and what drivers wait for.
             _ if cancelled => {
-                let mut said =
-                    self.session.as_mut().map(|session| std::mem::take(&mut session.answer.bytes)).unwrap_or_default();
-                said.extend(Answer::attention());
-                self.send(said).await.map(|()| true)
+                self.answer().await?;
+                self.send(Answer::attention()).await.map(|()| true)
             }
             _ => self.answer().await,
         }
@@ -383,24 +389,23 @@ impl Connection {
             work(&mut session);
             session
         });
-        let cancel = || {
-            cancelled.store(true, Ordering::SeqCst);
-            interrupt.interrupt();
-        };
+        // Whoever closes the line from elsewhere calls off what is running, too.
+        let mut call = Call { cancelled: cancelled.clone(), interrupt, over: false };
         let mut gone = None;
         let session = loop {
             tokio::select! {
                 done = &mut job => break done.map_err(|_| Violation("the double has failed".into()))?,
                 more = self.line.fill(), if gone.is_none() => match more.and_then(|more| if more { self.line.take_attention() } else { Err(Ended::Closed) }) {
-                    Ok(true) => cancel(),
+                    Ok(true) => call.off(),
                     Ok(false) => {}
                     Err(ended) => {
-                        cancel();
+                        call.off();
                         gone = Some(ended);
                     }
                 },
             }
         };
+        call.over = true;
         let called_off = cancelled.load(Ordering::SeqCst);
         self.session = Some(session);
         gone.map_or(Ok(called_off), Err)
@@ -428,6 +433,28 @@ async fn admit(shared: &Shared, login: &Login) -> Result<Session, SqlError> {
     let (database, user) = (database.clone(), options.user.clone());
     let opened = tokio::task::spawn_blocking(move || Session::open(database, &user)).await;
     opened.unwrap_or_else(|_| Err(SqlError::new(4060, 11, "The session cannot be opened.")))
+}
+
+/// A request that is running.
+struct Call {
+    cancelled: Arc<AtomicBool>,
+    interrupt: rusqlite::InterruptHandle,
+    over: bool,
+}
+
+impl Call {
+    fn off(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        self.interrupt.interrupt();
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.over {
+            self.off();
+        }
+    }
 }
 
 /// MS-TDS 2.2.5.3 ALL_HEADERS: the transaction's descriptor among them.

@@ -373,7 +373,11 @@ fn call(session: &mut Session, name: &Name, parameters: Vec<Parameter>) -> Resul
         ));
     };
     match table_variable(session, &parameter, &procedure.of, table)? {
-        Variable::Table(rows) => Ok(session.call(name, &parameter, rows, &procedure.body)),
+        Variable::Table(rows) => {
+            let ran = session.call(name, &parameter, rows.clone(), &procedure.body);
+            session.forget(&rows);
+            Ok(ran)
+        }
         Variable::Scalar(..) => Ok(Ok(())),
     }
 }

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -52,8 +52,7 @@ type Accidents = Box<dyn FnMut(&Step) -> Accident + Send>;
 /// What connections and the one who tests have in common.
 pub struct Shared {
     pub options: Options,
-    /// For TDS 8.0, and for TDS 7.
-    pub tls: Option<(Arc<ServerConfig>, Arc<ServerConfig>)>,
+    pub tls: Option<Encrypted>,
     pub database: Arc<Database>,
     accidents: Mutex<Option<Accidents>>,
     batches: Mutex<Vec<String>>,
@@ -114,7 +113,7 @@ impl Server {
         std::fs::create_dir_all(&folder).expect("a folder for the database");
         let database = Database::create(folder.join("database"), &options.database).expect("a database");
         let shared = Arc::new(Shared {
-            tls: options.tls.as_ref().map(|tls| (tls_config(tls, rustls::ALL_VERSIONS), tls_config(tls, TDS_7))),
+            tls: options.tls.as_ref().map(Encrypted::of),
             database: Arc::new(database),
             options,
             accidents: Mutex::default(),
@@ -237,19 +236,32 @@ async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>, closed: wa
     while let Ok((stream, _)) = listener.accept().await {
         let (shared, mut closed) = (shared.clone(), closed.clone());
         closed.mark_unchanged();
+        let seen = closed.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = connection::serve(stream, shared) => {}
+                () = connection::serve(stream, shared, seen) => {}
                 _ = closed.changed() => {}
             }
         });
     }
 }
 
-/// With TDS 7 there is no TLS 1.3: <https://learn.microsoft.com/sql/relational-databases/security/networking/tds-8>
-const TDS_7: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+/// How a line is encrypted within packets of TDS 7, and before TDS 8.0: the server speaks TLS 1.3 with the latter only.
+/// <https://learn.microsoft.com/sql/relational-databases/security/networking/tls-1-3>
+pub struct Encrypted {
+    pub within_packets: Arc<ServerConfig>,
+    pub at_once: Arc<ServerConfig>,
+}
 
-fn tls_config(tls: &Tls, versions: &[&'static SupportedProtocolVersion]) -> Arc<ServerConfig> {
+impl Encrypted {
+    fn of(tls: &Tls) -> Self {
+        let mut at_once = config(tls, rustls::DEFAULT_VERSIONS);
+        at_once.alpn_protocols = vec![b"tds/8.0".to_vec()];
+        Encrypted { within_packets: Arc::new(config(tls, &[&rustls::version::TLS12])), at_once: Arc::new(at_once) }
+    }
+}
+
+fn config(tls: &Tls, versions: &[&'static rustls::SupportedProtocolVersion]) -> ServerConfig {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(tls.certificate_pem.as_bytes())
         .collect::<Result<_, _>>()
         .expect("certificates in PEM");
@@ -257,10 +269,7 @@ fn tls_config(tls: &Tls, versions: &[&'static SupportedProtocolVersion]) -> Arc<
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
         ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions of TLS");
-    let mut config =
-        builder.with_no_client_auth().with_single_cert(certificates, key).expect("a certificate with its key");
-    config.alpn_protocols = vec![b"tds/8.0".to_vec()];
-    Arc::new(config)
+    builder.with_no_client_auth().with_single_cert(certificates, key).expect("a certificate with its key")
 }
 
 fn shown(value: Value, of: Type) -> Option<String> {

@@ -1,7 +1,9 @@
 //! A session: what it has set, its transaction, and the batches that it runs.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -49,7 +51,7 @@ impl Database {
 
     /// Nobody waits any longer.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.stopping.store(true, SeqCst);
     }
 }
 
@@ -81,6 +83,10 @@ pub struct Session {
     error: i64,
     identity: Option<i64>,
     pub variables: Variables,
+    /// Within so many TRY blocks; what was caught there last; and what the CATCH block that runs is about.
+    trying: usize,
+    caught: Option<SqlError>,
+    handling: Option<SqlError>,
     made_tables: i64,
     within_procedure: usize,
     pub cancelled: Arc<AtomicBool>,
@@ -103,6 +109,9 @@ pub enum Aborted {
 
 type Ran = Result<(), Aborted>;
 
+/// What is to be inserted: types, rows, and where no DEFAULT stands.
+type Incoming = (Vec<Type>, Vec<Vec<Value>>, Vec<Vec<bool>>);
+
 struct Counted<'a> {
     database: &'a Database,
     session: i64,
@@ -122,7 +131,7 @@ impl Session {
         let connection = Connection::open(&database.path)?;
         prepare(&connection)?;
         catalog::create_temporary(&connection)?;
-        let id = database.sessions.fetch_add(1, Ordering::SeqCst);
+        let id = database.sessions.fetch_add(1, SeqCst);
         Ok(Session {
             connection,
             database,
@@ -140,6 +149,9 @@ impl Session {
             error: 0,
             identity: None,
             variables: Variables::new(),
+            trying: 0,
+            caught: None,
+            handling: None,
             made_tables: 0,
             within_procedure: 0,
             cancelled: Arc::default(),
@@ -171,7 +183,14 @@ impl Session {
     /// Runs the first half of a batch's statements.
     pub fn half(&mut self, text: &str) -> bool {
         let Ok(statements) = parse(text) else { return false };
-        let ran = self.run_all(&statements[..statements.len() / 2]);
+        // What is tried is most of a batch.
+        let tried = statements.iter().position(|statement| matches!(statement, Statement::Try { .. }));
+        let ran = match tried.map(|at| (&statements[..at], &statements[at])) {
+            Some((before, Statement::Try { body, .. })) => {
+                self.run_all(before).and_then(|()| self.run_all(&body[..body.len() / 2]))
+            }
+            _ => self.run_all(&statements[..statements.len() / 2]),
+        };
         self.forget_tables();
         ran.is_ok()
     }
@@ -194,8 +213,8 @@ impl Session {
 
     fn run_all(&mut self, statements: &[Statement]) -> Ran {
         for statement in statements {
-            if self.cancelled.load(Ordering::SeqCst) {
-                return Err(Aborted::ByError);
+            if self.cancelled.load(SeqCst) {
+                return self.give_up();
             }
             self.run(statement)?;
         }
@@ -211,6 +230,8 @@ impl Session {
                 Err(error) => Err(error),
             },
             Statement::Return => return Err(Aborted::ByReturn),
+            Statement::Try { body, caught } => return self.attempt(body, caught),
+            Statement::Rethrow => return self.rethrow(),
             Statement::Execute { procedure, arguments } => match self.execute(procedure, arguments) {
                 Ok(ran) => return ran,
                 Err(error) => Err(error),
@@ -230,22 +251,65 @@ impl Session {
     pub fn fail(&mut self, error: SqlError) -> Ran {
         self.error = error.number.into();
         self.rows = 0;
-        self.say(&error);
-        if self.cancelled.load(Ordering::SeqCst) {
-            if self.abort_on_error {
-                self.undo();
-            }
+        if self.cancelled.load(SeqCst) {
+            return self.give_up();
+        }
+        if self.trying > 0 {
+            self.caught = Some(error);
             return Err(Aborted::ByError);
         }
+        self.say(&error);
         if error.terminates() {
             self.answer.info(3621, "The statement has been terminated.");
         }
-        let reach = if self.abort_on_error { Reach::Transaction } else { error.reach() };
+        // "THROW honors SET XACT_ABORT. RAISERROR does not."
+        let raised = error.number == 50_000;
+        let reach = if self.abort_on_error && !raised { Reach::Transaction } else { error.reach() };
         if reach == Reach::Transaction {
             self.undo();
         }
         self.done(command::NONE, None, true);
         if reach == Reach::Statement { Ok(()) } else { Err(Aborted::ByError) }
+    }
+
+    /// <https://learn.microsoft.com/sql/t-sql/language-elements/try-catch-transact-sql>
+    fn attempt(&mut self, body: &[Statement], caught: &[Statement]) -> Ran {
+        self.trying += 1;
+        let ran = self.run_all(body);
+        self.trying -= 1;
+        let Some(error) = self.caught.take() else { return ran };
+        let outer = self.handling.replace(error);
+        let ran = self.run_all(caught);
+        self.handling = outer;
+        ran
+    }
+
+    fn rethrow(&mut self) -> Ran {
+        let Some(error) = self.handling.clone() else {
+            return self.fail(SqlError::new(
+                10704,
+                15,
+                "To rethrow an error, a THROW statement must be used inside a CATCH block.",
+            ));
+        };
+        if self.trying > 0 {
+            return self.fail(error);
+        }
+        self.say(&error);
+        if self.abort_on_error {
+            self.undo();
+        }
+        self.done(command::NONE, None, true);
+        Err(Aborted::ByError)
+    }
+
+    /// The client has called the batch off: its transaction stays, unless errors end it.
+    fn give_up(&mut self) -> Ran {
+        if self.abort_on_error {
+            self.undo();
+        }
+        self.done(command::NONE, None, true);
+        Err(Aborted::ByError)
     }
 
     pub fn say(&mut self, error: &SqlError) {
@@ -301,6 +365,10 @@ impl Session {
                 self.delete(ctes, target, from.as_ref(), condition.as_ref())
             }
             Statement::Throw { number, message, state } => self.throw(number, message, state),
+            Statement::Raise { message } => {
+                let (of, text) = self.evaluate(message)?;
+                Err(SqlError::new(50_000, 16, crate::convert::to_text(text, of)))
+            }
             Statement::InsertBulk { into, columns, options } => {
                 let relation = self.translator(|t| t.relation(into))?;
                 self.announced = Some(Load::announced(relation, columns, options)?);
@@ -399,9 +467,13 @@ impl Session {
     pub fn forget_tables(&mut self) {
         for variable in std::mem::take(&mut self.variables).into_values() {
             if let Variable::Table(relation) = variable {
-                let _ = self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", relation.stored));
+                self.forget(&relation);
             }
         }
+    }
+
+    pub fn forget(&mut self, relation: &Relation) {
+        let _ = self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", relation.stored));
     }
 
     fn throw(&mut self, number: &Expr, message: &Expr, state: &Expr) -> Result<(), SqlError> {
@@ -489,11 +561,6 @@ impl Session {
             }
             return Ok(());
         }
-        if let Some(at) =
-            translated.columns.iter().position(|column| column.typed.of == Type::Null && column.typed.sql != "NULL")
-        {
-            return Err(no_column(&translated.columns[at].name));
-        }
         self.answer.columns(&translated.columns);
         for row in &rows {
             self.answer.row(&translated.columns, row);
@@ -569,15 +636,7 @@ impl Session {
         Ok(())
     }
 
-    /// What is to be inserted: types, rows, and where DEFAULT stands.
-    #[allow(clippy::type_complexity)]
-    fn source(
-        &self,
-        ctes: &[Cte],
-        source: &Source,
-        width: usize,
-        all: bool,
-    ) -> Result<(Vec<Type>, Vec<Vec<Value>>, Vec<Vec<bool>>), SqlError> {
+    fn source(&self, ctes: &[Cte], source: &Source, width: usize, all: bool) -> Result<Incoming, SqlError> {
         match source {
             Source::Defaults => Ok((vec![Type::Null; width], vec![vec![Value::Null; width]], vec![vec![false; width]])),
             Source::Query(query) => {
@@ -586,14 +645,7 @@ impl Session {
                     let translated = t.query(query)?;
                     Ok((format!("{with}{}", translated.sql), translated.columns))
                 })?;
-                check_width(
-                    columns.len(),
-                    width,
-                    all,
-                    (120, 121),
-                    "select list for the INSERT statement",
-                    "select list",
-                )?;
+                check_width(columns.len(), width, all, false)?;
                 let rows = self.fetch(&sql, width)?;
                 Ok((columns.iter().map(|column| column.typed.of).collect(), rows, Vec::new()))
             }
@@ -601,18 +653,12 @@ impl Session {
         }
     }
 
-    #[allow(clippy::type_complexity)]
-    fn values(
-        &self,
-        values: &[Vec<Expr>],
-        width: usize,
-        all: bool,
-    ) -> Result<(Vec<Type>, Vec<Vec<Value>>, Vec<Vec<bool>>), SqlError> {
+    fn values(&self, values: &[Vec<Expr>], width: usize, all: bool) -> Result<Incoming, SqlError> {
         let mut types = vec![Vec::new(); width];
         let mut rows = Vec::new();
         let mut given = Vec::new();
         for row in values {
-            check_width(row.len(), width, all, (109, 110), "VALUES clause", "values")?;
+            check_width(row.len(), width, all, true)?;
             let mut typed = Vec::new();
             for (at, value) in row.iter().enumerate() {
                 let (of, value) =
@@ -805,34 +851,32 @@ fn specified_twice(column: &str, place: &str) -> SqlError {
     SqlError::new(264, 16, message)
 }
 
-fn check_width(
-    found: usize,
-    width: usize,
-    all: bool,
-    numbers: (u32, u32),
-    fewer: &str,
-    more: &str,
-) -> Result<(), SqlError> {
-    if found == width {
-        return Ok(());
-    }
-    if all {
-        return Err(SqlError::new(
-            213,
-            16,
-            "Column name or number of supplied values does not match table definition.",
-        ));
-    }
-    let (number, what) = if numbers.0 == 109 {
-        if found < width { (109, "more") } else { (110, "fewer") }
-    } else if found < width {
-        (120, "fewer")
-    } else {
-        (121, "more")
+/// Whether there are as many values as columns. `all`: no columns were said.
+fn check_width(found: usize, width: usize, all: bool, from_values: bool) -> Result<(), SqlError> {
+    const MATCH_VALUES: &str =
+        "The number of values in the VALUES clause must match the number of columns specified in the INSERT statement.";
+    const MATCH_ITEMS: &str = "The number of SELECT values must match the number of INSERT columns.";
+    let columns = |more| {
+        format!(
+            "There are {more} columns in the INSERT statement than values specified in the VALUES clause. {MATCH_VALUES}"
+        )
     };
-    let message = match numbers.0 {
-        109 => format!("There are {what} columns in the INSERT statement than {more} specified in the {fewer}."),
-        _ => format!("The {fewer} contains {what} items than the insert list. The number of {more} items must match."),
+    let items = |more| {
+        format!("The select list for the INSERT statement contains {more} items than the insert list. {MATCH_ITEMS}")
+    };
+    let (number, message) = match (found.cmp(&width), from_values) {
+        (Ordering::Equal, _) => return Ok(()),
+        _ if all => {
+            return Err(SqlError::new(
+                213,
+                16,
+                "Column name or number of supplied values does not match table definition.",
+            ));
+        }
+        (Ordering::Less, true) => (109, columns("more")),
+        (Ordering::Greater, true) => (110, columns("fewer")),
+        (Ordering::Less, false) => (120, items("fewer")),
+        (Ordering::Greater, false) => (121, items("more")),
     };
     Err(SqlError::new(number, 15, message))
 }
@@ -879,7 +923,7 @@ impl Session {
                 Err(error) if error.number == lock_timeout().number => {}
                 result => return result,
             }
-            if self.cancelled.load(Ordering::SeqCst) || self.database.stopping.load(Ordering::SeqCst) {
+            if self.cancelled.load(SeqCst) || self.database.stopping.load(SeqCst) {
                 return Err(SqlError::new(3617, 11, "Query was cancelled."));
             }
             let timeout = u64::try_from(self.lock_timeout).ok().map(Duration::from_millis);
@@ -893,7 +937,7 @@ impl Session {
     pub fn begin(&mut self) {
         self.open += 1;
         if self.open == 1 {
-            self.descriptor = self.database.transactions.fetch_add(1, Ordering::SeqCst) as u64;
+            self.descriptor = self.database.transactions.fetch_add(1, SeqCst) as u64;
             self.answer.change_bytes(8, &self.descriptor.to_le_bytes(), &[]);
         }
     }
@@ -992,10 +1036,12 @@ fn savepoint_name(name: &str) -> String {
 /// Procedures.
 impl Session {
     fn execute(&mut self, name: &Name, arguments: &[(Option<String>, Expr)]) -> Result<Ran, SqlError> {
-        if let [(None, Expr::Text { value, .. })] = arguments
-            && name.name.eq_ignore_ascii_case("sp_executesql")
-        {
-            return Ok(self.execute_text(value));
+        if let ("sp_executesql", [(_, Expr::Text { value, .. })]) = (catalog::folded(&name.name).as_str(), arguments) {
+            let only_formats = self.only_formats;
+            let ran = self.as_procedure(|session| session.statements(value));
+            self.only_formats = only_formats;
+            self.executed(ran.is_err());
+            return Ok(ran);
         }
         let procedure = catalog::procedure(&self.connection, name)?.ok_or_else(|| no_procedure(&name.shown()))?;
         let parameter = procedure.parameter.to_lowercase();
@@ -1014,24 +1060,15 @@ impl Session {
             return Err(argument_clash(&procedure.of));
         }
         let ran = self.call(name, &parameter, rows, &procedure.body);
-        self.answer.status(0);
-        self.answer.done(
-            if self.within_procedure > 0 { Done::WithinProcedure } else { Done::Procedure },
-            command::EXECUTE,
-            None,
-            ran.is_err(),
-        );
+        self.executed(ran.is_err());
         Ok(ran)
     }
 
-    /// Runs a batch within a batch: what is set there is forgotten at its end.
-    fn execute_text(&mut self, text: &str) -> Ran {
-        let settings = (self.silent, self.abort_on_error, self.only_formats, self.lock_timeout);
-        let ran = self.statements(text);
-        (self.silent, self.abort_on_error, self.only_formats, self.lock_timeout) = settings;
-        self.answer.status(i32::from(ran.is_err()));
-        self.answer.done(Done::Procedure, command::EXECUTE, None, ran.is_err());
-        ran
+    /// The end of a procedure that a batch has called.
+    fn executed(&mut self, failed: bool) {
+        self.answer.status(0);
+        let kind = if self.within_procedure > 0 { Done::WithinProcedure } else { Done::Procedure };
+        self.answer.done(kind, command::EXECUTE, None, failed);
     }
 
     /// Runs a procedure's body over the rows that are its parameter.

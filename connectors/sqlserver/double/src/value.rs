@@ -231,8 +231,8 @@ fn money(value: i64) -> Value {
     Value::Text(Decimal { value: value.into(), scale: 4 }.to_string())
 }
 
-/// Drivers send no more bytes than a number needs.
 fn read_decimal(bytes: &[u8], precision: u8, scale: u8) -> Read<Value> {
+    // Any number of bytes up to the type's: drivers leave out those that are zero.
     let (sign, magnitude) = (bytes[0], &bytes[1..]);
     let value = unsigned(magnitude);
     if sign > 1 || !(1..=16).contains(&magnitude.len()) || value > i128::MAX as u128 {

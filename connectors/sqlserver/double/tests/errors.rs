@@ -217,3 +217,18 @@ async fn counts_come_for_each_statement() {
     run(&mut session, "SET NOCOUNT ON").await.unwrap();
     assert_eq!(session.execute("UPDATE dbo.t SET [i] = 1", &[]).await.unwrap().total(), 0);
 }
+
+#[tokio::test]
+async fn a_statement_that_waits_is_not_run_for_a_session_that_is_gone() {
+    let server = prepared().await;
+    let (mut one, mut two) = (session(&server).await, session(&server).await);
+    run(&mut one, "BEGIN TRANSACTION; INSERT INTO dbo.t ([id], [u]) VALUES (1, N'a')").await.unwrap();
+    let waiting = run(&mut two, "INSERT INTO dbo.t ([id], [u]) VALUES (2, N'b')");
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(100), waiting).await.is_err());
+    drop(two);
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    run(&mut one, "COMMIT TRANSACTION").await.unwrap();
+    run(&mut one, "INSERT INTO dbo.t ([id], [u]) VALUES (3, N'c')").await.unwrap();
+    assert_eq!(number(&mut one, "SELECT COUNT(*) AS [n] FROM dbo.t").await, Some(2));
+    assert_eq!(server.violations(), Vec::<String>::new());
+}

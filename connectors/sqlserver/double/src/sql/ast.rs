@@ -19,29 +19,102 @@ impl Name {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Statement {
-    Set { option: String, value: String },
+    Set {
+        option: String,
+        value: String,
+    },
     LockTimeout(i64),
-    SetVariable { name: String, value: Expr },
-    Declare { name: String, of: Declared, value: Option<Expr> },
+    SetVariable {
+        name: String,
+        value: Expr,
+    },
+    Declare {
+        name: String,
+        of: Declared,
+        value: Option<Expr>,
+    },
     Begin,
     Commit,
-    Rollback { savepoint: Option<String> },
-    Save { savepoint: String },
-    If { condition: Expr, then: Box<Statement>, otherwise: Option<Box<Statement>> },
+    Rollback {
+        savepoint: Option<String>,
+    },
+    Save {
+        savepoint: String,
+    },
+    If {
+        condition: Expr,
+        then: Box<Statement>,
+        otherwise: Option<Box<Statement>>,
+    },
     Block(Vec<Statement>),
-    Select { ctes: Vec<Cte>, query: Query },
-    Insert { ctes: Vec<Cte>, into: Target, columns: Vec<String>, source: Source },
-    Update { ctes: Vec<Cte>, target: Target, set: Vec<Assignment>, from: Option<From>, condition: Option<Expr> },
-    Delete { ctes: Vec<Cte>, target: Target, from: Option<From>, condition: Option<Expr> },
+    Select {
+        ctes: Vec<Cte>,
+        query: Query,
+    },
+    Insert {
+        ctes: Vec<Cte>,
+        into: Target,
+        columns: Vec<String>,
+        source: Source,
+    },
+    Update {
+        ctes: Vec<Cte>,
+        target: Target,
+        set: Vec<Assignment>,
+        from: Option<From>,
+        condition: Option<Expr>,
+    },
+    Delete {
+        ctes: Vec<Cte>,
+        target: Target,
+        from: Option<From>,
+        condition: Option<Expr>,
+    },
     Truncate(Name),
-    CreateTable { name: Name, table: Table, text: String },
-    CreateType { name: Name, table: Table, text: String },
-    CreateIndex { index: Index, on: Name, text: String },
+    CreateTable {
+        name: Name,
+        table: Table,
+        text: String,
+    },
+    CreateType {
+        name: Name,
+        table: Table,
+        text: String,
+    },
+    CreateIndex {
+        index: Index,
+        on: Name,
+        text: String,
+    },
     CreateSchema(String),
-    DropTable { names: Vec<Name>, if_exists: bool },
-    Execute { procedure: Name, arguments: Vec<(Option<String>, Expr)> },
-    InsertBulk { into: Name, columns: Vec<Column>, options: Vec<String> },
-    Throw { number: Expr, message: Expr, state: Expr },
+    DropTable {
+        names: Vec<Name>,
+        if_exists: bool,
+    },
+    Execute {
+        procedure: Name,
+        arguments: Vec<(Option<String>, Expr)>,
+    },
+    InsertBulk {
+        into: Name,
+        columns: Vec<Column>,
+        options: Vec<String>,
+    },
+    Throw {
+        number: Expr,
+        message: Expr,
+        state: Expr,
+    },
+    /// What was caught, once more.
+    Rethrow,
+    /// RAISERROR: an error that ends nothing by itself.
+    Raise {
+        message: Expr,
+    },
+    Try {
+        body: Vec<Statement>,
+        caught: Vec<Statement>,
+    },
     Return,
 }
 
@@ -62,7 +135,7 @@ pub enum Target {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     Values(Vec<Vec<Expr>>),
-    Query(Query),
+    Query(Box<Query>),
     Defaults,
 }
 

@@ -330,7 +330,7 @@ const VIEWS: [&str; 9] = [
      encryption_type int NULL, is_hidden bit NULL)",
     "CREATE TABLE sys.indexes (object_id int NOT NULL, name nvarchar(128) NULL, index_id int NOT NULL, type tinyint NOT NULL, \
      type_desc nvarchar(60) NULL, is_unique bit NULL, is_primary_key bit NULL, is_unique_constraint bit NULL, is_disabled bit NULL, \
-     has_filter bit NULL, filter_definition nvarchar(max) NULL)",
+     has_filter bit NULL, ignore_dup_key bit NULL, filter_definition nvarchar(max) NULL)",
     "CREATE TABLE sys.index_columns (object_id int NOT NULL, index_id int NOT NULL, index_column_id int NOT NULL, \
      column_id int NOT NULL, key_ordinal tinyint NOT NULL, is_descending_key bit NULL, is_included_column bit NULL)",
     "CREATE TABLE sys.table_types (name nvarchar(128) NOT NULL, schema_id int NOT NULL, system_type_id tinyint NOT NULL, \
@@ -646,8 +646,8 @@ fn describe(connection: &Connection, relation: &Relation) -> Result<(), SqlError
         add_row(connection, "columns", &values)?;
     }
     if !relation.keys.iter().any(|key| key.clustered) {
-        let values: [&dyn rusqlite::ToSql; 10] =
-            [&relation.id, &None::<String>, &0, &0, &"HEAP", &false, &false, &false, &false, &false];
+        let values: [&dyn rusqlite::ToSql; 11] =
+            [&relation.id, &None::<String>, &0, &0, &"HEAP", &false, &false, &false, &false, &false, &false];
         add_row(connection, "indexes", &values)?;
     }
     let mut next = 2;
@@ -669,8 +669,8 @@ fn describe_key(connection: &Connection, relation: &Relation, key: &Key, index: 
     let unique = !matches!(key.kind, IndexKind::Plain | IndexKind::Columnstore);
     let (primary, constraint) = (key.kind == IndexKind::PrimaryKey, key.kind == IndexKind::UniqueConstraint);
     let filtered = key.condition.is_some();
-    let values: [&dyn rusqlite::ToSql; 10] =
-        [&relation.id, &key.name, &index, &kind, &spoken, &unique, &primary, &constraint, &false, &filtered];
+    let values: [&dyn rusqlite::ToSql; 11] =
+        [&relation.id, &key.name, &index, &kind, &spoken, &unique, &primary, &constraint, &false, &filtered, &false];
     add_row(connection, "indexes", &values)?;
     let every: Vec<(usize, bool)> = (0..relation.columns.len()).map(|at| (at, false)).collect();
     let is_columnstore = key.kind == IndexKind::Columnstore;

@@ -25,6 +25,10 @@ pub fn register(connection: &Connection) -> Result<()> {
     connection.create_scalar_function("tds_type_name", 1, pure, |c| {
         Ok(c.get::<Option<i64>>(0)?.and_then(Type::of_system_id).map(String::from))
     })?;
+    connection.create_scalar_function("tds_code_page", 2, pure, |c| {
+        let (collation, property) = (c.get::<Option<String>>(0)?, c.get::<String>(1)?);
+        Ok(collation.filter(|_| property.eq_ignore_ascii_case("CodePage")).map(|name| code_page(&name)))
+    })?;
     connection.create_scalar_function("tds_property", 1, pure, |c| Ok(property(&c.get::<String>(0)?)))?;
     connection.create_scalar_function("tds_isjson", 1, pure, |c| {
         Ok(c.get::<Option<String>>(0)?.map(|text| i64::from(crate::json::is_document(&text))))
@@ -209,5 +213,13 @@ impl Aggregate<Option<Decimal>, Option<String>> for Sum {
 
     fn finalize(&self, _: &mut Context<'_>, sum: Option<Option<Decimal>>) -> Result<Option<String>> {
         Ok(sum.flatten().map(|sum| sum.to_string()))
+    }
+}
+
+fn code_page(collation: &str) -> i64 {
+    match collation.to_ascii_uppercase() {
+        utf8 if utf8.ends_with("_UTF8") => 65001,
+        japanese if japanese.starts_with("JAPANESE") => 932,
+        _ => 1252,
     }
 }

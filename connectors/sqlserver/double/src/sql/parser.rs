@@ -301,11 +301,12 @@ impl Parser {
                 self.next()?;
                 self.execute()
             }
+            // A batch may begin with a procedure's name.
+            name if self.at == 0 && name.starts_with("SP_") => self.execute(),
             "THROW" => self.throw(),
+            "RAISERROR" => self.raise(),
             "RETURN" => self.next().map(|_| Statement::Return),
             "USE" => self.use_database(),
-            // At the beginning of a batch, the word may be left out.
-            "SP_EXECUTESQL" if self.at == 0 => self.execute(),
             _ => Err(self.wrong()),
         }
     }
@@ -428,6 +429,19 @@ impl Parser {
             }
             return Ok(Statement::Begin);
         }
+        if self.word("TRY") {
+            let body = self.until_end()?;
+            self.expect("TRY")?;
+            self.expect("BEGIN")?;
+            self.expect("CATCH")?;
+            let caught = self.until_end()?;
+            self.expect("CATCH")?;
+            return Ok(Statement::Try { body, caught });
+        }
+        Ok(Statement::Block(self.until_end()?))
+    }
+
+    fn until_end(&mut self) -> Parsed<Vec<Statement>> {
         let mut statements = Vec::new();
         loop {
             while self.sign(";") {}
@@ -436,10 +450,7 @@ impl Parser {
             }
             statements.push(self.statement()?);
         }
-        if statements.is_empty() {
-            return Err(syntax("END"));
-        }
-        Ok(Statement::Block(statements))
+        if statements.is_empty() { Err(syntax("END")) } else { Ok(statements) }
     }
 
     /// COMMIT or ROLLBACK, and the name behind it.
@@ -507,7 +518,7 @@ impl Parser {
         } else if self.word("VALUES") {
             Source::Values(self.list(|p| p.in_parentheses(|p| p.list(Self::value_or_default)))?)
         } else if self.is_word("SELECT") {
-            Source::Query(self.query()?)
+            Source::Query(Box::new(self.query()?))
         } else {
             return Err(self.wrong());
         };
@@ -680,11 +691,28 @@ impl Parser {
 
     fn throw(&mut self) -> Parsed<Statement> {
         self.expect("THROW")?;
+        if self.peek().is_none() || self.is_sign(";") {
+            return Ok(Statement::Rethrow);
+        }
         let number = self.expr()?;
         self.expect_sign(",")?;
         let message = self.expr()?;
         self.expect_sign(",")?;
         Ok(Statement::Throw { number, message, state: self.expr()? })
+    }
+
+    fn raise(&mut self) -> Parsed<Statement> {
+        self.expect("RAISERROR")?;
+        self.expect_sign("(")?;
+        let message = self.expr()?;
+        self.expect_sign(",")?;
+        // Lesser ones are no errors, and those above take rights.
+        let (class, state) = (self.integer()?, self.expect_sign(",").and_then(|()| self.integer())?);
+        if class != 16 || !(0..=255).contains(&state) {
+            return Err(self.wrong());
+        }
+        self.expect_sign(")")?;
+        Ok(Statement::Raise { message })
     }
 
     fn use_database(&mut self) -> Parsed<Statement> {
@@ -1131,7 +1159,7 @@ impl Parser {
                 Ok(Expr::Exists(Box::new(self.in_parentheses(Self::query)?)))
             }
             "CASE" => self.case(),
-            "CAST" | "TRY_CAST" => {
+            "CAST" => {
                 self.next()?;
                 self.in_parentheses(|p| {
                     let value = Box::new(p.expr()?);

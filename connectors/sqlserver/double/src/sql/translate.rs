@@ -751,6 +751,7 @@ impl Translator<'_> {
                 Typed::new(format!("(SELECT c1 FROM {stored} WHERE c2 = {})", id.sql), text)
             }
             ("TYPE_NAME", [_]) => Typed::new(sql("tds_type_name"), text),
+            ("COLLATIONPROPERTY", [_, _]) => Typed::new(sql("tds_code_page"), Type::Int),
             ("SERVERPROPERTY", [_]) => Typed::new(sql("tds_property"), text),
             ("ISJSON", [_]) => Typed::new(sql("tds_isjson"), Type::Int),
             ("LEN", [of]) => {
