@@ -4,19 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Who may know whom. The binary may know everybody.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("engine", &[]),
     ("formats", &[]),
     ("sql", &["engine"]),
     ("identity", &["engine"]),
     ("kafka", &["engine", "formats", "identity", "storage"]),
     ("cosmosdb", &["engine", "formats", "identity", "storage"]),
+    ("sqlserver", &["engine", "formats", "identity", "storage"]),
+    ("tds_double", &[]),
     // What a sink stages is written by the engine's trait and lies in a store.
     ("storage", &["engine"]),
     ("files", &["engine", "formats", "storage"]),
     ("delta", &["engine", "storage"]),
     ("simulator", &["engine", "formats"]),
-    ("connectors", &["engine", "kafka", "cosmosdb", "files", "delta", "simulator"]),
+    ("connectors", &["engine", "kafka", "cosmosdb", "sqlserver", "files", "delta", "simulator"]),
 ];
 
 /// For each crate of the workspace, those of the workspace that it is built on (not those of its tests).
