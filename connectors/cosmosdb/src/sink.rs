@@ -1,11 +1,11 @@
 //! A container as a sink. Rows are staged beside the job log and written once they are published there.
 
-use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter};
 use serde_json::{Map, Value};
+use storage::progress::Progress;
 use storage::provenance::Provenance;
 use storage::staged_rows::{self, StagingWriter};
 use tokio::sync::Mutex;
@@ -34,10 +34,7 @@ struct Open {
 /// What is known of commits, and of how the service bears them.
 struct Commits {
     state: State,
-    /// Entries, by writer, that are written as far as they ever will be, and not done with.
-    written: HashSet<(String, u64)>,
-    /// Their rows that can never be written and were not told yet.
-    rejected: BTreeMap<(String, u64), Vec<RejectedRow>>,
+    progress: Progress,
 }
 
 impl CosmosSink {
@@ -83,11 +80,7 @@ impl Sink for CosmosSink {
 
     async fn open(&self, _: &SinkContext, probe: bool) -> Result<(), SinkError> {
         let Some(container) = open(&self.table, probe).await? else { return Ok(()) };
-        let commits = Mutex::new(Commits {
-            state: State::new(self.table.pace),
-            written: HashSet::new(),
-            rejected: BTreeMap::new(),
-        });
+        let commits = Mutex::new(Commits { state: State::new(self.table.pace), progress: Progress::default() });
         *self.open.lock() = Some(Arc::new(Open { container, commits }));
         Ok(())
     }
@@ -102,36 +95,18 @@ impl Sink for CosmosSink {
         let open = self.opened()?;
         staged_rows::check_way(entries, WRITE, "write", self.table.write.word(), &self.table.place())?;
         let mut commits = open.commits.lock().await;
-        if let Some(told) = commits.tell(entries) {
+        if let Some(told) = commits.progress.tell(entries) {
             return Ok(told);
         }
-        let left: Vec<&Committable> = entries.iter().filter(|entry| !commits.written.contains(&of(entry))).collect();
+        let left = commits.progress.left(entries);
         for together in staged_rows::at_once(&left, ROWS_AT_ONCE, BYTES_AT_ONCE) {
             self.show(context, &open.container, &mut commits, together).await?;
-            if let Some(told) = commits.tell(entries) {
+            if let Some(told) = commits.progress.tell(entries) {
                 return Ok(told);
             }
         }
-        for token in entries.iter().flat_map(|entry| &entry.tokens) {
-            staged_rows::delete(&*context.store, token, &self.table.place()).await?;
-        }
-        entries.iter().for_each(|entry| {
-            commits.written.remove(&of(entry));
-        });
-        Ok(Committed::Done)
+        commits.progress.finish(context, entries, &self.table.place()).await
     }
-}
-
-impl Commits {
-    /// The next entry of these that has rows which can never be written.
-    fn tell(&mut self, entries: &[Committable]) -> Option<Committed> {
-        let (entry, rows) = entries.iter().find_map(|entry| Some((entry.entry, self.rejected.remove(&of(entry))?)))?;
-        Some(Committed::Rejected { entry, rows })
-    }
-}
-
-fn of(entry: &Committable) -> (String, u64) {
-    (entry.writer.clone(), entry.entry)
 }
 
 impl CosmosSink {
@@ -158,14 +133,10 @@ impl CosmosSink {
         };
         rejected.extend(writing.write(documents).await?);
         for entry in entries {
-            let mut rows = vec![];
             for (_, row) in rejected.extract_if(.., |(number, _)| *number == entry.entry) {
-                rows.push(row);
+                commits.progress.reject(entry, row);
             }
-            if !rows.is_empty() {
-                commits.rejected.insert(of(entry), rows);
-            }
-            commits.written.insert(of(entry));
+            commits.progress.show(entry);
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! A table as a sink. Rows are staged beside the job log; once they are published there, one transaction shows them and says so.
 
-use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter};
+use engine::sink::{Committable, Committed, Sink, SinkContext, SinkError, SinkWriter};
 use futures::future::join_all;
 use serde_json::Value;
+use storage::progress::Progress;
 use storage::staged_rows::{self, StagingWriter};
 use tokio::sync::Mutex;
 
@@ -37,10 +37,7 @@ struct Open {
 #[derive(Default)]
 struct Commits {
     lanes: Vec<Kept>,
-    /// Entries, by writer, that are shown and not done with.
-    shown: HashSet<(String, u64)>,
-    /// Rows that can never be shown and were not told yet, by writer and entry.
-    rejected: BTreeMap<(String, u64), Vec<RejectedRow>>,
+    progress: Progress,
 }
 
 /// The token's own words: how its rows are written, among how many lanes they are divided, and by which column.
@@ -109,38 +106,20 @@ impl Sink for SqlSink {
         staged_rows::check_way(entries, WRITE, "write", self.table.write.word(), &self.table.place())?;
         staged_rows::check_way(entries, TABLE, "table", &self.to(), &self.table.place())?;
         let mut commits = open.commits.lock().await;
-        if let Some(told) = commits.tell(entries) {
+        if let Some(told) = commits.progress.tell(entries) {
             return Ok(told);
         }
-        let left: Vec<&Committable> = entries.iter().filter(|entry| !commits.shown.contains(&of(entry))).collect();
+        let left = commits.progress.left(entries);
         for of_one_writer in left.chunk_by(|one, next| one.writer == next.writer) {
             for together in staged_rows::at_once(of_one_writer, self.rows_at_once(&open.target), BYTES_AT_ONCE) {
                 self.show(context, &open.target, &mut commits, together).await?;
-                if let Some(told) = commits.tell(entries) {
+                if let Some(told) = commits.progress.tell(entries) {
                     return Ok(told);
                 }
             }
         }
-        for token in entries.iter().flat_map(|entry| &entry.tokens) {
-            staged_rows::delete(&*context.store, token, &self.table.place()).await?;
-        }
-        entries.iter().for_each(|entry| {
-            commits.shown.remove(&of(entry));
-        });
-        Ok(Committed::Done)
+        commits.progress.finish(context, entries, &self.table.place()).await
     }
-}
-
-impl Commits {
-    /// The next entry of these that has rows which can never be shown.
-    fn tell(&mut self, entries: &[Committable]) -> Option<Committed> {
-        let (entry, rows) = entries.iter().find_map(|entry| Some((entry.entry, self.rejected.remove(&of(entry))?)))?;
-        Some(Committed::Rejected { entry, rows })
-    }
-}
-
-fn of(entry: &Committable) -> (String, u64) {
-    (entry.writer.clone(), entry.entry)
 }
 
 /// Among how many lanes the rows of a process are divided, and by what: as it was when it staged them, whatever the table says now.
@@ -186,11 +165,11 @@ impl SqlSink {
         let shown = join_all(kept.map(|(lane, kept)| async move { work(lane).show(kept).await })).await;
         let rejected: Vec<Rejected> = shown.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         if rejected.is_empty() {
-            commits.shown.extend(entries.iter().map(|entry| of(entry)));
+            entries.iter().for_each(|entry| commits.progress.show(entry));
         }
         for (number, row) in rejected {
             let Some(entry) = entries.iter().find(|entry| entry.entry == number) else { continue };
-            commits.rejected.entry(of(entry)).or_default().push(row);
+            commits.progress.reject(entry, row);
         }
         Ok(())
     }

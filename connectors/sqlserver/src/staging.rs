@@ -98,12 +98,13 @@ pub async fn stage(
                     }
                     let mut sent = TokenRow::with_capacity(target.columns.len() + 2);
                     sent.push(ColumnData::I64(Some(entry.entry as i64)));
-                    sent.push(ColumnData::I32(Some(staged.places.len() as i32)));
-                    let (number, mut index) = (staged.places.len() as i32, 0);
+                    let number = staged.places.len() as i32;
+                    sent.push(ColumnData::I32(Some(number)));
+                    let (mut long, mut index) = (vec![], 0);
                     let made = values.row(row, |value| {
                         let value = match LongValue::of(&value, &target.columns[index]) {
-                            Some((none, long)) => {
-                                later.push((number, index, long));
+                            Some((none, value)) => {
+                                long.push((index, value));
                                 none
                             }
                             None => value,
@@ -114,20 +115,21 @@ pub async fn stage(
                     let taken = match made {
                         Ok(()) => bulk.send(sent).await,
                         Err(reason) => {
-                            later.retain(|(row, ..)| *row != number);
                             staged.refused.push(Refused { place: at, reason, content: content(batch, row) });
                             continue;
                         }
                     };
                     match taken {
-                        Ok(()) => staged.places.push(at),
+                        Ok(()) => {
+                            staged.places.push(at);
+                            later.extend(long.into_iter().map(|(index, value)| (number, index, value)));
+                        }
                         // The client could not encode a value, and has sent nothing of its row.
                         Err(Error::Encoding(what)) if what != UNMAPPABLE => {
                             let what = format!("{what}: a collation that is not known here; make the column nvarchar");
                             return Err(SinkError::failed(place, what));
                         }
                         Err(error @ (Error::BulkInput(_) | Error::Encoding(_) | Error::Conversion(_))) => {
-                            later.retain(|(row, ..)| *row != number);
                             staged.refused.push(Refused {
                                 place: at,
                                 reason: error.to_string(),

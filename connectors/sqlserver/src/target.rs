@@ -116,8 +116,8 @@ async fn look(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Op
             None => return Ok(None),
         },
     };
-    markers(&mut connection, table, context, probe).await?;
     if !probe {
+        markers(&mut connection, table, context).await?;
         try_out(&mut connection, table, context, &target).await?;
     }
     Ok(Some(target))
@@ -147,7 +147,7 @@ async fn found(
         tracing::info!(table = name, "the table was made");
     }
     let columns = connection.ask(statements::COLUMNS, &[&name]).await?;
-    let columns = columns.iter().map(TargetColumn::of).collect::<Option<Vec<_>>>().ok_or_else(unreadable)?;
+    let columns = TargetColumn::all(&columns)?;
     let indexes = connection.ask(statements::INDEXES, &[&name]).await?;
     let indexes = Index::all(&indexes).ok_or_else(unreadable)?;
     check(table, fields, &columns, &indexes, None).map(Some).map_err(Trouble::Statement)
@@ -173,7 +173,7 @@ async fn procedure(connection: &mut Connection, table: &SqlTable, fields: &[&Fie
         return Err(Trouble::Statement(format!("the procedure {name} has more than one table-valued parameter")));
     }
     let (schema, of) = (text(first, "schema").ok_or_else(unreadable)?, text(first, "of").ok_or_else(unreadable)?);
-    let columns = rows.iter().map(TargetColumn::of).collect::<Option<Vec<_>>>().ok_or_else(unreadable)?;
+    let columns = TargetColumn::all(&rows)?;
     let procedure = Procedure { parameter, of: Name::of(&[&schema, &of]) };
     check(table, fields, &columns, &[], Some(procedure)).map_err(Trouble::Statement)
 }
@@ -185,7 +185,7 @@ pub async fn stored_at(
     written: &[String],
 ) -> Result<Option<String>, Trouble> {
     let rows = connection.ask(statements::COLUMNS, &[&table.target.as_str()]).await?;
-    let columns = rows.iter().map(TargetColumn::of).collect::<Option<Vec<_>>>().ok_or_else(unreadable)?;
+    let columns = TargetColumn::all(&rows)?;
     let noted = |there: &&TargetColumn| {
         let in_time = matches!(there.column.of, SqlType::DateTime2 | SqlType::DateTimeOffset);
         in_time && there.by_default && !written.iter().any(|name| name.eq_ignore_ascii_case(&there.column.name))
@@ -203,15 +203,7 @@ async fn exists(connection: &mut Connection, statement: &str, name: &str) -> Res
 }
 
 /// The table of markers and this process's own in it, one for each of its writers.
-async fn markers(
-    connection: &mut Connection,
-    table: &SqlTable,
-    context: &SinkContext,
-    probe: bool,
-) -> Result<(), Trouble> {
-    if probe {
-        return Ok(());
-    }
+async fn markers(connection: &mut Connection, table: &SqlTable, context: &SinkContext) -> Result<(), Trouble> {
     if !exists(connection, statements::TABLE_EXISTS, table.markers.as_str()).await? {
         let batch = statements::create_markers(&table.markers);
         made(connection.run(batch.clone()).await, &batch)?;
@@ -281,6 +273,10 @@ struct TargetColumn {
 }
 
 impl TargetColumn {
+    fn all(rows: &[Row]) -> Result<Vec<Self>, Trouble> {
+        rows.iter().map(TargetColumn::of).collect::<Option<_>>().ok_or_else(unreadable)
+    }
+
     fn of(row: &Row) -> Option<Self> {
         let flag = |name: &str| row.try_get::<bool, _>(name).ok().flatten();
         let byte = |name: &str| row.try_get::<u8, _>(name).ok().flatten();

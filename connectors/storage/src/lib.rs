@@ -3,6 +3,7 @@
 //!
 //! One place, so that a URL that opens as a job log opens as a table, with the same credentials.
 
+pub mod progress;
 pub mod provenance;
 pub mod staged_rows;
 pub mod staging;
