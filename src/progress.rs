@@ -36,7 +36,7 @@ struct Standing {
     entry: u64,
     /// Seconds since the last checkpoint; `None` before the first.
     age: Option<f64>,
-    /// The sink that does not commit just now, or the job log, and why.
+    /// The sink that does not commit just now, the lookup table that does not answer, or the job log, and why.
     trouble: Option<String>,
 }
 
@@ -48,6 +48,9 @@ impl Standing {
         let sinks = metrics.sinks.read();
         let of_sinks =
             sinks.iter().find_map(|(name, s)| s.health.trouble.read().as_ref().map(|t| format!("{name}: {t}")));
+        let lookups = metrics.lookups.read();
+        let of_lookups =
+            lookups.iter().find_map(|(name, l)| l.health.trouble.read().as_ref().map(|t| format!("{name}: {t}")));
         let of_log = || metrics.checkpoints.health.trouble.read().as_ref().map(|t| format!("the job log: {t}"));
         Standing {
             records,
@@ -57,7 +60,7 @@ impl Standing {
             dead: metrics.dead_letters.get(),
             entry: metrics.checkpoints.entry.get(),
             age: (published > 0).then(|| (System.now() - published).max(0) as f64 / 1e9),
-            trouble: of_sinks.or_else(of_log),
+            trouble: of_sinks.or(of_lookups).or_else(of_log),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::dedup::Size;
 use engine::durations::{BOUNDS, Durations};
-use engine::metrics::{Metrics, RequestMetrics, SinkMetrics};
+use engine::metrics::{LookupMetrics, Metrics, RequestMetrics, SinkMetrics};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
@@ -16,6 +16,7 @@ pub fn page(metrics: &Metrics, now: i64) -> Result<String, prometheus::Error> {
     sources(metrics, &mut families);
     splits(metrics, now, &mut families);
     deduplications(metrics, &mut families);
+    lookups(metrics, now, &mut families);
     sinks(metrics, &mut families);
     checkpoints(metrics, now, &mut families);
     let mut text = vec![];
@@ -101,6 +102,40 @@ fn deduplications(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
         gauge("dedup_memory_bytes", "Memory that they take.", each(&size(|s| s.memory_bytes))),
         gauge("dedup_disk_bytes", "Disk that they take, beyond 'deduplicate.memory'.", each(&size(|s| s.disk_bytes))),
     ]);
+}
+
+fn lookups(metrics: &Metrics, now: i64, families: &mut Vec<MetricFamily>) {
+    let tables = metrics.lookups.read();
+    let each = |value: &dyn Fn(&LookupMetrics) -> Option<f64>| -> Vec<Labelled> {
+        tables.iter().filter_map(|(table, m)| Some((vec![label("table", table)], value(m)?))).collect()
+    };
+    type Count = fn(&LookupMetrics) -> u64;
+    let counts: [(&str, &str, Count); 6] = [
+        ("lookup_rows_total", "Rows that were looked up.", |m| m.rows.get()),
+        ("lookup_unmatched_total", "Those that met nothing.", |m| m.unmatched.get()),
+        ("lookup_rejected_total", "Those whose lookup cannot be.", |m| m.rejected.get()),
+        ("lookup_keys_total", "Different keys of a batch.", |m| m.keys.get()),
+        ("lookup_asked_total", "Keys that the table was asked for.", |m| m.asked.get()),
+        ("lookup_retries_total", "Requests that failed and were repeated.", |m| m.health.retries.get()),
+    ];
+    for (name, help, value) in counts {
+        families.push(counter(name, help, each(&|m| Some(value(m) as f64))));
+    }
+    families.extend([
+        gauge("lookup_waiting_rows", "Rows that wait for an answer.", each(&|m| Some(m.waiting.get() as f64))),
+        gauge("lookup_kept_rows", "Rows, or answers, that are kept.", each(&|m| Some(m.kept_rows.get() as f64))),
+        gauge("lookup_kept_bytes", "Memory that they take.", each(&|m| Some(m.kept_bytes.get() as f64))),
+        gauge(
+            "lookup_age_seconds",
+            "Since a table that is kept whole was last looked at.",
+            each(&|m| Some(m.loaded_at.get()).filter(|t| *t > 0).map(|t| (now - t as i64).max(0) as f64 / 1e9)),
+        ),
+        gauge("lookup_in_trouble", "1 while the table does not answer.", {
+            each(&|m| Some(m.health.trouble.read().is_some() as u8 as f64))
+        }),
+    ]);
+    let durations = tables.iter().map(|(table, m)| (vec![label("table", table)], &m.durations));
+    families.push(histogram("lookup_request_seconds", "How long the table took to answer.", durations));
 }
 
 fn sinks(metrics: &Metrics, families: &mut Vec<MetricFamily>) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 
+use crate::lookup::Lookup;
 use crate::shown::Shown;
 use crate::sink::Sink;
 use crate::source::Source;
@@ -25,6 +26,10 @@ pub trait Connector: Send + Sync {
     /// that declares none has been given those of its query.
     fn sink(&self, _: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         Err(vec![Problem::of(format!("'{}' cannot be written; it is a source only", self.name()))])
+    }
+    /// Builds a table in which rows are looked up, or says everything that is wrong with it.
+    fn lookup(&self, _: &TableSpec) -> Result<Arc<dyn Lookup>, Vec<Problem>> {
+        Err(vec![Problem::of(format!("rows cannot be looked up in '{}'", self.name()))])
     }
     /// Opens what a table that is written shows, to be read back, or says everything that is wrong with it.
     fn shown(&self, _: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {

@@ -82,7 +82,8 @@ pub fn of_rows(batch: &RecordBatch, code: &'static str, error: &str) -> Vec<Reje
         .collect()
 }
 
-fn as_json(row: &RecordBatch) -> Vec<u8> {
+/// A row as JSON.
+pub fn as_json(row: &RecordBatch) -> Vec<u8> {
     let mut writer = arrow::json::LineDelimitedWriter::new(vec![]);
     match writer.write(row).and_then(|()| writer.finish()) {
         Ok(()) => writer.into_inner(),

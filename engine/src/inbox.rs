@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::clock::SplitClock;
 use crate::environment::Bell;
+use crate::lookup::Met;
 use crate::source::{Position, SplitReader};
 
 /// Something for a worker to take in.
@@ -20,6 +21,15 @@ pub enum Letter {
         epoch: u64,
         split: usize,
         batch: RecordBatch,
+    },
+    /// Rows of this worker that have met what they were looked up for; `stage` is the one behind the lookup.
+    LookedUp {
+        operator: usize,
+        stage: usize,
+        epoch: u64,
+        split: usize,
+        batch: RecordBatch,
+        met: Met,
     },
     /// A split's clocks, in order with its rows.
     Clock {
@@ -80,7 +90,7 @@ pub struct Inbox {
 impl Inbox {
     pub fn send(&self, letter: Letter) {
         if let Letter::Rows { batch, .. } = &letter {
-            self.rows.fetch_add(batch.num_rows(), Ordering::Relaxed);
+            self.wait(batch.num_rows());
         }
         self.letters.lock().push_back(letter);
         self.bell.ring();
@@ -88,6 +98,11 @@ impl Inbox {
 
     pub fn take(&self) -> Option<Letter> {
         self.letters.lock().pop_front()
+    }
+
+    /// Rows have begun to wait, here or for a table outside.
+    pub fn wait(&self, rows: usize) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// Rows have been worked on: there is room for others.

@@ -18,8 +18,9 @@ use crate::inbox::{Assigned, Inbox, Letter};
 use crate::job_log::entry::{Claim, Kind, Layout};
 use crate::job_log::state::{Group, LogState};
 use crate::job_log::{JobLog, JobLogError, LogSettings};
+use crate::lookup::{self, LookupError, LookupTable};
 use crate::metrics::Metrics;
-use crate::plan::{Operator, Plan, SourceNode};
+use crate::plan::{LookupNode, Operator, Plan, SourceNode};
 use crate::publisher::{PublishError, Published, Publisher, Request, read_parts};
 use crate::recovery::{Shape, Start as Decision, decide};
 use crate::routing::Routes;
@@ -84,6 +85,8 @@ pub enum JobError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Sink(#[from] SinkError),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     #[error(transparent)]
     Worker(#[from] WorkerError),
     #[error(transparent)]
@@ -170,6 +173,7 @@ impl Job {
     async fn start(self, mut log: JobLog) -> Result<Running, JobError> {
         let names = Names::of(log.writer());
         self.check_sinks(&log, &names).await?;
+        let lookups = self.open_lookups().await?;
         let starts = self.claim_all(&mut log).await?;
         self.environment.crash_point("after-claim");
         // Not the one that the claim would have given the log: another process may have begun it a moment before.
@@ -191,7 +195,7 @@ impl Job {
             })
             .collect();
         let (answers, mut published) = mpsc::unbounded_channel();
-        let (shared, workers, worker_events) = self.restore(&log, contexts, &starts).await?;
+        let (shared, workers, worker_events) = self.restore(&log, contexts, lookups, &starts).await?;
         let mut publisher = Publisher {
             plan: self.plan.clone(),
             environment: self.environment.clone(),
@@ -208,6 +212,12 @@ impl Job {
         let state = publisher.log.state().cloned();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(publisher.run(inbox, answers));
+        for table in shared.lookups.iter().cloned() {
+            let events = shared.events.clone();
+            tasks.spawn(async move {
+                let _ = events.send(WorkerEvent::Failed(table.run().await.into()));
+            });
+        }
         let hints = self.plan.sources.iter().map(|node| {
             let (sender, positions) = watch::channel(vec![]);
             tasks.spawn(hint(node.source.clone(), positions));
@@ -269,6 +279,16 @@ impl Job {
         // Nobody answers yet, and a look asks nothing.
         let (requests, _) = mpsc::unbounded_channel();
         self.open_sinks(&self.contexts(log, log_id, names, &requests), true).await
+    }
+
+    /// Waits until the tables outside can be asked: also before the claim, for the same reason.
+    async fn open_lookups(&self) -> Result<Vec<Arc<LookupTable>>, JobError> {
+        let table = |node: &LookupNode| {
+            Arc::new(LookupTable::new(node, self.environment.clone(), self.metrics.lookup(&node.table)))
+        };
+        let tables: Vec<_> = self.plan.lookups.iter().map(table).collect();
+        lookup::open_all(&tables).await?;
+        Ok(tables)
     }
 
     async fn open_sinks(&self, contexts: &[SinkContext], probe: bool) -> Result<(), JobError> {
@@ -358,6 +378,7 @@ impl Job {
         &self,
         log: &JobLog,
         contexts: Vec<SinkContext>,
+        lookups: Vec<Arc<LookupTable>>,
         starts: &[SplitStart],
     ) -> Result<(Arc<Shared>, Vec<Worker>, mpsc::UnboundedReceiver<WorkerEvent>), JobError> {
         let (events, worker_events) = mpsc::unbounded_channel();
@@ -370,6 +391,7 @@ impl Job {
             inboxes: (0..self.settings.workers.max(1)).map(|_| Arc::new(Inbox::default())).collect(),
             spill: self.settings.spill.clone(),
             contexts,
+            lookups,
             events,
         });
         let mut workers: Vec<_> = (0..shared.inboxes.len()).map(|i| Worker::new(i, shared.clone())).collect();
@@ -624,10 +646,14 @@ impl Running {
             let busy = inboxes.iter().enumerate().filter(|(_, inbox)| inbox.barrier() < self.epoch);
             let busy = busy.map(|(worker, _)| format!("worker {worker}")).collect::<Vec<_>>().join(", ");
             let (of, busy) = (inboxes.len(), if busy.is_empty() { "none" } else { &busy });
+            let waits = self.shared.lookups.iter().filter(|table| table.metrics.waiting.get() > 0);
+            let waits = waits.map(|table| format!("{} rows for table {}", table.metrics.waiting.get(), table.name()));
+            let waits = waits.collect::<Vec<_>>().join(", ");
+            let waits = if waits.is_empty() { waits } else { format!("; waiting to be looked up: {waits}") };
             tracing::warn!(
                 epoch = self.epoch,
                 ?age,
-                "a barrier is not aligned: {come} of {of} workers have cut; not come to it yet: {busy}"
+                "a barrier is not aligned: {come} of {of} workers have cut; not come to it yet: {busy}{waits}"
             );
         }
     }

@@ -16,6 +16,7 @@ pub mod inbox;
 pub mod job;
 pub mod job_log;
 pub mod key;
+pub mod lookup;
 pub mod metrics;
 pub mod observed;
 pub mod plan;

@@ -41,6 +41,7 @@ pub struct Metrics {
     pub splits: RwLock<BTreeMap<String, Arc<SplitMetrics>>>,
     pub sinks: RwLock<BTreeMap<String, Arc<SinkMetrics>>>,
     pub dedup: RwLock<BTreeMap<String, Arc<DedupMetrics>>>,
+    pub lookups: RwLock<BTreeMap<String, Arc<LookupMetrics>>>,
     pub checkpoints: Arc<CheckpointMetrics>,
     /// Rows and records that went to the dead letter.
     pub dead_letters: Gauge,
@@ -194,6 +195,50 @@ pub struct DedupMetrics {
     pub size: RwLock<BTreeMap<usize, Size>>,
 }
 
+/// A table outside that rows are joined to.
+#[derive(Debug, Default, Serialize)]
+pub struct LookupMetrics {
+    /// Rows that were joined, and those among them that met nothing.
+    pub rows: Gauge,
+    pub unmatched: Gauge,
+    /// Rows whose lookup cannot be, because of what the table has for them.
+    pub rejected: Gauge,
+    /// Different keys of a batch that were looked up, and those that the table was asked for.
+    pub keys: Gauge,
+    pub asked: Gauge,
+    /// Rows that wait for an answer.
+    pub waiting: Level,
+    /// What is kept of the table.
+    pub kept_rows: Gauge,
+    pub kept_bytes: Gauge,
+    /// When the table was loaded whole, nanoseconds since 1970; 0 where it is not.
+    pub loaded_at: Gauge,
+    /// Requests that the table answered.
+    pub durations: Durations,
+    /// Whether the table answers.
+    #[serde(flatten)]
+    pub health: Health,
+}
+
+/// How many of something there are just now.
+#[derive(Debug, Default)]
+pub struct Level(AtomicI64);
+
+impl Level {
+    pub fn change(&self, by: i64) {
+        self.0.fetch_add(by, Relaxed);
+    }
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed).max(0) as u64
+    }
+}
+
+impl Serialize for Level {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.get().serialize(serializer)
+    }
+}
+
 #[derive(Debug, Default, Serialize)]
 pub struct CheckpointMetrics {
     pub entry: Gauge,
@@ -248,6 +293,9 @@ impl Metrics {
     }
     pub fn sink(&self, name: &str) -> Arc<SinkMetrics> {
         self.sinks.write().entry(name.to_string()).or_default().clone()
+    }
+    pub fn lookup(&self, table: &str) -> Arc<LookupMetrics> {
+        self.lookups.write().entry(table.to_string()).or_default().clone()
     }
     pub fn dedup(&self, id: &str) -> Arc<DedupMetrics> {
         self.dedup.write().entry(id.to_string()).or_default().clone()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::physical_expr::PhysicalExpr;
 
+use crate::lookup::{Lookup, LookupRequest};
 use crate::sink::Sink;
 use crate::source::{EventTimeBound, Source, SourceColumn};
 
@@ -14,6 +15,8 @@ use crate::source::{EventTimeBound, Source, SourceColumn};
 pub struct Plan {
     pub name: String,
     pub sources: Vec<SourceNode>,
+    /// Tables outside that rows are joined to.
+    pub lookups: Vec<LookupNode>,
     pub operators: Vec<OperatorNode>,
     pub sinks: Vec<SinkNode>,
     /// Index of the sink that takes records which cannot be processed. Its schema is [`dead_letter_schema`].
@@ -104,6 +107,9 @@ pub struct OperatorNode {
 pub enum Operator {
     Transform(Transform),
     Deduplicate(Deduplicate),
+    /// Its rows go on when the table has answered, in the order in which they came. No deduplication may follow: it would be
+    /// told of a clock before it gets the rows.
+    Lookup(LookupJoin),
 }
 
 /// Stateless steps, fused: filter, then expand lists, then project, evaluated directly on the batch.
@@ -163,6 +169,60 @@ pub enum LatePolicy {
     Keep,
     DeadLetter,
     Drop,
+}
+
+/// Joins each row to the rows of a table outside that have its key. What leaves are the columns of both.
+#[derive(Clone)]
+pub struct LookupJoin {
+    /// Index into [`Plan::lookups`].
+    pub table: usize,
+    /// Columns of the row, in the order of the table's [`LookupNode::keys`]. A row in which one is NULL meets nothing.
+    pub keys: Vec<usize>,
+    /// Must be true of the columns of both for them to meet.
+    pub filter: Option<Arc<dyn PhysicalExpr>>,
+    /// Whether a row that meets nothing stays, with NULL in the table's columns.
+    pub outer: bool,
+}
+
+/// A table outside as a query uses it. The same use by several joins is one node.
+#[derive(Clone)]
+pub struct LookupNode {
+    pub table: String,
+    pub lookup: Arc<dyn Lookup>,
+    /// What the table is asked for; its keys are empty where it is kept whole.
+    pub request: LookupRequest,
+    /// What becomes of its rows before they are joined.
+    pub transform: Transform,
+    /// Of the rows then.
+    pub schema: SchemaRef,
+    /// Which of their columns are the key; none: every row meets all of them.
+    pub keys: Vec<usize>,
+    pub kept: Kept,
+    /// How long the table may not answer before the job ends; without it, it is waited for.
+    pub give_up_after: Option<Duration>,
+}
+
+/// What is kept of a table outside.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kept {
+    /// All of it; it is asked so often whether it has changed.
+    Whole { refresh: Duration },
+    /// What was asked for.
+    ByKey(KeptByKey),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KeptByKey {
+    /// How long an answer holds; zero: for the rows that asked only.
+    pub ttl: Duration,
+    /// How long the answer holds that there is no such row.
+    pub missing_ttl: Duration,
+    /// Memory of the answers, for the whole process.
+    pub bytes: usize,
+    /// Keys that are asked for in one request, at most.
+    pub keys: usize,
+    /// Requests at once, at most.
+    pub requests: usize,
 }
 
 /// A sink table and what flows into it.

@@ -17,7 +17,7 @@ pub struct Way {
     pub exchange: Option<Vec<usize>>,
 }
 
-/// The ways out of everything, and the stages: stage 0 is before any exchange, stage n after n of them.
+/// The ways out of everything, and the stages: stage 0 is before any exchange or lookup, stage n after n of them.
 #[derive(Debug, Default)]
 pub struct Routes {
     pub from_source: Vec<Vec<Way>>,
@@ -28,6 +28,11 @@ pub struct Routes {
     pub upstream: Vec<Vec<usize>>,
     /// For each source, the stages (of stateful operators behind an exchange) that run on its clocks.
     pub clocked_stages: Vec<Vec<usize>>,
+}
+
+/// Whether rows wait in an operator, so that a barrier overtakes them: what follows is another stage.
+fn is_lookup(plan: &Plan, operator: usize) -> bool {
+    matches!(plan.operators[operator].operator, Operator::Lookup(_))
 }
 
 impl Routes {
@@ -43,7 +48,10 @@ impl Routes {
             for edge in &node.inputs {
                 let (before, sources) = match edge.from {
                     From::Source(source) => (0, vec![source]),
-                    From::Operator(operator) => (routes.stage[operator], routes.upstream[operator].clone()),
+                    From::Operator(operator) => {
+                        let waits = is_lookup(plan, operator) as usize;
+                        (routes.stage[operator] + waits, routes.upstream[operator].clone())
+                    }
                 };
                 stage = stage.max(before + edge.exchange.is_some() as usize);
                 upstream.extend(sources);
@@ -51,7 +59,7 @@ impl Routes {
             }
             upstream.sort_unstable();
             upstream.dedup();
-            routes.stages = routes.stages.max(stage + 1);
+            routes.stages = routes.stages.max(stage + 1 + is_lookup(plan, index) as usize);
             routes.stage.push(stage);
             routes.upstream.push(upstream);
         }

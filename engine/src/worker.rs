@@ -17,8 +17,9 @@ use crate::dedup::{Dedup, DedupError, DedupSnapshot};
 use crate::environment::{Environment, Progress};
 use crate::inbox::{Assigned, Inbox, Letter};
 use crate::key::{Key, Keys};
+use crate::lookup::{Asked, KeyRows, LookupError, LookupTable, Met, Next, Queue};
 use crate::metrics::{DedupMetrics, Metrics, SinkMetrics, SplitMetrics};
-use crate::plan::{Operator, Plan, Scope, Transform};
+use crate::plan::{LookupJoin, Operator, Plan, Scope, Transform};
 use crate::routing::{Routes, To, Way};
 use crate::sink::{SinkContext, SinkError, SinkWriter, Token};
 use crate::source::{Position, Read, ReadLimit, ReadStatus, Rejected, SourceError};
@@ -60,6 +61,8 @@ pub enum WorkerError {
     Arrow(#[from] ArrowError),
     #[error(transparent)]
     Dedup(#[from] DedupError),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
 }
 
 /// What a worker tells the coordinator.
@@ -103,6 +106,8 @@ pub struct Shared {
     pub spill: PathBuf,
     /// By sink.
     pub contexts: Vec<SinkContext>,
+    /// By their number in the plan.
+    pub lookups: Vec<Arc<LookupTable>>,
     pub events: UnboundedSender<WorkerEvent>,
 }
 
@@ -118,6 +123,8 @@ pub struct Worker {
     sink_metrics: Vec<Arc<SinkMetrics>>,
     stages: Vec<Stage>,
     cut: Option<WorkerCut>,
+    /// Lookups that still have rows from before the barrier, which the stage behind them waits for.
+    held_by: usize,
     epoch_rows: usize,
     telling: Telling,
     /// Until the job ends.
@@ -137,10 +144,11 @@ struct Task {
 enum State {
     Transform(Transform),
     Dedup(Box<Dedup>, Arc<DedupMetrics>),
+    Lookup(LookupJoin, Queue),
 }
 
-/// The operators between two exchanges. Stage 0 is cut by the coordinator's barrier; a later one when every worker has
-/// passed the one before.
+/// The operators between two places where rows wait: exchanges and lookups. Stage 0 is cut by the coordinator's barrier; a
+/// later one when every worker has passed the one before.
 #[derive(Default)]
 struct Stage {
     epoch: u64,
@@ -163,6 +171,7 @@ impl Worker {
                 let dedup = Dedup::new(spec.clone(), shared.inboxes.len(), shared.spill.clone());
                 State::Dedup(Box::new(dedup), shared.metrics.dedup(&node.id))
             }
+            Operator::Lookup(join) => State::Lookup(join.clone(), Queue::default()),
         };
         Worker {
             index,
@@ -174,6 +183,7 @@ impl Worker {
             sink_metrics: shared.plan.sinks.iter().map(|s| shared.metrics.sink(&s.table)).collect(),
             stages: (0..shared.routes.stages).map(|_| Stage { epoch: 1, ..Stage::default() }).collect(),
             cut: None,
+            held_by: 0,
             epoch_rows: 0,
             telling: Telling::default(),
             reading: true,
@@ -193,7 +203,7 @@ impl Worker {
         let index = self.index;
         match &mut self.operators[operator] {
             State::Dedup(dedup, _) => dedup.restore(part, width, |key: &Key<'_>| key.bucket() % workers == index),
-            State::Transform(_) => Ok(()),
+            State::Transform(_) | State::Lookup(..) => Ok(()),
         }
     }
 
@@ -249,11 +259,16 @@ impl Worker {
 
     fn work(&mut self) -> Result<bool, WorkerError> {
         let mut busy = false;
-        while let Some(letter) = self.shared.inboxes[self.index].take() {
-            self.take_in(letter)?;
-            busy = true;
-            if self.stopped {
-                return Ok(true);
+        loop {
+            while let Some(letter) = self.shared.inboxes[self.index].take() {
+                self.take_in(letter)?;
+                busy = true;
+                if self.stopped {
+                    return Ok(true);
+                }
+            }
+            if !self.look_up() {
+                break;
             }
         }
         Ok(self.may_read() && self.read_next()? || busy)
@@ -261,7 +276,9 @@ impl Worker {
 
     fn take_in(&mut self, letter: Letter) -> Result<(), WorkerError> {
         match letter {
-            Letter::Rows { stage, epoch, .. } | Letter::Clock { stage, epoch, .. }
+            Letter::Rows { stage, epoch, .. }
+            | Letter::Clock { stage, epoch, .. }
+            | Letter::LookedUp { stage, epoch, .. }
                 if epoch > self.stages[stage].epoch =>
             {
                 self.stages[stage].parked.push_back(letter)
@@ -269,6 +286,11 @@ impl Worker {
             Letter::Rows { to, stage, split, batch, .. } => {
                 let rows = batch.num_rows();
                 self.deliver(to, batch, Place { stage, split })?;
+                self.shared.inboxes[self.index].done(rows);
+            }
+            Letter::LookedUp { operator, stage, split, batch, met, .. } => {
+                let rows = batch.num_rows();
+                self.join(operator, &batch, &met, Place { stage, split })?;
                 self.shared.inboxes[self.index].done(rows);
             }
             Letter::Clock { stage, source, split, clock, .. } => self.set_clock(stage, source, split, clock),
@@ -498,6 +520,65 @@ impl Worker {
                     self.send(ways, passed, place)?;
                 }
             }
+            State::Lookup(join, queue) => {
+                let table = &shared.lookups[join.table];
+                let inbox = &shared.inboxes[self.index];
+                let answer = table.ask(KeyRows::of(&batch, &join.keys)?, &inbox.bell);
+                let (stage, epoch, rows) = (place.stage, self.stages[place.stage].epoch, batch.num_rows());
+                inbox.wait(rows);
+                table.metrics.waiting.change(rows as i64);
+                queue.push(Asked { batch, stage, epoch, split: place.split }, answer);
+            }
+        }
+        Ok(())
+    }
+
+    // Lookups
+
+    /// Lets go on what has waited for an answer that is there now. Returns whether anything does.
+    fn look_up(&mut self) -> bool {
+        let shared = self.shared.clone();
+        let inbox = &shared.inboxes[self.index];
+        let mut passed = vec![];
+        let mut any = false;
+        for (operator, state) in self.operators.iter_mut().enumerate() {
+            let State::Lookup(join, queue) = state else { continue };
+            let table = &shared.lookups[join.table];
+            while let Some(next) = queue.next(table) {
+                any = true;
+                match next {
+                    Next::Barrier { stage } => passed.push(stage),
+                    Next::Rows(Asked { batch, stage, epoch, split }, met) => {
+                        table.metrics.waiting.change(-(batch.num_rows() as i64));
+                        inbox.send(Letter::LookedUp { operator, stage: stage + 1, epoch, split, batch, met });
+                    }
+                }
+            }
+        }
+        for stage in passed {
+            self.held_by -= 1;
+            if self.held_by == 0 {
+                self.tell_passed(stage + 1, self.stages[stage].epoch - 1);
+            }
+        }
+        any
+    }
+
+    fn join(&mut self, operator: usize, batch: &RecordBatch, met: &Met, place: Place) -> Result<(), WorkerError> {
+        let shared = self.shared.clone();
+        let State::Lookup(join, _) = &self.operators[operator] else { return Ok(()) };
+        let metrics = &shared.lookups[join.table].metrics;
+        let joined = join.run(batch, met, &shared.plan.operators[operator].schema)?;
+        metrics.unmatched.add(joined.unmatched as u64);
+        metrics.rejected.add(joined.refused.len() as u64);
+        for rows in joined.rows {
+            self.send(&shared.routes.from_operator[operator], rows, place)?;
+        }
+        for (code, failed) in [("lookup", joined.refused), ("expression", joined.failed)] {
+            for failure in failed {
+                let rejected = dead_letter::of_rows(&failure.row, code, &failure.error);
+                self.reject("query", &rejected, place)?;
+            }
         }
         Ok(())
     }
@@ -569,11 +650,23 @@ impl Worker {
             let _ = self.shared.events.send(WorkerEvent::Cut(cut));
         } else {
             self.cut = Some(cut);
-            for inbox in &self.shared.inboxes {
-                inbox.send(Letter::Passed { stage: stage + 1, epoch });
+            let queues = self.operators.iter_mut().filter_map(|state| match state {
+                State::Lookup(_, queue) => Some(queue),
+                _ => None,
+            });
+            self.held_by = queues.map(|queue| queue.cut(stage) as usize).sum();
+            if self.held_by == 0 {
+                self.tell_passed(stage + 1, epoch);
             }
         }
         self.unpark(stage)
+    }
+
+    /// No more rows of an epoch come from here to a stage.
+    fn tell_passed(&self, stage: usize, epoch: u64) {
+        for inbox in &self.shared.inboxes {
+            inbox.send(Letter::Passed { stage, epoch });
+        }
     }
 
     /// Rows that came too early for the last epoch are in time now.

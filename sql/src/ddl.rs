@@ -12,6 +12,7 @@ use engine::connector::json_field;
 use engine::plan::instant;
 
 use crate::diagnostic::{Diagnostic, Place, SourceFile};
+use crate::system_time::{self, AsOf};
 
 pub enum Statement {
     CreateTable(CreateTable),
@@ -60,15 +61,16 @@ pub enum ColumnKind {
 }
 
 /// Parses a file. After a mistake it goes on behind the next semicolon, to tell of several at once.
-pub fn parse(file: &Arc<SourceFile>) -> Result<Vec<Statement>, Vec<Diagnostic>> {
+pub fn parse(file: &Arc<SourceFile>) -> Result<(Vec<Statement>, Vec<AsOf>), Vec<Diagnostic>> {
     let place = |line: u64, column: u64| Place { file: file.clone(), line: line as usize, column: column as usize };
     let tokens =
         Tokenizer::new(&GenericDialect {}, &file.text).tokenize_with_location().map_err(|e: TokenizerError| {
             vec![Diagnostic::at(&place(e.location.line, e.location.column), in_our_words(&e.message))]
         })?;
+    let (tokens, clauses) = system_time::take_out(tokens, file);
     let parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens);
     let mut statements = Statements { half_closed: 0, parser, file: file.clone() };
-    statements.all()
+    Ok((statements.all()?, clauses))
 }
 
 struct Statements<'a> {
@@ -206,7 +208,7 @@ impl Statements<'_> {
 
     fn statement(&mut self) -> Result<Statement, Diagnostic> {
         let place = self.here();
-        if self.take("create table") {
+        if self.take("create table") || self.take("create temporary table") {
             return self.create_table(place).map(Statement::CreateTable);
         }
         if self.take("create view") || self.take("create temporary view") {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use engine::plan::{DedupClock, Edge, From, LatePolicy, Operator, OperatorNode, Plan, Scope, Step};
+use engine::plan::{
+    DedupClock, Edge, From, Kept, KeptByKey, LatePolicy, LookupJoin, LookupNode, Operator, OperatorNode, Plan, Scope,
+    Step, Transform,
+};
 
 use crate::insert::shown;
 use crate::planner::Job;
@@ -23,8 +26,18 @@ pub fn explain(job: &Job) -> String {
             let _ = writeln!(out, "    watermark {column} less {:?}", watermark.delay);
         }
     }
+    for node in &plan.lookups {
+        let _ = writeln!(out, "lookup {}: {}", node.table, node.lookup.describe());
+        let columns: Vec<_> =
+            node.request.columns.iter().map(|c| format!("{} {}", c.field.name(), shown(&c.field))).collect();
+        let _ = writeln!(out, "    reads {}", columns.join(", "));
+        let _ = writeln!(out, "    {}", kept(node));
+        if !node.transform.steps.is_empty() {
+            let _ = writeln!(out, "    {}", steps(&node.transform));
+        }
+    }
     for (index, node) in plan.operators.iter().enumerate() {
-        let _ = writeln!(out, "operator {index}: {}", describe(node));
+        let _ = writeln!(out, "operator {index}: {}", describe(node, plan));
         inputs(&mut out, plan, &node.inputs);
     }
     for (index, node) in plan.sinks.iter().enumerate() {
@@ -58,7 +71,32 @@ fn inputs(out: &mut String, plan: &Plan, edges: &[Edge]) {
     }
 }
 
-fn describe(node: &OperatorNode) -> String {
+fn kept(node: &LookupNode) -> String {
+    match node.kept {
+        Kept::Whole { refresh } => format!("kept whole, and looked at every {refresh:?}"),
+        Kept::ByKey(KeptByKey { ttl, .. }) if ttl.is_zero() => "asked by key; nothing is kept".into(),
+        Kept::ByKey(KeptByKey { ttl, missing_ttl, bytes, keys, requests }) => format!(
+            "asked by key, {keys} at once in {requests} requests; an answer holds for {ttl:?}, that there is none for \
+             {missing_ttl:?}, in {} MiB",
+            bytes >> 20
+        ),
+    }
+}
+
+fn look_up(join: &LookupJoin, node: &OperatorNode, plan: &Plan) -> String {
+    let table = &plan.lookups[join.table];
+    let pairs = join.keys.iter().zip(&table.keys);
+    let pairs = pairs.map(|(ours, theirs)| {
+        format!("{} = {}.{}", node.schema.field(*ours).name(), table.table, table.schema.field(*theirs).name())
+    });
+    let mut conditions: Vec<String> = pairs.collect();
+    conditions.extend(join.filter.iter().map(|filter| filter.to_string()));
+    let on = if conditions.is_empty() { "all rows of it".to_string() } else { conditions.join(" AND ") };
+    let kept = if join.outer { "; a row that meets nothing stays" } else { "" };
+    format!("look up in {}: {on}{kept}", table.table)
+}
+
+fn describe(node: &OperatorNode, plan: &Plan) -> String {
     match &node.operator {
         Operator::Deduplicate(d) => {
             let names: Vec<_> = d.keys.iter().map(|k| node.schema.field(*k).name().as_str()).collect();
@@ -83,21 +121,23 @@ fn describe(node: &OperatorNode) -> String {
                 node.id
             )
         }
-        Operator::Transform(transform) => {
-            let step = |step: &Step| match step {
-                Step::Filter(predicate) => format!("filter {predicate}"),
-                Step::Project { schema, expressions } => {
-                    let made: Vec<_> =
-                        schema.fields().iter().zip(expressions).map(|(f, e)| named(f.name(), e)).collect();
-                    format!("project {}", made.join(", "))
-                }
-                Step::Unnest { schema, columns, .. } => {
-                    let names: Vec<_> = columns.iter().map(|column| schema.field(*column).name().as_str()).collect();
-                    format!("unnest {}", names.join(", "))
-                }
-            };
-            let steps: Vec<_> = transform.steps.iter().map(step).collect();
-            if steps.is_empty() { "union".into() } else { steps.join("; ") }
-        }
+        Operator::Lookup(join) => look_up(join, node, plan),
+        Operator::Transform(transform) => steps(transform),
     }
+}
+
+fn steps(transform: &Transform) -> String {
+    let step = |step: &Step| match step {
+        Step::Filter(predicate) => format!("filter {predicate}"),
+        Step::Project { schema, expressions } => {
+            let made: Vec<_> = schema.fields().iter().zip(expressions).map(|(f, e)| named(f.name(), e)).collect();
+            format!("project {}", made.join(", "))
+        }
+        Step::Unnest { schema, columns, .. } => {
+            let names: Vec<_> = columns.iter().map(|column| schema.field(*column).name().as_str()).collect();
+            format!("unnest {}", names.join(", "))
+        }
+    };
+    let steps: Vec<_> = transform.steps.iter().map(step).collect();
+    if steps.is_empty() { "union".into() } else { steps.join("; ") }
 }

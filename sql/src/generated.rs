@@ -209,7 +209,7 @@ fn select(
         SelectItem::ExprWithAlias { expr, alias }
     };
     let query = query_of(table, columns.iter().map(item).collect())?;
-    let problems = unsupported(&query, catalog, &table.place);
+    let problems = unsupported(&query, catalog, &BTreeSet::new(), &table.place);
     if !problems.is_empty() {
         return Err(problems);
     }

@@ -42,7 +42,36 @@ pub fn table_options() -> Vec<OptionSpec> {
         OptionSpec::new(
             "give_up_after",
             OptionKind::Duration,
-            "the job ends if the sink takes nothing for so long; unless said, it is waited for",
+            "the job ends if the sink takes nothing for so long, or the lookup table does not answer; unless said, it is waited for",
+        ),
+        OptionSpec::new("lookup", OptionKind::Boolean, "rows of streams are looked up in this table: JOIN it"),
+        OptionSpec::new(
+            "lookup.cache",
+            OptionKind::OneOf(&[&["by-key", "partial", "PARTIAL"], &["whole", "full", "FULL"], &["none", "NONE"]]),
+            "by-key: what was asked for is kept (unless said, where the connector can be asked by key); whole: all of the table \
+             is; none: each batch asks anew",
+        ),
+        OptionSpec::new("lookup.cache.ttl", OptionKind::Duration, "by key: how long an answer holds (1 minute)")
+            .aliases(&["lookup.partial-cache.expire-after-write"]),
+        OptionSpec::new(
+            "lookup.cache.missing_ttl",
+            OptionKind::Duration,
+            "by key: how long it holds that there is no such row (10 seconds, or lookup.cache.ttl if that is shorter)",
+        ),
+        OptionSpec::new("lookup.cache.bytes", OptionKind::Bytes, "by key: memory of the answers (64 MiB)")
+            .aliases(&["lookup.cache.max_bytes"]),
+        OptionSpec::new("lookup.keys", OptionKind::Integer, "by key: keys of one request, at most (500)"),
+        OptionSpec::new("lookup.requests", OptionKind::Integer, "by key: requests at once, at most (4)"),
+        OptionSpec::new(
+            "lookup.refresh",
+            OptionKind::Duration,
+            "whole: how often it is asked whether the table has changed (1 minute)",
+        )
+        .aliases(&["lookup.full-cache.periodic-reload.interval"]),
+        OptionSpec::new(
+            "lookup.timeout",
+            OptionKind::Duration,
+            "how long a request may take before it is made again (30 seconds)",
         ),
     ]
 }

@@ -20,11 +20,13 @@ use crate::diagnostic::{Diagnostic, Place, SourceFile};
 use crate::errors::{explain, explain_query, no_column};
 use crate::generated;
 use crate::insert;
+use crate::lookup_join::{self, LookupSource, is_lookup};
 use crate::names;
 use crate::options;
 use crate::query::{Catalog, executable, uses_now};
 use crate::row_number;
 use crate::settings::Settings;
+use crate::system_time::{self, AsOf};
 use crate::table::{Table, is_instant, log_time, needed_at_source};
 use crate::unsupported::{row_number_place, unsupported};
 use crate::walk::{Flow, Walk, add_transform};
@@ -49,10 +51,13 @@ pub struct Job {
 
 /// Checks the files in order as one job. Reads nothing but what `${file:…}` names.
 pub fn compile(files: &[SourceFile], environment: &Environment<'_>) -> Result<Job, Vec<Diagnostic>> {
-    let (mut statements, mut problems) = (vec![], vec![]);
+    let (mut statements, mut clauses, mut problems) = (vec![], vec![], vec![]);
     for file in files {
         match ddl::parse(&Arc::new(file.clone())) {
-            Ok(parsed) => statements.extend(parsed),
+            Ok((parsed, as_of)) => {
+                statements.extend(parsed);
+                clauses.extend(as_of);
+            }
             Err(wrong) => problems.extend(wrong),
         }
     }
@@ -66,11 +71,14 @@ pub fn compile(files: &[SourceFile], environment: &Environment<'_>) -> Result<Jo
         tables: BTreeMap::new(),
         relations: vec![],
         broken: BTreeSet::new(),
+        lookups: BTreeSet::new(),
+        now: BTreeSet::new(),
         row_number: None,
         problems: vec![],
         warnings: vec![],
     };
     let inserts = compiler.declare(statements);
+    compiler.check_times(&clauses);
     compiler.plan(inserts)
 }
 
@@ -94,6 +102,10 @@ struct Compiler<'a> {
     relations: Vec<String>,
     /// Tables and views that were declared wrongly: what fails because of them is not told again.
     broken: BTreeSet<String>,
+    /// Lookup tables, and views that read nothing else.
+    lookups: BTreeSet<String>,
+    /// Columns that are the time at which a row passes.
+    now: BTreeSet<String>,
     /// The first ROW_NUMBER() of the job.
     row_number: Option<Place>,
     problems: Vec<Diagnostic>,
@@ -123,6 +135,13 @@ impl Compiler<'_> {
         inserts.into_iter().filter_map(|insert| self.declare_insert(insert)).collect()
     }
 
+    fn check_times(&mut self, clauses: &[AsOf]) {
+        let is_known = |clause: &&AsOf| !self.broken.iter().any(|b| b.eq_ignore_ascii_case(&clause.table));
+        let wrong = clauses.iter().filter(is_known);
+        let wrong: Vec<_> = wrong.filter_map(|c| system_time::check(c, &self.lookups, &self.now)).collect();
+        self.problems.extend(wrong);
+    }
+
     fn is_declared(&mut self, name: &str, place: &Place) -> bool {
         let known = self.relations.iter().any(|r| r == name) || self.broken.contains(name);
         if known {
@@ -136,6 +155,11 @@ impl Compiler<'_> {
             return;
         }
         let name = statement.name.clone();
+        self.now.extend(system_time::columns_that_are_now(&statement));
+        if lookup_join::says_lookup(&statement) {
+            // Also if it is declared wrongly, so that its joins are not told as wrong, too.
+            self.lookups.insert(name.clone());
+        }
         match self.check_table(statement) {
             Ok(table) => {
                 self.relations.push(name.clone());
@@ -157,6 +181,12 @@ impl Compiler<'_> {
                 return Err(problems);
             }
         };
+        problems.extend(lookup_join::problems(&options));
+        if let Some((.., place)) = &statement.watermark
+            && is_lookup(&options)
+        {
+            problems.push(Diagnostic::at(place, "a lookup table has no watermark: time passes in the stream alone"));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -223,7 +253,13 @@ impl Compiler<'_> {
             added.map_err(|e| explain_query(&e, &view.query, &view.place, &self.catalog, &self.relations))
         });
         match planned {
-            Ok(()) => self.relations.push(view.name),
+            Ok(()) => {
+                let reads = relations_of(&view);
+                if !reads.is_empty() && reads.iter().all(|table| self.lookups.contains(table)) {
+                    self.lookups.insert(view.name.clone());
+                }
+                self.relations.push(view.name)
+            }
             Err(problems) => {
                 self.problems.extend(problems);
                 self.broken.insert(view.name);
@@ -260,7 +296,7 @@ impl Compiler<'_> {
 
     /// Checks and plans a query. What is wrong only because a table or view is, is not told.
     fn query(&mut self, query: &Query, place: &Place) -> Checked<LogicalPlan> {
-        let refused = unsupported(query, &self.catalog, place);
+        let refused = unsupported(query, &self.catalog, &self.lookups, place);
         if !refused.is_empty() {
             return Err(refused);
         }
@@ -296,9 +332,25 @@ impl Compiler<'_> {
         let now = optimized.iter().any(|i| uses_now(&i.plan).unwrap_or(false));
         let mut timed = BTreeSet::new();
         optimized.iter().for_each(|i| row_number::needs_log_time(&i.plan, &mut timed));
-        let mut plan = Plan { name: String::new(), sources: vec![], operators: vec![], sinks: vec![], dead_letter: 0 };
-        let mut starts = BTreeMap::new();
+        let mut plan = Plan {
+            name: String::new(),
+            sources: vec![],
+            lookups: vec![],
+            operators: vec![],
+            sinks: vec![],
+            dead_letter: 0,
+        };
+        let (mut starts, mut lookups) = (BTreeMap::new(), BTreeMap::new());
         for (table, used) in used_columns(&optimized) {
+            if is_lookup(&self.tables[&table].options) {
+                match self.lookup_source(&table, &used) {
+                    Ok(source) => {
+                        lookups.insert(table, source);
+                    }
+                    Err(problems) => self.problems.extend(problems),
+                }
+                continue;
+            }
             match self.add_source(&mut plan, &table, &used, now, timed.contains(&table)) {
                 Ok(flow) => {
                     starts.insert(table, flow);
@@ -307,7 +359,7 @@ impl Compiler<'_> {
             }
         }
         for insert in &optimized {
-            if let Err(problems) = self.add_insert(&mut plan, insert, &starts) {
+            if let Err(problems) = self.add_insert(&mut plan, insert, &starts, &lookups) {
                 self.problems.extend(problems);
             }
         }
@@ -378,12 +430,30 @@ impl Compiler<'_> {
         Ok(Flow { from, steps: vec![], schema })
     }
 
-    fn add_insert(&mut self, plan: &mut Plan, insert: &Insert, starts: &BTreeMap<String, Flow>) -> Checked<()> {
+    fn lookup_source(&self, name: &str, used: &BTreeSet<String>) -> Checked<LookupSource> {
+        let table = &self.tables[name];
+        let lookup = table.options.connector.lookup(&table.spec).map_err(|p| table.problems(p))?;
+        let columns = table.spec.columns.iter().filter(|column| used.contains(column.field.name()));
+        let columns = columns.map(|c| SourceColumn { field: c.field.clone(), origin: c.origin.clone() }).collect();
+        lookup_join::start(name, lookup, columns).map_err(|e| vec![Diagnostic::general(e.strip_backtrace())])
+    }
+
+    fn add_insert(
+        &mut self,
+        plan: &mut Plan,
+        insert: &Insert,
+        starts: &BTreeMap<String, Flow>,
+        lookups: &BTreeMap<String, LookupSource>,
+    ) -> Checked<()> {
         // A table that is not there, or wrong, was told of where it stands.
         let Some(table) = self.tables.get(&insert.table) else { return Ok(()) };
         if table.options.values.flag("dead-letter") {
             let message = format!("{} is the job's dead letter: the engine alone writes to it", insert.table);
             return Err(vec![Diagnostic::at(&insert.place, message)]);
+        }
+        if is_lookup(&table.options) {
+            let message = format!("{} is a lookup table: rows are looked up in it and not written", insert.table);
+            return Err(vec![Diagnostic::at(&insert.place, message).hint("declare it a second time, to write to it")]);
         }
         let given: Vec<FieldRef> = insert.plan.schema().fields().iter().cloned().collect();
         let earlier = plan.sinks.iter().position(|s| s.table == insert.table);
@@ -395,16 +465,20 @@ impl Compiler<'_> {
         let mut walk = Walk {
             plan,
             starts,
+            lookups,
+            inside_lookup: false,
             tables: &self.tables,
             settings: &self.settings,
             warnings: &mut warnings,
+            query: &insert.query,
             sink: &insert.table,
             place: &insert.place,
             row_number: insert.row_number.as_ref().or(self.row_number.as_ref()),
             first_only: false,
         };
         let schema = insert::columns(&insert.table, &wanted, &given, &insert.place, &insert.columns)?;
-        if !used_columns(std::slice::from_ref(insert)).keys().all(|table| starts.contains_key(table)) {
+        let is_there = |table: &String| starts.contains_key(table) || lookups.contains_key(table);
+        if !used_columns(std::slice::from_ref(insert)).keys().all(is_there) {
             // Why a table cannot be read was told of where it stands.
             return Ok(());
         }
@@ -491,6 +565,7 @@ impl Compiler<'_> {
 
     fn check_unused(&mut self, plan: &Plan) {
         let read = plan.sources.iter().map(|s| s.table.as_str());
+        let read = read.chain(plan.lookups.iter().map(|l| l.table.as_str()));
         let used: BTreeSet<&str> = read.chain(plan.sinks.iter().map(|s| s.table.as_str())).collect();
         let unused = self.tables.values().filter(|t| !used.contains(t.spec.name.as_str()));
         let warning = |t: &Table| {

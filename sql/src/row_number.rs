@@ -12,6 +12,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator as Is, Wi
 use engine::plan::{DedupClock, Edge, LOG_TIME_COLUMN, Operator, OperatorNode, Scope};
 
 use crate::diagnostic::{Diagnostic, Place};
+use crate::lookup_join::looks_up;
 use crate::table::{Table, is_instant, log_time};
 use crate::walk::{Flow, Planned, Walk, add_transform};
 
@@ -47,6 +48,11 @@ pub fn walk(walk: &mut Walk<'_>, window: &Window) -> Planned<Flow> {
     let [Expr::WindowFunction(function)] = &window.window_expr[..] else { return Err(refused(&place)) };
     if !is_row_number(function) {
         return Err(refused(&place));
+    }
+    if looks_up(&window.input) {
+        let hint =
+            "deduplicate first, in a VIEW that the join reads: what is looked up may differ when rows are read again";
+        return Err(Diagnostic::at(&place, "ROW_NUMBER() over rows that were looked up is not possible").hint(hint));
     }
     let mut tables = BTreeSet::new();
     tables_below(&window.input, &mut tables);
@@ -253,7 +259,7 @@ fn trace(column: &Column, plan: &LogicalPlan, origins: &mut Vec<(String, String)
     }
 }
 
-fn tables_below(plan: &LogicalPlan, tables: &mut BTreeSet<String>) {
+pub fn tables_below(plan: &LogicalPlan, tables: &mut BTreeSet<String>) {
     if let LogicalPlan::TableScan(scan) = plan {
         tables.insert(scan.table_name.table().to_string());
     }

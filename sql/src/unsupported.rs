@@ -1,39 +1,43 @@
 //! What SQL can say and a job cannot do yet: refused with its place and the reason, before it is planned.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, Function, GroupByExpr, JoinConstraint, JoinOperator, LimitClause, Query, Select, SetExpr,
-    SetOperator, SetQuantifier, Spanned, TableFactor, Value, Visit, Visitor,
+    SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, Value, Visit, Visitor, visit_relations,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::diagnostic::{Diagnostic, Place, SourceFile};
+use crate::names::unique;
 use crate::query::Catalog;
 
 /// Everything in a query that a job cannot do. `place`: of the statement.
-pub fn unsupported(query: &Query, catalog: &Catalog, place: &Place) -> Vec<Diagnostic> {
-    let file = place.file.clone();
-    let mut search = Search { catalog, file, place, found: vec![], inside_refused: 0, row_numbers: vec![] };
+pub fn unsupported(query: &Query, catalog: &Catalog, lookups: &BTreeSet<String>, place: &Place) -> Vec<Diagnostic> {
+    let mut search = Search::of(catalog, lookups, place);
     let _: ControlFlow<()> = query.visit(&mut search);
     search.found
 }
 
 /// Where a query says `ROW_NUMBER()`, if it does.
 pub fn row_number_place(query: &Query, catalog: &Catalog, place: &Place) -> Option<Place> {
-    let file = place.file.clone();
-    let mut search = Search { catalog, file, place, found: vec![], inside_refused: 0, row_numbers: vec![] };
+    let no_lookups = BTreeSet::new();
+    let mut search = Search::of(catalog, &no_lookups, place);
     let _: ControlFlow<()> = query.visit(&mut search);
     search.row_numbers.into_iter().next()
 }
 
 const AGGREGATES: &str = "an aggregate over a stream needs windows and state, which are not built yet";
-const JOINS: &str = "a join of streams needs state on both sides, which is not built yet";
+const JOINS: &str = "a join of streams needs state on both sides, which is not built yet; a table in which rows are looked up \
+                     is declared with 'lookup' = 'true'";
 const SUBQUERIES: &str = "it is a join, and a join of streams needs state on both sides, which is not built yet";
 
 struct Search<'a> {
     catalog: &'a Catalog,
+    /// Tables and views that rows may be looked up in.
+    lookups: &'a BTreeSet<String>,
     file: Arc<SourceFile>,
     place: &'a Place,
     found: Vec<Diagnostic>,
@@ -42,7 +46,45 @@ struct Search<'a> {
     row_numbers: Vec<Place>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn of(catalog: &'a Catalog, lookups: &'a BTreeSet<String>, place: &'a Place) -> Self {
+        let file = place.file.clone();
+        Search { catalog, lookups, file, place, found: vec![], inside_refused: 0, row_numbers: vec![] }
+    }
+
+    /// Whether nothing but lookup tables is read.
+    fn is_lookup(&self, factor: &TableFactor) -> bool {
+        let mut reads = vec![];
+        let _: ControlFlow<()> = visit_relations(factor, |name| {
+            reads.extend(name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.clone()));
+            ControlFlow::Continue(())
+        });
+        let is_one = |name: &String| matches!(unique(name, self.lookups.iter().map(String::as_str)), Ok(Some(_)));
+        !reads.is_empty() && reads.iter().all(is_one)
+    }
+
+    /// Tables in FROM: one stream, lists of its rows, and lookup tables.
+    fn tables(&mut self, from: &[TableWithJoins]) {
+        let mut streams = 0;
+        for table in from {
+            let joined = table.joins.iter().map(|join| (&join.relation, Some(&join.join_operator)));
+            for (at, (relation, operator)) in std::iter::once((&table.relation, None)).chain(joined).enumerate() {
+                let place = self.at(relation.span());
+                match operator {
+                    Some(operator) if is_unnest(relation) && !meets_always(operator) => {
+                        let why = "a list is joined to its own row: CROSS JOIN UNNEST(…), or LEFT JOIN UNNEST(…) ON true \
+                                   to keep rows whose list has no elements; a condition belongs into WHERE";
+                        self.refuse(place.back_to("JOIN"), "this JOIN UNNEST", why);
+                    }
+                    _ if is_unnest(relation) || self.is_lookup(relation) => {}
+                    _ if streams == 0 => streams += 1,
+                    _ if at == 0 => self.refuse(place, "a second table in FROM", JOINS),
+                    _ => self.refuse(place.back_to("JOIN"), "JOIN", JOINS),
+                }
+            }
+        }
+    }
+
     fn at(&self, span: Span) -> Place {
         if span.start.line == 0 {
             return self.place.clone();
@@ -151,27 +193,11 @@ impl Visitor for Search<'_> {
         if let Some(having) = &select.having {
             self.refuse(self.at(having.span()).back_to("HAVING"), "HAVING", AGGREGATES);
         }
-        match &select.from[..] {
-            [] => {
-                let place = self.at(select.select_token.0.span);
-                self.refuse(place, "SELECT without FROM", "a job reads tables: it would have no rows to go on")
-            }
-            [_, others @ ..] => {
-                for other in others.iter().filter(|other| !is_unnest(&other.relation)) {
-                    self.refuse(self.at(other.span()), "a second table in FROM", JOINS);
-                }
-            }
+        if select.from.is_empty() {
+            let place = self.at(select.select_token.0.span);
+            self.refuse(place, "SELECT without FROM", "a job reads tables: it would have no rows to go on")
         }
-        for join in select.from.iter().flat_map(|from| &from.joins) {
-            let place = self.at(join.relation.span()).back_to("JOIN");
-            if !is_unnest(&join.relation) {
-                self.refuse(place, "JOIN", JOINS);
-            } else if !meets_always(&join.join_operator) {
-                let why = "a list is joined to its own row: CROSS JOIN UNNEST(…), or LEFT JOIN UNNEST(…) ON true to \
-                           keep rows whose list has no elements; a condition belongs into WHERE";
-                self.refuse(place, "this JOIN UNNEST", why);
-            }
-        }
+        self.tables(&select.from);
         ControlFlow::Continue(())
     }
 

@@ -1,15 +1,18 @@
 //! A query's optimised plan into the engine's steps and operators.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{Column as DfColumn, DFSchema, DataFusionError};
 use datafusion::logical_expr::{Expr, LogicalPlan, Unnest};
+use datafusion::sql::sqlparser::ast::{Query, visit_relations};
 use engine::plan::*;
 
 use crate::diagnostic::{Diagnostic, Place};
 use crate::errors::explain;
+use crate::lookup_join::{self, LookupSource};
 use crate::query::executable;
 use crate::row_number;
 use crate::settings::Settings;
@@ -27,9 +30,14 @@ pub struct Flow {
 pub struct Walk<'a> {
     pub plan: &'a mut Plan,
     pub starts: &'a BTreeMap<String, Flow>,
+    pub lookups: &'a BTreeMap<String, LookupSource>,
+    /// Whether what is walked is the side of a lookup table in a join.
+    pub inside_lookup: bool,
     pub tables: &'a BTreeMap<String, Table>,
     pub settings: &'a Settings,
     pub warnings: &'a mut Vec<Diagnostic>,
+    /// As it is written.
+    pub query: &'a Query,
     /// The table that the rows end in.
     pub sink: &'a str,
     pub place: &'a Place,
@@ -49,9 +57,7 @@ impl Walk<'_> {
     pub fn walk(&mut self, node: &LogicalPlan) -> Planned<Flow> {
         match node {
             LogicalPlan::TableScan(scan) => {
-                let start = self.starts.get(scan.table_name.table()).cloned();
-                let mut flow =
-                    start.ok_or_else(|| Diagnostic::at(self.place, format!("{} cannot be read", scan.table_name)))?;
+                let mut flow = self.start(scan.table_name.table())?;
                 self.rename(&mut flow, &scan.table_name)?;
                 for filter in &scan.filters {
                     self.filter(&mut flow, filter)?;
@@ -97,9 +103,43 @@ impl Walk<'_> {
                 Ok(Flow { from, steps: vec![], schema })
             }
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            LogicalPlan::Join(join) => lookup_join::walk(self, join),
             LogicalPlan::Window(window) if std::mem::take(&mut self.first_only) => row_number::walk(self, window),
             LogicalPlan::Window(_) => Err(row_number::refused(self.row_number.unwrap_or(self.place))),
             other => Err(refuse(other, self.place)),
+        }
+    }
+
+    /// Where the query names a table; else where the INSERT stands.
+    pub fn place_of(&self, table: &str) -> Place {
+        let mut found = None;
+        let _: ControlFlow<()> = visit_relations(self.query, |name| {
+            let ident = name.0.last().and_then(|part| part.as_ident());
+            found = ident.filter(|ident| ident.value.eq_ignore_ascii_case(table)).map(|ident| ident.span.start);
+            if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match found {
+            Some(at) if at.line > 0 => {
+                Place { file: self.place.file.clone(), line: at.line as usize, column: at.column as usize }
+            }
+            _ => self.place.clone(),
+        }
+    }
+
+    /// Where the rows of a table begin their way.
+    fn start(&self, table: &str) -> Planned<Flow> {
+        match (self.starts.get(table), self.lookups.get(table)) {
+            (Some(flow), _) => Ok(flow.clone()),
+            // Its rows come from where the join has them.
+            (_, Some(source)) if self.inside_lookup => {
+                Ok(Flow { from: From::Source(0), steps: vec![], schema: source.schema.clone() })
+            }
+            (_, Some(_)) => {
+                let message = format!("{table} is a lookup table: it has no rows to go on");
+                let hint = format!("join it to a stream: FROM events AS e JOIN {table} AS t ON e.x = t.y");
+                Err(Diagnostic::at(&self.place_of(table), message).hint(hint))
+            }
+            _ => Err(Diagnostic::at(self.place, format!("{table} cannot be read"))),
         }
     }
 

@@ -9,6 +9,7 @@ mod compaction;
 mod encoding;
 mod join;
 mod log_cleanup;
+mod lookup;
 mod options;
 mod parquet_file;
 mod partitioning;

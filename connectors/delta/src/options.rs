@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
+use engine::lookup::Lookup;
 use engine::shown::Shown;
 use engine::sink::Sink;
 use parquet::basic::Compression;
 
 use crate::encoding::Encodings;
+use crate::lookup::DeltaLookup;
 use crate::partitioning;
 use crate::schema::{alike_but_for_case, delta_field};
 use crate::shown::DeltaShown;
@@ -126,6 +128,10 @@ impl Connector for DeltaConnector {
         })))
     }
 
+    fn lookup(&self, table: &TableSpec) -> Result<Arc<dyn Lookup>, Vec<Problem>> {
+        Ok(Arc::new(DeltaLookup::of(table)?))
+    }
+
     fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
         let options = &table.options;
         Ok(Arc::new(DeltaShown {
@@ -136,6 +142,6 @@ impl Connector for DeltaConnector {
 }
 
 /// What is handed to the object store.
-fn storage(options: &Options) -> Vec<(String, String)> {
+pub fn storage(options: &Options) -> Vec<(String, String)> {
     options.with_prefix("storage.").map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }

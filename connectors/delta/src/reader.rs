@@ -50,10 +50,15 @@ impl TableReader {
         Ok(TableReader { store: Arc::new(store) })
     }
 
+    /// The table in a store.
+    pub fn of(store: Arc<dyn ObjectStore>) -> Self {
+        TableReader { store }
+    }
+
     /// The table at a path or URL, with options of its object store, as a job names them.
     pub fn at(path: &str, storage: &[(String, String)]) -> Result<Self, SinkError> {
         let table = table_at(path, storage)?;
-        Ok(TableReader { store: table.log_store().object_store(None) })
+        Ok(TableReader::of(table.log_store().object_store(None)))
     }
 
     /// The commits that added rows, from the first one on, as far as the log still holds them. Compactions add none.

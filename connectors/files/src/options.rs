@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::lookup::Lookup;
 use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
@@ -12,7 +13,9 @@ use regex::Regex;
 
 use crate::compression::Compression;
 use crate::location::Location;
+use crate::lookup::FilesLookup;
 use crate::metadata;
+use crate::path_pattern;
 use crate::shown::FilesShown;
 use crate::sink::{FilesSink, SinkFormat};
 use crate::source::FilesSource;
@@ -35,6 +38,8 @@ pub struct FileTable {
     pub monitor: Option<Duration>,
     /// Files whose name, relative to the path, does not match are passed over.
     pub pattern: Option<Regex>,
+    /// A JSON file may be one array of records, over many lines. It is read as one record, so it must fit into memory.
+    pub arrays: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +71,7 @@ impl Connector for FilesystemConnector {
     }
 
     fn options(&self) -> Vec<OptionSpec> {
-        vec![
+        let mut options = vec![
             OptionSpec::new("path", OptionKind::Text, "a folder or a file: local, or a file://, abfss:// or az:// URL")
                 .required(),
             OptionSpec::new("format", FORMATS, "json (one object a line), csv, parquet or avro"),
@@ -96,10 +101,16 @@ impl Connector for FilesystemConnector {
             )
             .aliases(&["csv.delimiter"]),
             OptionSpec::new("csv.null-literal", OptionKind::Text, "a field with this text is NULL"),
-        ]
+        ];
+        options.extend(path_pattern::options());
+        options
     }
 
     fn source(&self, table: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
+        let stray = table.options.0.keys().find(|name| name.starts_with("path."));
+        if let Some(name) = stray {
+            return Err(vec![Problem::option(name, format!("{name} is for lookup tables"))]);
+        }
         Ok(Arc::new(FilesSource::new(read_table(table)?)))
     }
 
@@ -128,6 +139,10 @@ impl Connector for FilesystemConnector {
                 Err(problems)
             }
         }
+    }
+
+    fn lookup(&self, table: &TableSpec) -> Result<Arc<dyn Lookup>, Vec<Problem>> {
+        Ok(Arc::new(FilesLookup::of(table)?))
     }
 
     fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
@@ -195,6 +210,7 @@ pub fn read_table(table: &TableSpec) -> Result<FileTable, Vec<Problem>> {
             json: JsonOptions { declared: fields(table), ..json(options) },
             monitor: options.duration("source.monitor-interval"),
             pattern,
+            arrays: false,
         }),
         Ok(_) => Err(problems),
         Err(error) => {

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use engine::connector::{Connector, OptionKind, OptionSpec, Problem, TableSpec};
 use engine::job_log::put_new;
+use engine::lookup::Lookup;
 use engine::shown::Shown;
 use engine::sink::{Committable, Committed, Sink, SinkContext, SinkError, SinkWriter, Token};
 use engine::source::Source;
@@ -23,6 +24,7 @@ use object_store::path::Path;
 use serde_json::json;
 
 use crate::location::Location;
+use crate::lookup::FilesLookup;
 use crate::options::{read_table, shown};
 use crate::sink::SinkFormat;
 use crate::source::FilesSource;
@@ -54,6 +56,11 @@ impl Connector for SingleFileConnector {
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         Ok(Arc::new(SingleFileSink { file: local(table)? }))
+    }
+
+    fn lookup(&self, table: &TableSpec) -> Result<Arc<dyn Lookup>, Vec<Problem>> {
+        local(table)?;
+        Ok(Arc::new(FilesLookup::of(table)?))
     }
 
     fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {

@@ -122,7 +122,7 @@ impl TextReader {
                 }
                 return Ok(if self.text.ended { Next::End } else { Next::Waits });
             }
-            match records.take(&mut self.text, self.file.modified()) {
+            match records.take(&mut self.text, self.file.modified(), self.table.arrays) {
                 Some(record) => return Ok(Next::Record(record)),
                 None if self.text.ended => return Ok(Next::End),
                 None if self.text.len() > LONGEST_RECORD => {
@@ -300,14 +300,14 @@ impl Records {
         Some(Observed { rows, columns, unknown })
     }
 
-    fn take(&mut self, text: &mut Text, log_time: Option<i64>) -> Option<Record> {
+    fn take(&mut self, text: &mut Text, log_time: Option<i64>, arrays: bool) -> Option<Record> {
         match self {
             Records::Csv(csv) => {
                 let record = csv.take(text.rest(), text.ended, log_time).filter(|r| r.length > 0)?;
                 Some(Record { length: record.length, taken: record.taken })
             }
             Records::Json(decoder) => {
-                let length = text.line()?;
+                let length = if arrays && text.is_array() { text.all()? } else { text.line()? };
                 let line = &text.rest()[..length];
                 let taken = (!line.trim_ascii().is_empty()).then(|| decoder.push(line, log_time));
                 Some(Record { length, taken })
@@ -348,6 +348,17 @@ impl Text {
     fn compact(&mut self) {
         self.bytes.drain(..self.from);
         self.from = 0;
+    }
+
+    /// Whether what comes is an array of records, over however many lines.
+    fn is_array(&self) -> bool {
+        let rest = self.rest();
+        rest.strip_prefix(b"\xef\xbb\xbf").unwrap_or(rest).trim_ascii_start().first() == Some(&b'[')
+    }
+
+    /// Bytes up to the end of the file, once they are all here.
+    fn all(&self) -> Option<usize> {
+        self.ended.then(|| self.len())
     }
 
     /// Bytes of the first line with its end; a last line may have none.

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine::plan::{LatePolicy, Scope};
 
+use crate::lookup::is_known;
 use crate::outside::is_poison;
-use crate::plan::{TABLES, fails, passes};
+use crate::plan::{TABLES, fails, is_refused, passes};
 use crate::topic::{Event, Partition};
 use crate::world::World;
 
@@ -31,7 +32,9 @@ pub fn judge(world: &World) -> Result<(), String> {
         explained.add(2, format!("not-json {id}"), bad);
         explained.add(2, format!("late {id}"), too_old);
         explained.add(if is_poison(*id) { 2 } else { 0 }, if is_poison(*id) { poison } else { id.to_string() }, passed);
-        if passes(*id) {
+        if is_refused(*id, world.shape.kept) {
+            explained.add(2, format!("lookup {id}"), passed);
+        } else if is_known(*id) && passes(*id) {
             let fails = fails(*id);
             explained.add(
                 if fails { 2 } else { 1 },

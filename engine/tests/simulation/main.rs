@@ -5,6 +5,7 @@
 
 mod clock;
 mod expected;
+mod lookup;
 mod outside;
 mod plan;
 mod process;

@@ -1,4 +1,4 @@
-//! The job: deduplication, then one table with every event, and one behind a filter and an expression that fails.
+//! The job: deduplication, then one table with every event, and one behind a lookup, a filter and an expression that fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,12 @@ use datafusion::logical_expr::Operator as Op;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{binary, col, lit};
 use engine::connector::Origin;
+use engine::lookup::{Lookup, LookupRequest};
 use engine::plan::*;
 use engine::sink::Sink;
 use engine::source::{Source, SourceColumn};
+
+use crate::lookup;
 
 pub const TABLES: [&str; 3] = ["first", "second", "dead-letter"];
 
@@ -34,6 +37,11 @@ pub fn fails(id: u64) -> bool {
     id % 10 == 7
 }
 
+/// Whether the lookup before that is refused.
+pub fn is_refused(id: u64, kept: Kept) -> bool {
+    matches!(kept, Kept::ByKey(_)) && lookup::is_refused(id)
+}
+
 /// What differs from story to story.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -42,14 +50,19 @@ pub struct Shape {
     pub late: LatePolicy,
     /// Of the table `second`.
     pub commit_interval: Duration,
+    /// Of the table outside.
+    pub kept: Kept,
 }
+
+/// When a request to the table outside is given up.
+const NO_ANSWER: Duration = Duration::from_millis(100);
 
 /// The tables of events, one topic each.
 pub const SOURCES: [&str; 2] = ["events", "others"];
 
 /// Reads the first of [`SOURCES`], or both together.
-pub fn plan(sources: Vec<Arc<dyn Source>>, sinks: [Arc<dyn Sink>; 3], shape: Shape) -> Plan {
-    let Shape { scope, within, late, commit_interval } = shape;
+pub fn plan(sources: Vec<Arc<dyn Source>>, table: Arc<dyn Lookup>, sinks: [Arc<dyn Sink>; 3], shape: Shape) -> Plan {
+    let Shape { scope, within, late, commit_interval, kept } = shape;
     let sources: Vec<SourceNode> = SOURCES.iter().zip(sources).map(|(table, source)| node(table, source)).collect();
     let schema = sources[0].schema();
     let exchange = (scope == Scope::Global).then(|| vec![0]);
@@ -57,6 +70,11 @@ pub fn plan(sources: Vec<Arc<dyn Source>>, sinks: [Arc<dyn Sink>; 3], shape: Sha
         Deduplicate { keys: vec![0], time: 2, clock: DedupClock::Log, within, late, scope, memory: usize::MAX };
     let quotients =
         Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false), Field::new("q", DataType::Int64, true)]));
+    let known = lookup_node(table, kept);
+    let joined = Arc::new(Schema::new([schema.fields().to_vec(), known.schema.fields().to_vec()].concat()));
+    let doubled = binary(col("n", &joined).unwrap(), Op::Plus, col("n", &joined).unwrap(), &joined).unwrap();
+    let is_double = binary(col("double", &joined).unwrap(), Op::Eq, doubled, &joined).unwrap();
+    let join = LookupJoin { table: 0, keys: vec![1], filter: Some(is_double), outer: false };
     let operators = vec![
         OperatorNode {
             id: "deduplicate events by id".into(),
@@ -65,14 +83,20 @@ pub fn plan(sources: Vec<Arc<dyn Source>>, sinks: [Arc<dyn Sink>; 3], shape: Sha
             schema: schema.clone(),
         },
         OperatorNode {
-            id: "transform".into(),
+            id: "lookup".into(),
             inputs: vec![Edge::forward(From::Operator(0))],
-            operator: Operator::Transform(Transform { steps: steps(&schema, &quotients) }),
+            operator: Operator::Lookup(join),
+            schema: joined.clone(),
+        },
+        OperatorNode {
+            id: "transform".into(),
+            inputs: vec![Edge::forward(From::Operator(1))],
+            operator: Operator::Transform(Transform { steps: steps(&joined, &quotients) }),
             schema: quotients.clone(),
         },
     ];
     let schemas = [schema, quotients, dead_letter_schema()];
-    let inputs = [vec![Edge::forward(From::Operator(0))], vec![Edge::forward(From::Operator(1))], vec![]];
+    let inputs = [vec![Edge::forward(From::Operator(0))], vec![Edge::forward(From::Operator(2))], vec![]];
     let sinks = TABLES.iter().zip(sinks).zip(schemas).zip(inputs).map(|(((table, sink), schema), inputs)| SinkNode {
         table: table.to_string(),
         inputs,
@@ -81,7 +105,23 @@ pub fn plan(sources: Vec<Arc<dyn Source>>, sinks: [Arc<dyn Sink>; 3], shape: Sha
         commit_interval: if *table == "second" { commit_interval } else { Duration::ZERO },
         give_up_after: None,
     });
-    Plan { name: "simulated".into(), sources, operators, sinks: sinks.collect(), dead_letter: 2 }
+    let (sinks, lookups) = (sinks.collect(), vec![known]);
+    Plan { name: "simulated".into(), sources, lookups, operators, sinks, dead_letter: 2 }
+}
+
+fn lookup_node(lookup: Arc<dyn Lookup>, kept: Kept) -> LookupNode {
+    let columns = lookup::columns().into_iter().map(|field| SourceColumn { field, origin: Origin::Value }).collect();
+    let keys = if matches!(kept, Kept::ByKey(_)) { vec![0] } else { vec![] };
+    LookupNode {
+        table: "known".into(),
+        lookup,
+        request: LookupRequest { columns, keys, timeout: NO_ANSWER },
+        transform: Transform { steps: vec![] },
+        schema: Arc::new(Schema::new(lookup::columns())),
+        keys: vec![0],
+        kept,
+        give_up_after: None,
+    }
 }
 
 fn node(table: &str, source: Arc<dyn Source>) -> SourceNode {

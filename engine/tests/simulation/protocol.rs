@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::job::{JobSettings, Outcome};
 use engine::job_log::LogSettings;
-use engine::plan::{LatePolicy, Scope};
+use engine::plan::{Kept, LatePolicy, Scope};
 use engine::source::ReadLimit;
 use engine::worker::Limits;
 
@@ -59,7 +59,8 @@ fn world(contents: Contents, late: LatePolicy) -> World {
         log: LogSettings { retention: Duration::from_secs(1), fold_every: 3 },
         ..JobSettings::default()
     };
-    let shape = Shape { scope: Scope::Global, within: WITHIN, late, commit_interval: Duration::ZERO };
+    let kept = Kept::Whole { refresh: seconds(60) };
+    let shape = Shape { scope: Scope::Global, within: WITHIN, late, commit_interval: Duration::ZERO, kept };
     let (clock, contents) = (Arc::new(Clock::new(1)), Arc::new(contents));
     World { clock, outside: Arc::default(), store: Arc::default(), contents, others: None, shape, settings }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::job::{JobError, JobSettings, Outcome};
 use engine::job_log::{JobLogError, LogSettings};
-use engine::plan::{LatePolicy, Scope};
+use engine::plan::{Kept, KeptByKey, LatePolicy, Scope};
 use engine::source::ReadLimit;
 use engine::worker::Limits;
 
@@ -77,6 +77,21 @@ pub struct Story {
     next_look: Duration,
 }
 
+/// How the table outside is kept: whole, or by key, with answers that hold for ever, for a moment, or not at all.
+fn kept(clock: &Clock) -> Kept {
+    if clock.chance(30) {
+        return Kept::Whole { refresh: Duration::from_millis(clock.pick(50..1000)) };
+    }
+    let hold = |clock: &Clock| Duration::from_millis([0, 20, 1_000_000][clock.pick(0..3) as usize]);
+    Kept::ByKey(KeptByKey {
+        ttl: hold(clock),
+        missing_ttl: hold(clock),
+        bytes: [500, 1 << 20][clock.pick(0..2) as usize],
+        keys: clock.pick(1..20) as usize,
+        requests: clock.pick(1..4) as usize,
+    })
+}
+
 impl Story {
     pub fn new(seed: u64, faults: Faults, nature: Nature) -> Self {
         let clock = Arc::new(Clock::new(seed));
@@ -89,6 +104,7 @@ impl Story {
             within: if nature.moving { Duration::from_millis(clock.pick(20..100)) } else { Duration::from_secs(3600) },
             late: policies[clock.pick(0..3) as usize],
             commit_interval: Duration::from_millis([0, 0, 30][clock.pick(0..3) as usize]),
+            kept: kept(&clock),
         };
         let making = Making {
             events: clock.pick(20..200),

@@ -14,6 +14,7 @@ use object_store::path::Path;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
+use crate::lookup::SimulatedTable;
 use crate::outside::{Outside, SimulatedSink};
 use crate::plan::{Shape, TABLES, plan};
 use crate::process::{Process, SimulatedEnvironment};
@@ -58,9 +59,10 @@ impl World {
             Arc::new(Topic { contents: contents.clone(), process: process.clone(), faults })
         };
         let sources = self.topics().map(topic).collect();
+        let table = Arc::new(SimulatedTable { process: process.clone(), faults });
         let metrics = Arc::new(Metrics::default());
         let job = Job {
-            plan: plan(sources, [sink(true), sink(false), sink(false)], self.shape),
+            plan: plan(sources, table, [sink(true), sink(false), sink(false)], self.shape),
             settings: self.settings.clone(),
             store: Arc::new(SimulatedStore { inner: self.store.clone(), process: process.clone(), faults }),
             root: Path::from("job"),
@@ -99,10 +101,11 @@ impl Running {
         self.ended.is_finished()
     }
 
-    /// Whether the store or a sink has not answered since it was asked last.
+    /// Whether the store, a sink or the table outside has not answered since it was asked last.
     pub fn is_in_trouble(&self) -> bool {
         let sinks = TABLES.iter().any(|table| self.metrics.sink(table).health.trouble.read().is_some());
-        sinks || self.metrics.checkpoints.health.trouble.read().is_some()
+        let lookups = self.metrics.lookup("known").health.trouble.read().is_some();
+        sinks || lookups || self.metrics.checkpoints.health.trouble.read().is_some()
     }
 
     pub async fn outcome(self) -> Result<Outcome, JobError> {

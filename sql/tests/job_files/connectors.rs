@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use engine::connector::{Connector, OptionKind, OptionSpec, Origin, Problem, TableSpec};
+use engine::lookup::{Loaded, Lookup, LookupError, LookupRequest};
 use engine::sink::{Committable, Committed, Sink, SinkContext, SinkError, SinkWriter};
 use engine::source::{Position, ReadRequest, Source, SourceError, SplitReader, Start, Wake};
 
@@ -87,9 +88,25 @@ impl Connector for Store {
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         Ok(Arc::new(Folder(table.options.get("path").unwrap_or_default().into())))
     }
+    fn lookup(&self, table: &TableSpec) -> Result<Arc<dyn Lookup>, Vec<Problem>> {
+        Ok(Arc::new(Folder(table.options.get("path").unwrap_or_default().into())))
+    }
 }
 
 struct Folder(String);
+
+#[async_trait]
+impl Lookup for Folder {
+    fn describe(&self) -> String {
+        format!("store '{}'", self.0)
+    }
+    fn by_key(&self) -> bool {
+        true
+    }
+    async fn load(&self, _: &LookupRequest, _: Option<&str>, _: i64) -> Result<Loaded, LookupError> {
+        Err(LookupError::failed(&self.0, "is only looked at"))
+    }
+}
 
 #[async_trait]
 impl Sink for Folder {

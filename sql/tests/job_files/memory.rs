@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{Schema, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Schema, TimestampNanosecondType};
 use async_trait::async_trait;
 use engine::connector::{Connector, OptionSpec, Origin, Problem, TableSpec};
 use engine::environment::System;
 use engine::job::{Job, JobSettings, Outcome};
+use engine::lookup::{Fetched, Loaded, Lookup, LookupError, LookupRequest};
 use engine::metrics::Metrics;
 use engine::sink::{Committable, Committed, Sink, SinkContext, SinkError, SinkWriter, Token};
 use engine::source::{
@@ -28,8 +29,15 @@ pub type Written = Vec<(String, RecordBatch)>;
 /// Runs a job file over these rows to its end. Tables with `connector = 'rows'` read them, those with
 /// `connector = 'kept'` are what is returned, and so is `dead-letter`.
 pub async fn run(job: &str, rows: &RecordBatch) -> Written {
+    run_with(job, rows, None).await
+}
+
+/// The same, and tables with `connector = 'known'` are looked up in these rows.
+pub async fn run_with(job: &str, rows: &RecordBatch, known: Option<&RecordBatch>) -> Written {
     let kept = Arc::new(Kept::default());
-    let connectors: Vec<Arc<dyn Connector>> = vec![Arc::new(Rows(rows.clone())), Arc::new(KeptConnector(kept.clone()))];
+    let mut connectors: Vec<Arc<dyn Connector>> =
+        vec![Arc::new(Rows(rows.clone())), Arc::new(KeptConnector(kept.clone()))];
+    connectors.extend(known.map(|known| Arc::new(KnownConnector(known.clone())) as Arc<dyn Connector>));
     let environment = Environment {
         connectors: &connectors,
         variables: &|_| None,
@@ -177,5 +185,63 @@ impl SinkWriter for Writer {
     }
     fn prepare(&mut self) -> BoxFuture<'static, Result<Option<Token>, SinkError>> {
         Box::pin(async { Ok(None) })
+    }
+}
+
+struct KnownConnector(RecordBatch);
+
+impl Connector for KnownConnector {
+    fn name(&self) -> &'static str {
+        "known"
+    }
+    fn options(&self) -> Vec<OptionSpec> {
+        vec![]
+    }
+    fn lookup(&self, _: &TableSpec) -> Result<Arc<dyn Lookup>, Vec<Problem>> {
+        Ok(Arc::new(Known(self.0.clone())))
+    }
+}
+
+/// A table that is looked up in.
+struct Known(RecordBatch);
+
+impl Known {
+    fn columns(&self, request: &LookupRequest) -> RecordBatch {
+        let fields: Vec<_> = request.columns.iter().map(|c| c.field.clone()).collect();
+        let columns = fields.iter().map(|f| self.0.column_by_name(f.name()).unwrap().clone()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(self.0.num_rows()));
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).unwrap()
+    }
+}
+
+#[async_trait]
+impl Lookup for Known {
+    fn describe(&self) -> String {
+        "rows in memory".into()
+    }
+    fn by_key(&self) -> bool {
+        true
+    }
+    async fn fetch(&self, request: &LookupRequest, keys: &RecordBatch) -> Result<Fetched, LookupError> {
+        let rows = self.columns(request);
+        let as_text = |batch: &RecordBatch, columns: &[usize]| -> Vec<String> {
+            let cast = |at: &usize| arrow::compute::cast(batch.column(*at), &DataType::Utf8).unwrap();
+            let columns: Vec<ArrayRef> = columns.iter().map(cast).collect();
+            let of_row = |row| columns.iter().map(|c| c.as_string::<i32>().value(row)).collect::<Vec<_>>().join("|");
+            (0..batch.num_rows()).map(of_row).collect()
+        };
+        assert!(keys.columns().iter().all(|column| column.null_count() == 0), "NULL equals nothing");
+        let all: Vec<usize> = (0..keys.num_columns()).collect();
+        let asked = as_text(keys, &all);
+        assert!(asked.len() <= 500 && asked.iter().all(|key| asked.iter().filter(|k| *k == key).count() == 1));
+        let of_rows = as_text(&rows, &request.keys);
+        let found = of_rows.iter().enumerate().filter(|(_, key)| asked.contains(key)).map(|(row, _)| row as u32);
+        let found = UInt32Array::from_iter_values(found);
+        tokio::task::yield_now().await;
+        Ok(Fetched { rows: vec![take_record_batch(&rows, &found).unwrap()], refused: vec![] })
+    }
+    async fn load(&self, request: &LookupRequest, _: Option<&str>, _: i64) -> Result<Loaded, LookupError> {
+        assert!(request.keys.is_empty());
+        Ok(Loaded::Rows { version: None, rows: vec![self.columns(request)] })
     }
 }

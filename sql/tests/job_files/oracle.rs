@@ -9,7 +9,7 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use engine::connector::json_field;
 
-use crate::memory::{Written, run};
+use crate::memory::{Written, run, run_with};
 
 /// What the rows are, for the job.
 const EVENTS: &str = "
@@ -156,6 +156,135 @@ const OTHERWISE: &[(&str, &str)] = &[
         "SELECT n, one FROM (SELECT n, UNNEST(make_array(1, 2)) AS one FROM events) WHERE n > one",
     ),
 ];
+
+/// Joins with a table that is looked up in, and the same as DataFusion takes it, where that differs.
+const LOOKUPS: &[(&str, Option<&str>)] = &[
+    ("SELECT e.eventId, d.name FROM events AS e JOIN devices AS d ON e.deviceId = d.deviceId", None),
+    ("SELECT e.eventId, d.name FROM events e LEFT JOIN devices d ON e.deviceId = d.deviceId", None),
+    ("SELECT * FROM events e LEFT JOIN devices d ON e.deviceId = d.deviceId", None),
+    ("SELECT eventId, name FROM devices d JOIN events e ON e.deviceId = d.deviceId WHERE value > 0", None),
+    ("SELECT e.eventId, d.name FROM devices d RIGHT JOIN events e ON d.deviceId = e.deviceId", None),
+    ("SELECT e.eventId, d.name FROM events e, devices d WHERE e.deviceId = d.deviceId AND d.name <> 'one'", None),
+    (
+        "SELECT e.eventId, d.name FROM events e LEFT JOIN devices d ON e.deviceId = d.deviceId WHERE d.name IS NULL",
+        None,
+    ),
+    (
+        "SELECT e.eventId, d.name FROM events e LEFT JOIN devices d ON e.deviceId = d.deviceId AND d.name LIKE 't%'",
+        None,
+    ),
+    (
+        "SELECT e.eventId, d.name, d.low FROM events e LEFT JOIN devices d ON e.deviceId = d.deviceId AND e.n > d.low",
+        None,
+    ),
+    (
+        "SELECT e.eventId, d.name FROM events e JOIN devices d ON e.deviceId = d.deviceId AND e.flag WHERE e.n + d.low > 0",
+        None,
+    ),
+    ("SELECT e.eventId, d.name FROM events e JOIN devices d ON upper(e.deviceId) = d.deviceId OR false", None),
+    ("SELECT e.eventId, d.name FROM events e JOIN devices d ON e.n = d.low", None),
+    ("SELECT e.eventId, d.name FROM events e LEFT JOIN devices d ON e.big = d.low", None),
+    ("SELECT e.eventId, d.name FROM events e JOIN devices d ON e.n + 1 = d.low AND e.deviceId = d.deviceId", None),
+    ("SELECT e.eventId FROM events e JOIN devices d ON e.deviceId = d.deviceId AND e.deviceId = d.name", None),
+    ("SELECT eventId, name, low + 1 AS more FROM events JOIN devices USING (deviceId)", None),
+    (
+        "SELECT e.eventId, a.name AS a, b.low AS b FROM events e LEFT JOIN devices a ON e.deviceId = a.deviceId LEFT JOIN devices b ON e.n = b.low",
+        None,
+    ),
+    (
+        "SELECT e.eventId, d.name FROM events e JOIN (SELECT deviceId, upper(name) AS name FROM devices WHERE low < 3) AS d ON e.deviceId = d.deviceId",
+        None,
+    ),
+    (
+        "WITH positive AS (SELECT eventId, deviceId FROM events WHERE n > 0) SELECT p.eventId, d.name FROM positive p LEFT JOIN devices d USING (deviceId)",
+        None,
+    ),
+    (
+        "SELECT u.id, d.name FROM (SELECT eventId AS id, deviceId FROM events WHERE n > 3 UNION ALL SELECT upper(eventId) AS id, deviceId FROM events WHERE n < 0) AS u LEFT JOIN devices d ON u.deviceId = d.deviceId",
+        None,
+    ),
+    (
+        "SELECT e.eventId, d.name FROM events AS e LEFT JOIN Devices FOR SYSTEM_TIME AS OF now() AS d ON e.deviceId = d.DEVICEID",
+        Some("SELECT e.eventId, d.name FROM events AS e LEFT JOIN devices AS d ON e.deviceId = d.deviceId"),
+    ),
+    (
+        "SELECT tag, d.name FROM events e CROSS JOIN UNNEST(e.tags) AS t (tag) JOIN devices d ON e.deviceId = d.deviceId",
+        Some("SELECT UNNEST(tags) AS tag, d.name FROM events e JOIN devices d ON e.deviceId = d.deviceId"),
+    ),
+    (
+        "SELECT e.eventId, d.name FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY eventId ORDER BY enqueuedAt) AS rn FROM events) AS e JOIN devices d ON e.deviceId = d.deviceId WHERE e.rn = 1",
+        None,
+    ),
+];
+
+/// Joins that only a table that is kept whole can do.
+const WHOLE: &[&str] = &[
+    "SELECT e.eventId, d.name FROM events e JOIN devices d ON lower(concat('D', 1)) = d.deviceId",
+    "SELECT e.eventId, d.name FROM events e CROSS JOIN devices d",
+    "SELECT e.eventId, d.name FROM events e JOIN devices d ON e.n > d.low",
+    "SELECT e.eventId, d.name FROM events e LEFT JOIN devices d ON e.n BETWEEN d.low AND d.low + 2",
+    "SELECT e.eventId, d.name FROM events e JOIN devices d ON e.deviceId = lower(d.deviceId)",
+    "SELECT e.eventId, d.name FROM events e LEFT JOIN (SELECT name, low * 2 AS twice FROM devices) AS d ON e.n = d.twice",
+];
+
+/// Two rows of one device, one of none, and one that no event has.
+fn devices() -> RecordBatch {
+    let text = r#"{"deviceId":"d1","name":"one","low":-3}
+{"deviceId":"d2","name":"two","low":2}
+{"deviceId":"d1","name":"three","low":2}
+{"deviceId":null,"name":"nobody","low":5}
+{"deviceId":"D2","name":null,"low":null}
+"#;
+    let fields = [("deviceId", DataType::Utf8), ("name", DataType::Utf8), ("low", DataType::Int16)];
+    let schema = Schema::new(fields.map(|(name, of)| Field::new(name, of, true)).to_vec());
+    let mut reader = arrow::json::ReaderBuilder::new(Arc::new(schema)).build(text.as_bytes()).unwrap();
+    reader.next().unwrap().unwrap()
+}
+
+fn devices_table(cache: &str) -> String {
+    format!(
+        "CREATE TABLE devices (deviceId STRING, name STRING, low SMALLINT)
+         WITH (connector = 'known', 'lookup' = 'true', 'lookup.cache' = '{cache}');"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lookup_equals_the_batch_join_whether_the_table_is_asked_by_key_or_kept_whole() {
+    let (rows, known) = (events(), devices());
+    let context = datafusion(&rows);
+    let table = MemTable::try_new(known.schema(), vec![vec![known.clone()]]).unwrap();
+    context.register_table("devices", Arc::new(table)).unwrap();
+    let by_key = LOOKUPS.iter().flat_map(|(query, as_batch)| {
+        ["by-key", "none", "whole"].map(|cache| (*query, as_batch.unwrap_or(query), cache))
+    });
+    let whole = WHOLE.iter().map(|query| (*query, *query, "whole"));
+    let mut different = vec![];
+    for (query, as_batch, cache) in by_key.chain(whole) {
+        let expected = context.sql(as_batch).await.unwrap_or_else(|e| panic!("{query}: {e}")).collect().await.unwrap();
+        let (table, within) = (devices_table(cache), "SET deduplicate.within = '10 minutes';");
+        let written = run_with(&format!("{within}{EVENTS}{table}INSERT INTO kept {query};"), &rows, Some(&known)).await;
+        assert!(of("dead-letter", &written).is_empty(), "{query}: {:?}", sorted(&of("dead-letter", &written)));
+        let (expected, found) = (sorted(&expected), sorted(&of("kept", &written)));
+        if expected != found {
+            different.push(format!(
+                "{query} ({cache})\nbatch:\n{}\nstream:\n{}",
+                expected.join("\n"),
+                found.join("\n")
+            ));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_of_a_lookup_that_fails_takes_its_row_to_the_dead_letter_alone() {
+    let query = "INSERT INTO kept SELECT e.eventId FROM events e JOIN devices d ON e.deviceId = d.deviceId AND 10 / (e.n - d.low) < 5;";
+    let job = format!("{EVENTS}{}{query}", devices_table("whole"));
+    let written = run_with(&job, &events(), Some(&devices())).await;
+    let dead = sorted(&of("dead-letter", &written));
+    assert!(!dead.is_empty() && dead.iter().all(|row| row.contains("Divide by zero")), "{dead:?}");
+    assert!(!of("kept", &written).is_empty());
+}
 
 /// DataFusion as it comes, but for the settings that make names and times mean what they mean here.
 fn datafusion(rows: &RecordBatch) -> SessionContext {

@@ -1,0 +1,245 @@
+//! A table outside that is asked for the keys that rows bring: many in one request, each key by one request at a time,
+//! whoever waits for it. What it answers is kept for a while, also that it has nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::compute::interleave_record_batch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::keys::{KeyRows, columns_of};
+use super::{Fetched, LookupError, Met};
+use crate::environment::Bell;
+use crate::plan::{KeptByKey, LookupNode};
+
+type Key = Arc<[u8]>;
+
+/// What is kept of the table, and what it is asked for.
+pub struct ByKey {
+    kept: Cache<Key, Answered>,
+    how: KeptByKey,
+    /// Of the keys, as the table is asked.
+    key_schema: SchemaRef,
+    asking: Mutex<Asking>,
+    /// A key is wanted.
+    wanted: Notify,
+}
+
+#[derive(Default)]
+struct Asking {
+    /// Keys that are in no request yet, in the order in which they were asked for.
+    wanted: VecDeque<Key>,
+    /// Who waits for a key, asked for or not.
+    waiting: HashMap<Key, Vec<Arc<Pending>>>,
+}
+
+/// What the table said of a key, and until when that holds, on the environment's steady clock.
+#[derive(Clone)]
+struct Answered {
+    found: Arc<Found>,
+    until: Duration,
+}
+
+enum Found {
+    /// With the columns behind the node's own steps. Maybe none.
+    Rows(RecordBatch),
+    Refused(Arc<str>),
+}
+
+/// A batch that waits for answers.
+pub struct Pending {
+    keys: KeyRows,
+    found: Mutex<HashMap<Key, Arc<Found>>>,
+    missing: AtomicUsize,
+    bell: Arc<Bell>,
+}
+
+impl ByKey {
+    pub fn new(node: &LookupNode, how: KeptByKey) -> ByKey {
+        let weigh =
+            |key: &Key, answered: &Answered| (key.len() + answered.found.bytes()).try_into().unwrap_or(u32::MAX);
+        let fields: Vec<_> = node.request.keys.iter().map(|at| node.request.columns[*at].field.clone()).collect();
+        ByKey {
+            kept: Cache::builder().max_capacity(how.bytes as u64).weigher(weigh).build(),
+            how,
+            key_schema: Arc::new(Schema::new(fields)),
+            asking: Mutex::default(),
+            wanted: Notify::new(),
+        }
+    }
+
+    /// Entries that are kept, and their bytes; both roughly.
+    pub fn size(&self) -> (u64, u64) {
+        (self.kept.entry_count(), self.kept.weighted_size())
+    }
+
+    /// Looks for the keys of a batch, and asks for those that nobody knows. The bell rings when all are there.
+    /// Says how many keys there are and how many were not known, too.
+    pub fn ask(&self, keys: KeyRows, bell: &Arc<Bell>, now: Duration) -> (Arc<Pending>, usize, usize) {
+        let mut found: HashMap<Key, Arc<Found>> = HashMap::new();
+        let mut unknown: HashMap<Key, ()> = HashMap::new();
+        for key in (0..keys.len()).filter_map(|row| keys.get(row)) {
+            if found.contains_key(key) || unknown.contains_key(key) {
+                continue;
+            }
+            match self.kept.get(key).filter(|answered| answered.until > now) {
+                Some(answered) => found.insert(key.into(), answered.found).map_or((), drop),
+                None => unknown.insert(key.into(), ()).unwrap_or_default(),
+            }
+        }
+        let (of, asked) = (found.len() + unknown.len(), unknown.len());
+        let missing = AtomicUsize::new(asked);
+        let pending = Arc::new(Pending { keys, found: Mutex::new(found), missing, bell: bell.clone() });
+        if asked > 0 {
+            let mut asking = self.asking.lock();
+            for key in unknown.into_keys() {
+                let waiting = asking.waiting.entry(key.clone()).or_default();
+                waiting.push(pending.clone());
+                if waiting.len() == 1 {
+                    asking.wanted.push_back(key);
+                }
+            }
+            drop(asking);
+            self.wanted.notify_one();
+        }
+        (pending, of, asked)
+    }
+
+    /// The keys of the next request, as soon as there are some.
+    pub async fn next(&self) -> Vec<Key> {
+        loop {
+            {
+                let mut asking = self.asking.lock();
+                let many = asking.wanted.len().min(self.how.keys);
+                let keys: Vec<Key> = asking.wanted.drain(..many).collect();
+                if !asking.wanted.is_empty() {
+                    self.wanted.notify_one();
+                }
+                if !keys.is_empty() {
+                    return keys;
+                }
+            }
+            self.wanted.notified().await;
+        }
+    }
+
+    /// Keys as the table is asked for them.
+    pub fn request(&self, keys: &[Key]) -> Result<RecordBatch, ArrowError> {
+        columns_of(keys.iter().map(|key| key.as_ref()), &self.key_schema)
+    }
+
+    /// Takes in what the table said of these keys.
+    pub fn settle(
+        &self,
+        node: &LookupNode,
+        keys: Vec<Key>,
+        fetched: Fetched,
+        now: Duration,
+    ) -> Result<(), LookupError> {
+        let place = || format!("table {}, {}", node.table, node.lookup.describe());
+        let found = found(node, &keys, fetched).map_err(|e| LookupError::failed(place(), e))?;
+        for (key, found) in keys.iter().zip(&found) {
+            let ttl = if found.is_nothing() { self.how.missing_ttl } else { self.how.ttl };
+            if ttl > Duration::ZERO {
+                self.kept.insert(key.clone(), Answered { found: found.clone(), until: now.saturating_add(ttl) });
+            }
+        }
+        for (key, found) in keys.into_iter().zip(found) {
+            let waiting = self.asking.lock().waiting.remove(&key).unwrap_or_default();
+            for pending in waiting {
+                pending.learn(key.clone(), found.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Pending {
+    pub fn is_ready(&self) -> bool {
+        self.missing.load(Ordering::Acquire) == 0
+    }
+
+    fn learn(&self, key: Key, found: Arc<Found>) {
+        self.found.lock().insert(key, found);
+        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.bell.ring();
+        }
+    }
+
+    /// What the rows of the batch meet, once it is ready.
+    pub fn met(&self, node: &LookupNode) -> Met {
+        let mut met = Met::new(&node.schema);
+        let found = self.found.lock();
+        let mut sides: HashMap<&[u8], usize> = HashMap::new();
+        for row in 0..self.keys.len() {
+            let Some(key) = self.keys.get(row) else { continue };
+            match found.get(key).map(|found| &**found) {
+                Some(Found::Rows(rows)) if rows.num_rows() > 0 => {
+                    let side = *sides.entry(key).or_insert_with(|| met.add_side(rows.clone()));
+                    (0..rows.num_rows()).for_each(|at| met.add(row, side, at));
+                }
+                Some(Found::Rows(_)) | None => {}
+                Some(Found::Refused(why)) => met.refuse(row, why.clone()),
+            }
+        }
+        met
+    }
+}
+
+impl Found {
+    fn bytes(&self) -> usize {
+        match self {
+            Found::Rows(rows) => rows.get_array_memory_size(),
+            Found::Refused(why) => why.len(),
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        matches!(self, Found::Rows(rows) if rows.num_rows() == 0)
+    }
+}
+
+/// What was found for each of these keys.
+fn found(node: &LookupNode, keys: &[Key], fetched: Fetched) -> Result<Vec<Arc<Found>>, ArrowError> {
+    let number: HashMap<&[u8], usize> = keys.iter().enumerate().map(|(number, key)| (key.as_ref(), number)).collect();
+    let mut refused: HashMap<usize, Arc<str>> =
+        fetched.refused.into_iter().map(|(key, why)| (key, why.into())).collect();
+    let mut batches = vec![];
+    for batch in fetched.rows {
+        let (done, failed) = node.transform.run(&batch);
+        batches.extend(done);
+        for failure in failed {
+            let keys = KeyRows::of(&failure.row, &node.request.keys)?;
+            if let Some(key) = keys.get(0).and_then(|key| number.get(key)) {
+                refused.insert(*key, failure.error.into());
+            }
+        }
+    }
+    let mut places: Vec<Vec<(usize, usize)>> = vec![vec![]; keys.len()];
+    for (at, batch) in batches.iter().enumerate() {
+        let of_batch = KeyRows::of(batch, &node.keys)?;
+        for row in 0..of_batch.len() {
+            if let Some(key) = of_batch.get(row).and_then(|key| number.get(key)) {
+                places[*key].push((at, row));
+            }
+        }
+    }
+    let batches: Vec<&RecordBatch> = batches.iter().collect();
+    let nothing = RecordBatch::new_empty(node.schema.clone());
+    let found = places.into_iter().enumerate().map(|(key, places)| {
+        Ok(Arc::new(match refused.remove(&key) {
+            Some(why) => Found::Refused(why),
+            None if places.is_empty() => Found::Rows(nothing.clone()),
+            // A copy of its own: a slice would keep the whole answer alive.
+            None => Found::Rows(interleave_record_batch(&batches, &places)?),
+        }))
+    });
+    found.collect()
+}
