@@ -1,6 +1,7 @@
 //! Stories of folders that are read and written.
 
 mod avro;
+mod lookup;
 mod reading;
 mod writing;
 

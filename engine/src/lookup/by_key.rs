@@ -243,3 +243,169 @@ fn found(node: &LookupNode, keys: &[Key], fetched: Fetched) -> Result<Vec<Arc<Fo
     });
     found.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Int64Type};
+    use async_trait::async_trait;
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::connector::Origin;
+    use crate::lookup::{Loaded, Lookup, LookupRequest};
+    use crate::plan::{Kept, Transform};
+    use crate::source::SourceColumn;
+
+    struct Nowhere;
+
+    #[async_trait]
+    impl Lookup for Nowhere {
+        fn describe(&self) -> String {
+            "nowhere".into()
+        }
+        async fn load(&self, _: &LookupRequest, _: Option<&str>, _: i64) -> Result<Loaded, LookupError> {
+            Err(LookupError::failed("nowhere", "is never loaded"))
+        }
+    }
+
+    const HOW: KeptByKey = KeptByKey {
+        ttl: Duration::from_secs(60),
+        missing_ttl: Duration::from_secs(10),
+        bytes: 1 << 20,
+        keys: 3,
+        requests: 2,
+    };
+
+    fn node(how: KeptByKey) -> LookupNode {
+        let fields = [("key", DataType::Int64), ("name", DataType::Utf8)];
+        let fields = fields.map(|(name, of)| Arc::new(Field::new(name, of, true)));
+        let columns = fields.iter().map(|field| SourceColumn { field: field.clone(), origin: Origin::Value }).collect();
+        LookupNode {
+            table: "known".into(),
+            lookup: Arc::new(Nowhere),
+            request: LookupRequest { columns, keys: vec![0], timeout: Duration::from_secs(1) },
+            transform: Transform { steps: vec![] },
+            schema: Arc::new(Schema::new(fields.to_vec())),
+            keys: vec![0],
+            kept: Kept::ByKey(how),
+            give_up_after: None,
+        }
+    }
+
+    /// The table, and what it is asked for.
+    struct Story {
+        node: LookupNode,
+        table: ByKey,
+        bell: Arc<Bell>,
+        now: Duration,
+    }
+
+    impl Story {
+        fn of(how: KeptByKey) -> Self {
+            let node = node(how);
+            Story { table: ByKey::new(&node, how), node, bell: Arc::default(), now: Duration::from_secs(1000) }
+        }
+
+        fn ask(&self, keys: &[Option<i64>]) -> Arc<Pending> {
+            let keys: ArrayRef = Arc::new(Int64Array::from(keys.to_vec()));
+            let keys = KeyRows::of(&RecordBatch::try_from_iter([("k", keys)]).unwrap(), &[0]).unwrap();
+            self.table.ask(keys, &self.bell, self.now).0
+        }
+
+        /// The keys of the next request, if there is one.
+        fn requested(&self) -> Option<(Vec<Key>, Vec<i64>)> {
+            let keys = self.table.next().now_or_never()?;
+            let asked = self.table.request(&keys).unwrap();
+            let mut numbers = asked.column(0).as_primitive::<Int64Type>().values().to_vec();
+            numbers.sort_unstable();
+            Some((keys, numbers))
+        }
+
+        fn answer(&self, keys: Vec<Key>, rows: &[(i64, &str)]) {
+            let of_key: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(key, _)| *key)));
+            let names: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, name)| *name)));
+            let rows = RecordBatch::try_new(self.node.schema.clone(), vec![of_key, names]).unwrap();
+            let fetched = Fetched { rows: vec![rows], refused: vec![] };
+            self.table.settle(&self.node, keys, fetched, self.now).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_key_is_in_one_request_whoever_waits_for_it() {
+        let story = Story::of(HOW);
+        let first = story.ask(&[Some(1), Some(2), Some(1), None]);
+        let second = story.ask(&[Some(2), Some(3)]);
+        let (keys, numbers) = story.requested().unwrap();
+        assert_eq!(numbers, [1, 2, 3]);
+        let third = story.ask(&[Some(3)]);
+        assert!(story.requested().is_none(), "3 is on its way");
+        assert!(!first.is_ready() && !second.is_ready() && !third.is_ready());
+        story.answer(keys, &[(1, "one"), (3, "three"), (4, "nobody asked")]);
+        assert!(first.is_ready() && second.is_ready() && third.is_ready());
+        assert!(story.bell.take(), "the worker is told");
+    }
+
+    #[test]
+    fn a_request_has_so_many_keys_and_no_more() {
+        let story = Story::of(HOW);
+        let pending = story.ask(&(0..7).map(Some).collect::<Vec<_>>());
+        for (round, many) in [3, 3, 1].into_iter().enumerate() {
+            let (keys, numbers) = story.requested().unwrap();
+            assert_eq!((numbers.len(), pending.is_ready()), (many, false), "request {round}");
+            story.answer(keys, &[]);
+        }
+        assert!(pending.is_ready() && story.requested().is_none());
+    }
+
+    #[test]
+    fn an_answer_holds_for_its_time_and_that_there_is_none_for_another() {
+        let mut story = Story::of(HOW);
+        story.ask(&[Some(1), Some(2)]);
+        let (keys, _) = story.requested().unwrap();
+        story.answer(keys, &[(1, "one")]);
+        let mut asked_after = |seconds: u64| {
+            story.now = Duration::from_secs(1000 + seconds);
+            story.ask(&[Some(1), Some(2)]);
+            let asked = story.requested();
+            asked.map(|(keys, numbers)| (story.table.forget(keys), numbers).1).unwrap_or_default()
+        };
+        assert_eq!(asked_after(9), [0; 0]);
+        assert_eq!(asked_after(11), [2]);
+        assert_eq!(asked_after(59), [2]);
+        assert_eq!(asked_after(61), [1, 2]);
+    }
+
+    #[test]
+    fn without_a_time_nothing_is_kept_and_whoever_waited_has_the_answer() {
+        let story = Story::of(KeptByKey { ttl: Duration::ZERO, missing_ttl: Duration::ZERO, ..HOW });
+        let pending = story.ask(&[Some(1)]);
+        let (keys, _) = story.requested().unwrap();
+        story.answer(keys, &[(1, "one")]);
+        assert!(pending.is_ready());
+        story.ask(&[Some(1)]);
+        assert_eq!(story.requested().unwrap().1, [1]);
+    }
+
+    #[test]
+    fn what_is_kept_stays_within_its_memory() {
+        let bytes = 64 << 10;
+        let story = Story::of(KeptByKey { bytes, keys: 1000, ..HOW });
+        for round in 0..20 {
+            let numbers: Vec<i64> = (round * 1000..(round + 1) * 1000).collect();
+            story.ask(&numbers.iter().copied().map(Some).collect::<Vec<_>>());
+            let (keys, _) = story.requested().unwrap();
+            story.answer(keys, &numbers.iter().map(|n| (*n, "a name")).collect::<Vec<_>>());
+        }
+        story.table.kept.run_pending_tasks();
+        let (answers, weight) = story.table.size();
+        assert!(answers > 50 && weight <= bytes as u64, "{answers} answers of {weight} bytes");
+    }
+
+    impl ByKey {
+        /// As if these keys had never been asked for.
+        fn forget(&self, keys: Vec<Key>) {
+            keys.iter().for_each(|key| drop(self.asking.lock().waiting.remove(key)));
+        }
+    }
+}

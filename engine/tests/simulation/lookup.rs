@@ -76,7 +76,7 @@ impl SimulatedTable {
         let clock = &self.process.clock;
         clock.sleep(Duration::from_micros(clock.pick(1..5000))).await;
         self.process.gate().await;
-        if clock.chance(self.faults / 4) {
+        if self.process.is_table_away() || clock.chance(self.faults / 4) {
             std::future::pending().await
         }
         if clock.chance(self.faults) { Err(LookupError::retry("simulated", "lost")) } else { Ok(()) }

@@ -52,6 +52,8 @@ pub struct Process {
     told: AtomicUsize,
     /// A worker that is long at one batch: its name, and until when.
     pub slow_worker: Mutex<Option<(&'static str, Duration)>>,
+    /// Until when the table outside does not answer.
+    table_is_away: Mutex<Duration>,
 }
 
 impl Process {
@@ -67,7 +69,16 @@ impl Process {
             read: AtomicUsize::default(),
             told: AtomicUsize::default(),
             slow_worker: Mutex::default(),
+            table_is_away: Mutex::default(),
         })
+    }
+
+    pub fn table_is_away_until(&self, until: Duration) {
+        *self.table_is_away.lock() = until;
+    }
+
+    pub fn is_table_away(&self) -> bool {
+        self.clock.now() < *self.table_is_away.lock()
     }
 
     /// Every step of a worker, and every request and answer of a store, a sink or a source, comes through here. A dead

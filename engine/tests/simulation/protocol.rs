@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::job::{JobSettings, Outcome};
+use engine::job::{JobError, JobSettings, Outcome};
 use engine::job_log::LogSettings;
-use engine::plan::{Kept, LatePolicy, Scope};
+use engine::plan::{Kept, KeptByKey, LatePolicy, Scope};
 use engine::source::ReadLimit;
 use engine::worker::Limits;
 
@@ -62,7 +62,16 @@ fn world(contents: Contents, late: LatePolicy) -> World {
     let kept = Kept::Whole { refresh: seconds(60) };
     let shape = Shape { scope: Scope::Global, within: WITHIN, late, commit_interval: Duration::ZERO, kept };
     let (clock, contents) = (Arc::new(Clock::new(1)), Arc::new(contents));
-    World { clock, outside: Arc::default(), store: Arc::default(), contents, others: None, shape, settings }
+    World {
+        clock,
+        outside: Arc::default(),
+        store: Arc::default(),
+        contents,
+        others: None,
+        shape,
+        settings,
+        give_up_after: None,
+    }
 }
 
 impl World {
@@ -461,4 +470,76 @@ fn a_worker_that_comes_to_know_a_new_partition_late_does_not_make_the_others_wai
         world.stop_when_all_is_shown(running).await;
     });
     judge(&world).unwrap();
+}
+
+#[test]
+fn protocol_22_a_table_outside_that_does_not_answer_holds_its_rows_and_no_more_than_an_epoch_and_the_job_goes_on_with_it()
+ {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let partitions = [0..1000, 1000..2000].map(|ids| Partition::of(events(ids))).to_vec();
+    let mut world = world(bounded(partitions), LatePolicy::Drop);
+    world.shape.within = seconds(3600);
+    world.shape.kept = by_key();
+    play(async {
+        let running = world.process("w");
+        world.until("something is shown", async || world.shown() > 0).await;
+        let (read, now) = (running.process.records_read(), world.clock.now());
+        running.process.table_is_away_until(now + seconds(10));
+        world.until_time(now + seconds(9)).await;
+        let most = read + 3 * (EPOCH + READ);
+        let read = running.process.records_read();
+        assert!(read <= most && most < 2000, "{read} records are read while nothing is looked up, of at most {most}");
+        let said = warnings.about("not aligned");
+        assert!(said[0].contains("waiting to be looked up") && said[0].contains("rows for table known"), "{said:?}");
+        let metrics = running.metrics.lookup("known");
+        assert!(metrics.waiting.get() > 0 && metrics.health.trouble.read().is_some());
+        assert_eq!(world.end(running).await, Outcome::Completed);
+        assert_eq!(metrics.waiting.get(), 0);
+    });
+    judge(&world).unwrap();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_table_outside_and_the_next_start_looks_the_rows_up() {
+    let mut world = world(bounded(vec![Partition::of(events(0..300))]), LatePolicy::Drop);
+    world.shape.within = seconds(3600);
+    world.shape.kept = by_key();
+    play(async {
+        let running = world.process("w1");
+        world.until("something is shown", async || world.shown() > 0).await;
+        running.process.table_is_away_until(PATIENCE);
+        world.until("rows wait", async || running.metrics.lookup("known").health.trouble.read().is_some()).await;
+        running.process.ask_to_stop();
+        world.until("the end", async || running.is_ended()).await;
+        let ended = running.outcome().await;
+        assert!(matches!(ended, Err(JobError::StopTooSlow(..))), "{ended:?}");
+        assert_eq!(world.end(world.process("w2")).await, Outcome::Completed);
+    });
+    judge(&world).unwrap();
+}
+
+#[test]
+fn a_job_gives_a_table_outside_up_after_the_time_that_is_stated() {
+    let mut world = world(growing(vec![Partition::of(events(0..300))]), LatePolicy::Drop);
+    world.shape.within = seconds(3600);
+    for kept in [by_key(), Kept::Whole { refresh: Duration::from_millis(50) }] {
+        world.shape.kept = kept;
+        world.give_up_after = Some(seconds(3));
+        play(async {
+            let running = world.process("w");
+            world.until("something is read", async || running.process.records_read() > 0).await;
+            let away = world.clock.now();
+            running.process.table_is_away_until(PATIENCE);
+            world.until("the end", async || running.is_ended()).await;
+            let ended = running.outcome().await.unwrap_err().to_string();
+            assert!(ended.contains("which give_up_after bounds"), "{ended}");
+            assert!((seconds(3)..seconds(15)).contains(&(world.clock.now() - away)));
+        });
+    }
+}
+
+/// Asked by key, and nothing is kept: whoever is away is missed at once.
+fn by_key() -> Kept {
+    Kept::ByKey(KeptByKey { ttl: Duration::ZERO, missing_ttl: Duration::ZERO, bytes: 0, keys: 10, requests: 2 })
 }

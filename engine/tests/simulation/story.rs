@@ -132,8 +132,16 @@ impl Story {
             ..JobSettings::default()
         };
         let contents = Arc::new(Contents { partitions, discovery });
-        let world =
-            World { clock, outside: Arc::default(), store: Arc::default(), contents, others: None, shape, settings };
+        let world = World {
+            clock,
+            outside: Arc::default(),
+            store: Arc::default(),
+            contents,
+            others: None,
+            shape,
+            settings,
+            give_up_after: None,
+        };
         let outage = faults == Faults::Stops && world.clock.chance(40);
         if outage {
             let from = Duration::from_millis(world.clock.pick(0..100));

@@ -30,6 +30,8 @@ pub struct World {
     pub others: Option<Arc<Contents>>,
     pub shape: Shape,
     pub settings: JobSettings,
+    /// Of the table outside.
+    pub give_up_after: Option<Duration>,
 }
 
 /// A process that runs the job.
@@ -61,8 +63,10 @@ impl World {
         let sources = self.topics().map(topic).collect();
         let table = Arc::new(SimulatedTable { process: process.clone(), faults });
         let metrics = Arc::new(Metrics::default());
+        let mut plan = plan(sources, table, [sink(true), sink(false), sink(false)], self.shape);
+        plan.lookups[0].give_up_after = self.give_up_after;
         let job = Job {
-            plan: plan(sources, table, [sink(true), sink(false), sink(false)], self.shape),
+            plan,
             settings: self.settings.clone(),
             store: Arc::new(SimulatedStore { inner: self.store.clone(), process: process.clone(), faults }),
             root: Path::from("job"),

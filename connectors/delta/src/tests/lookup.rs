@@ -1,0 +1,130 @@
+//! A Delta table in which rows are looked up.
+
+use arrow::array::Array;
+use engine::lookup::{Loaded, Lookup, LookupError, LookupRequest};
+use engine::source::SourceColumn;
+
+use super::*;
+
+impl Story {
+    fn lookup(&self, columns: &[Field]) -> (Arc<dyn Lookup>, LookupRequest) {
+        let columns: Vec<Arc<Field>> = columns.iter().cloned().map(Arc::new).collect();
+        let column = |field: &Arc<Field>| ColumnSpec { field: field.clone(), origin: Origin::Value };
+        let spec = TableSpec {
+            name: "known".into(),
+            columns: columns.iter().map(column).collect(),
+            primary_key: vec![],
+            partition_by: vec![],
+            options: Options([("path".to_string(), self.options["path"].clone())].into()),
+        };
+        let lookup = DeltaConnector.lookup(&spec).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let columns = columns.into_iter().map(|field| SourceColumn { field, origin: Origin::Value }).collect();
+        (lookup, LookupRequest { columns, keys: vec![], timeout: std::time::Duration::from_secs(60) })
+    }
+
+    async fn load(&self, columns: &[Field], seen: Option<&str>) -> Result<Loaded, LookupError> {
+        let (lookup, request) = self.lookup(columns);
+        lookup.load(&request, seen, 0).await
+    }
+
+    async fn looked_up(&self, columns: &[Field]) -> (RecordBatch, String) {
+        let Loaded::Rows { version, rows } = self.load(columns, None).await.unwrap() else { panic!("never seen") };
+        let schema = Arc::new(Schema::new(columns.to_vec()));
+        (arrow::compute::concat_batches(&schema, &rows).unwrap(), version.unwrap())
+    }
+
+    async fn refused(&self, columns: &[Field]) -> String {
+        let refused = self.load(columns, None).await.unwrap_err();
+        assert!(matches!(refused, LookupError::Failed { .. }), "{refused}");
+        refused.to_string()
+    }
+}
+
+fn id() -> Field {
+    Field::new("id", DataType::Utf8, true)
+}
+
+fn ids(rows: &RecordBatch) -> Vec<&str> {
+    let mut ids: Vec<&str> = rows.column(0).as_string::<i32>().iter().flatten().collect();
+    ids.sort();
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_loaded_whole_through_its_checkpoints_and_again_when_it_has_another_version() {
+    let story = Story::new();
+    let process = story.start("w1").await;
+    process.show(1, &["a", "b"]).await;
+    process.show(2, &["c"]).await;
+    let options = crate::options::DeltaOptions::of_folder(&story.table());
+    crate::checkpoint::checkpoint(&options, 2).await.unwrap();
+    // What only the checkpoint knows any more.
+    for version in [0, 1] {
+        std::fs::remove_file(story.log_file(&format!("{version:020}.json"))).unwrap();
+    }
+    let (rows, version) = story.looked_up(&[id()]).await;
+    assert_eq!(ids(&rows), ["a", "b", "c"]);
+    assert!(matches!(story.load(&[id()], Some(&version)).await.unwrap(), Loaded::Unchanged));
+    process.show(3, &["d"]).await;
+    let Loaded::Rows { rows, .. } = story.load(&[id()], Some(&version)).await.unwrap() else {
+        panic!("it has changed")
+    };
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_column_has_the_values_of_the_log_and_names_are_found_in_any_case() {
+    let story = Story { partition_by: vec!["n".into()], ..Story::new() };
+    let process = story.start("w1").await;
+    process.show(1, &["a", "b"]).await;
+    let columns = [Field::new("ID", DataType::Utf8, true), Field::new("N", DataType::Int64, true)];
+    let (rows, _) = story.looked_up(&columns).await;
+    assert_eq!(ids(&rows), ["a", "b"]);
+    let n = rows.column(1).as_primitive::<Int64Type>();
+    let expected =
+        story.opened().await.get_active_add_actions_by_predicate(None).try_collect::<Vec<_>>().await.unwrap();
+    let expected: Vec<Option<i64>> =
+        expected.iter().map(|file| file.partition_values_map()["n"].as_ref().map(|n| n.parse().unwrap())).collect();
+    assert!(n.iter().all(|n| expected.contains(&n)) && n.null_count() < 2, "{n:?} of {expected:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_is_all_said_before_a_row_is_read() {
+    let story = Story::new();
+    story.start("w1").await.show(1, &["a"]).await;
+    let columns = [Field::new("idd", DataType::Utf8, true), Field::new("n", DataType::Int32, true)];
+    let said = story.refused(&columns).await;
+    assert!(said.contains("no column idd; there are id, n, at"), "{said}");
+    assert!(said.contains("its column n is long, and is declared as integer"), "{said}");
+    let nothing = Story::new().refused(&[id()]).await;
+    assert!(nothing.contains("there is no Delta table"), "{nothing}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_would_be_misread_is_refused() {
+    let mapped = Story::new().made_before(json!({"delta.columnMapping.mode": "name"}));
+    assert!(mapped.refused(&[id()]).await.contains("columns are mapped"));
+    let story = Story::new().made_before(json!({}));
+    let vector = json!({"storageType": "u", "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^", "offset": 4, "sizeInBytes": 40,
+        "cardinality": 2});
+    let add = json!({"path": "part-1.parquet", "partitionValues": {}, "size": 10, "modificationTime": 0,
+        "dataChange": true, "deletionVector": vector});
+    let protocol = json!({"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["deletionVectors"],
+        "writerFeatures": ["deletionVectors"]});
+    story.log_entry(1, &[json!({"protocol": protocol}), json!({"add": add})]);
+    assert!(story.refused(&[id()]).await.contains("deletion vector"));
+}
+
+#[test]
+fn options_of_writing_are_refused() {
+    let options = [("path", "t"), ("target_file_size", "1 MiB")].map(|(n, v)| (n.to_string(), v.to_string()));
+    let spec = TableSpec {
+        name: "known".into(),
+        columns: vec![],
+        primary_key: vec![],
+        partition_by: vec!["n".into()],
+        options: Options(options.into()),
+    };
+    let problems = DeltaConnector.lookup(&spec).err().unwrap();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+}
