@@ -82,6 +82,8 @@ pub struct Inbox {
     letters: Mutex<VecDeque<Letter>>,
     /// Rows that were sent and not yet worked on, parked ones included.
     rows: AtomicUsize,
+    /// Of these rows, roughly.
+    bytes: AtomicUsize,
     /// The last barrier that the worker has taken in.
     barrier: AtomicU64,
     pub bell: Arc<Bell>,
@@ -90,7 +92,7 @@ pub struct Inbox {
 impl Inbox {
     pub fn send(&self, letter: Letter) {
         if let Letter::Rows { batch, .. } = &letter {
-            self.wait(batch.num_rows());
+            self.wait(batch);
         }
         self.letters.lock().push_back(letter);
         self.bell.ring();
@@ -101,13 +103,20 @@ impl Inbox {
     }
 
     /// Rows have begun to wait, here or for a table outside.
-    pub fn wait(&self, rows: usize) {
-        self.rows.fetch_add(rows, Ordering::Relaxed);
+    pub fn wait(&self, batch: &RecordBatch) {
+        self.rows.fetch_add(batch.num_rows(), Ordering::Relaxed);
+        self.bytes.fetch_add(batch.get_array_memory_size(), Ordering::Relaxed);
     }
 
-    /// Rows have been worked on: there is room for others.
-    pub fn done(&self, rows: usize) {
+    /// Rows have been worked on: there is room for others. `size`: what [`Inbox::size_of`] said when they came.
+    pub fn done(&self, (rows, bytes): (usize, usize)) {
         self.rows.fetch_sub(rows, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Rows and bytes of a batch, as [`Inbox::wait`] counts them.
+    pub fn size_of(batch: &RecordBatch) -> (usize, usize) {
+        (batch.num_rows(), batch.get_array_memory_size())
     }
 
     /// The worker begins to cut for the barrier of an epoch.
@@ -118,6 +127,10 @@ impl Inbox {
     /// The last epoch for which the worker began to cut.
     pub fn barrier(&self) -> u64 {
         self.barrier.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     pub fn rows(&self) -> usize {

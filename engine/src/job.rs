@@ -1,12 +1,13 @@
 //! Runs a plan from start to end: claims, recovers, starts the workers, sets barriers, publishes and commits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -215,7 +216,12 @@ impl Job {
         for table in shared.lookups.iter().cloned() {
             let events = shared.events.clone();
             tasks.spawn(async move {
-                let _ = events.send(WorkerEvent::Failed(table.run().await.into()));
+                // Rows would wait for ever for a table that nobody asks any more.
+                let ended = AssertUnwindSafe(table.run()).catch_unwind().await;
+                let error = ended.unwrap_or_else(|_| {
+                    LookupError::failed(format!("table {}", table.name()), "a defect: it panicked")
+                });
+                let _ = events.send(WorkerEvent::Failed(error.into()));
             });
         }
         let hints = self.plan.sources.iter().map(|node| {

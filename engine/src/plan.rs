@@ -205,8 +205,8 @@ pub struct LookupNode {
 /// What is kept of a table outside.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kept {
-    /// All of it; it is asked so often whether it has changed.
-    Whole { refresh: Duration },
+    /// All of it, in so much memory at most; it is asked so often whether it has changed.
+    Whole { refresh: Duration, bytes: usize },
     /// What was asked for.
     ByKey(KeptByKey),
 }

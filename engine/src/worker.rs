@@ -29,8 +29,10 @@ use crate::source::{Position, Read, ReadLimit, ReadStatus, Rejected, SourceError
 pub struct Limits {
     /// What one read takes.
     pub read: ReadLimit,
-    /// Rows on their way to one worker through exchanges; at this, no source is read.
+    /// Rows on their way to one worker through exchanges, or in it for a table outside; at this, no source is read.
     pub exchange_rows: usize,
+    /// Their bytes, and those of rows that wait for a table outside.
+    pub exchange_bytes: usize,
     /// Rows and buffered bytes of the open epoch; at these, sources wait for the next barrier.
     pub epoch_rows: usize,
     pub epoch_bytes: usize,
@@ -41,6 +43,7 @@ impl Default for Limits {
         Limits {
             read: ReadLimit { records: 4096, bytes: 4 << 20 },
             exchange_rows: 256 * 1024,
+            exchange_bytes: 512 << 20,
             epoch_rows: 4_000_000,
             epoch_bytes: 512 << 20,
         }
@@ -267,7 +270,7 @@ impl Worker {
                     return Ok(true);
                 }
             }
-            if !self.look_up() {
+            if !self.look_up()? {
                 break;
             }
         }
@@ -284,14 +287,13 @@ impl Worker {
                 self.stages[stage].parked.push_back(letter)
             }
             Letter::Rows { to, stage, split, batch, .. } => {
-                let rows = batch.num_rows();
+                let size = Inbox::size_of(&batch);
                 self.deliver(to, batch, Place { stage, split })?;
-                self.shared.inboxes[self.index].done(rows);
+                self.shared.inboxes[self.index].done(size);
             }
             Letter::LookedUp { operator, stage, split, batch, met, .. } => {
-                let rows = batch.num_rows();
                 self.join(operator, &batch, &met, Place { stage, split })?;
-                self.shared.inboxes[self.index].done(rows);
+                self.shared.inboxes[self.index].done(Inbox::size_of(&batch));
             }
             Letter::Clock { stage, source, split, clock, .. } => self.set_clock(stage, source, split, clock),
             Letter::Passed { stage, epoch } => {
@@ -325,7 +327,8 @@ impl Worker {
 
     fn may_read(&self) -> bool {
         let limits = &self.shared.limits;
-        let room = self.shared.inboxes.iter().all(|i| i.rows() < limits.exchange_rows);
+        let has_room = |i: &Arc<Inbox>| i.rows() < limits.exchange_rows && i.bytes() < limits.exchange_bytes;
+        let room = self.shared.inboxes.iter().all(has_room);
         let buffered: usize = self.writers.values().map(|w| w.buffered()).sum();
         let epoch_open = self.epoch_rows < limits.epoch_rows && buffered < limits.epoch_bytes;
         self.reading && room && epoch_open && self.writers.values().all(|w| w.ready())
@@ -523,10 +526,10 @@ impl Worker {
             State::Lookup(join, queue) => {
                 let table = &shared.lookups[join.table];
                 let inbox = &shared.inboxes[self.index];
-                let answer = table.ask(KeyRows::of(&batch, &join.keys)?, &inbox.bell);
-                let (stage, epoch, rows) = (place.stage, self.stages[place.stage].epoch, batch.num_rows());
-                inbox.wait(rows);
-                table.metrics.waiting.change(rows as i64);
+                let answer = table.ask(KeyRows::of(&batch, &join.keys)?, &inbox.bell)?;
+                let (stage, epoch) = (place.stage, self.stages[place.stage].epoch);
+                inbox.wait(&batch);
+                table.metrics.waiting.change(batch.num_rows() as i64);
                 queue.push(Asked { batch, stage, epoch, split: place.split }, answer);
             }
         }
@@ -536,7 +539,7 @@ impl Worker {
     // Lookups
 
     /// Lets go on what has waited for an answer that is there now. Returns whether anything does.
-    fn look_up(&mut self) -> bool {
+    fn look_up(&mut self) -> Result<bool, WorkerError> {
         let shared = self.shared.clone();
         let inbox = &shared.inboxes[self.index];
         let mut passed = vec![];
@@ -544,7 +547,7 @@ impl Worker {
         for (operator, state) in self.operators.iter_mut().enumerate() {
             let State::Lookup(join, queue) = state else { continue };
             let table = &shared.lookups[join.table];
-            while let Some(next) = queue.next(table) {
+            while let Some(next) = queue.next(table)? {
                 any = true;
                 match next {
                     Next::Barrier { stage } => passed.push(stage),
@@ -561,19 +564,18 @@ impl Worker {
                 self.tell_passed(stage + 1, self.stages[stage].epoch - 1);
             }
         }
-        any
+        Ok(any)
     }
 
     fn join(&mut self, operator: usize, batch: &RecordBatch, met: &Met, place: Place) -> Result<(), WorkerError> {
         let shared = self.shared.clone();
         let State::Lookup(join, _) = &self.operators[operator] else { return Ok(()) };
+        let (join, ways) = (join.clone(), &shared.routes.from_operator[operator]);
         let metrics = &shared.lookups[join.table].metrics;
-        let joined = join.run(batch, met, &shared.plan.operators[operator].schema)?;
+        let schema = &shared.plan.operators[operator].schema;
+        let joined = join.run(batch, met, schema, |rows| self.send(ways, rows, place))?;
         metrics.unmatched.add(joined.unmatched as u64);
         metrics.rejected.add(joined.refused.len() as u64);
-        for rows in joined.rows {
-            self.send(&shared.routes.from_operator[operator], rows, place)?;
-        }
         for (code, failed) in [("lookup", joined.refused), ("expression", joined.failed)] {
             for failure in failed {
                 let rejected = dead_letter::of_rows(&failure.row, code, &failure.error);

@@ -73,7 +73,9 @@ fn inputs(out: &mut String, plan: &Plan, edges: &[Edge]) {
 
 fn kept(node: &LookupNode) -> String {
     match node.kept {
-        Kept::Whole { refresh } => format!("kept whole, and looked at every {refresh:?}"),
+        Kept::Whole { refresh, bytes } => {
+            format!("kept whole, in {} MiB at most, and looked at every {refresh:?}", bytes >> 20)
+        }
         Kept::ByKey(KeptByKey { ttl, .. }) if ttl.is_zero() => "asked by key; nothing is kept".into(),
         Kept::ByKey(KeptByKey { ttl, missing_ttl, bytes, keys, requests }) => format!(
             "asked by key, {keys} at once in {requests} requests; an answer holds for {ttl:?}, that there is none for \

@@ -9,7 +9,7 @@ use datafusion::common::{DFSchema, JoinType, NullEquality};
 use datafusion::logical_expr::{Cast, Expr, Join, LogicalPlan, TryCast, and};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use engine::lookup::{Lookup, LookupRequest, TIMEOUT};
+use engine::lookup::{LOAD_TIMEOUT, Lookup, LookupRequest, TIMEOUT};
 use engine::plan::{Edge, From, Kept, KeptByKey, LookupJoin, LookupNode, Operator, OperatorNode, Step, Transform};
 use engine::source::SourceColumn;
 
@@ -36,7 +36,9 @@ const TTL: Duration = Duration::from_secs(60);
 const MISSING_TTL: Duration = Duration::from_secs(10);
 /// How often a table that is kept whole is looked at.
 const REFRESH: Duration = Duration::from_secs(60);
+/// Memory of answers, and of a table that is kept whole, at most.
 const CACHE: u64 = 64 << 20;
+const WHOLE: u64 = 1 << 30;
 const KEYS: i64 = 500;
 const REQUESTS: i64 = 4;
 
@@ -62,25 +64,23 @@ pub fn problems(options: &TableOptions) -> Vec<Diagnostic> {
     let mut problems: Vec<_> = of_streams.filter_map(|name| refuse(name, "says nothing of a lookup table")).collect();
     let by_key =
         ["lookup.cache.bytes", "lookup.cache.ttl", "lookup.cache.missing_ttl", "lookup.keys", "lookup.requests"];
-    let unused: &[&str] = match options.values.get("lookup.cache") {
-        Some("whole") => &by_key,
-        Some("none") => &["lookup.refresh", "lookup.cache.bytes", "lookup.cache.ttl", "lookup.cache.missing_ttl"],
-        Some(_) => &["lookup.refresh"],
-        None => &[],
-    };
-    let how = options.values.get("lookup.cache").unwrap_or_default();
-    let unused = unused.iter().filter_map(|name| refuse(name, &format!("says nothing with 'lookup.cache' = '{how}'")));
-    problems.extend(unused);
     for name in ["lookup.keys", "lookup.requests"] {
         if options.values.integer(name).is_some_and(|n| !(1..=10_000).contains(&n)) {
             problems.extend(refuse(name, "must be from 1 to 10000"));
         }
     }
-    if options.values.duration("lookup.refresh").is_some_and(|refresh| refresh.is_zero()) {
-        problems.extend(refuse("lookup.refresh", "must be longer than nothing"));
+    for name in ["lookup.refresh", "lookup.timeout"] {
+        if options.values.duration(name).is_some_and(|time| time.is_zero()) {
+            problems.extend(refuse(name, "must be longer than nothing"));
+        }
     }
     problems
 }
+
+/// What says nothing of a table that is kept whole, is asked by key, or of which nothing is kept.
+const OF_KEYS: [&str; 4] = ["lookup.cache.ttl", "lookup.cache.missing_ttl", "lookup.keys", "lookup.requests"];
+const OF_WHOLE: [&str; 1] = ["lookup.refresh"];
+const OF_ANSWERS: [&str; 3] = ["lookup.cache.bytes", "lookup.cache.ttl", "lookup.cache.missing_ttl"];
 
 /// Plans the join.
 pub fn walk(walk: &mut Walk<'_>, join: &Join) -> Planned<Flow> {
@@ -113,15 +113,19 @@ pub fn walk(walk: &mut Walk<'_>, join: &Join) -> Planned<Flow> {
     let mut side = Side::of(walk, table)?;
     let by_key = side.by_key(&place)?;
     let is_of_stream = |expr: &Expr| expr.column_refs().iter().all(|c| stream.schema.has_column(c));
-    let mut pairs = vec![];
+    let mut pairs: Vec<(Expr, usize)> = vec![];
     let mut filters: Vec<Expr> = join.filter.iter().cloned().collect();
     for (left, right) in &join.on {
         let (ours, theirs) = if is_of_stream(left) { (left, right) } else { (right, left) };
-        match side.key(walk, theirs, by_key, &place)? {
-            Key::Column(at) if !pairs.iter().any(|(_, taken)| *taken == at) => {
+        let key = side.key(walk, theirs, by_key, &place)?;
+        // A column of the table is asked for once, under whatever names the query has it.
+        let own = |at: usize| if by_key { side.own_column(at) } else { Some(at) };
+        let is_new = |at: usize| !pairs.iter().any(|(_, taken)| own(*taken) == own(at));
+        match key {
+            Key::Column(at) if is_new(at) => {
                 pairs.push((fitting(ours, &side.schema.field(at).data_type().clone(), &stream.schema, walk)?, at))
             }
-            Key::Narrower(at) if !pairs.iter().any(|(_, taken)| *taken == at) => {
+            Key::Narrower(at) if is_new(at) => {
                 // A number that is too large for the table's column equals none in it.
                 let narrow =
                     Expr::TryCast(TryCast::new(Box::new(ours.clone()), side.schema.field(at).data_type().clone()));
@@ -163,10 +167,12 @@ pub fn looks_up(plan: &LogicalPlan) -> bool {
 
 /// Where the query names the lookup table of a join.
 fn place_of_a_lookup(join: &Join, walk: &Walk<'_>) -> Place {
-    let mut tables = BTreeSet::new();
-    [&join.right, &join.left].iter().for_each(|side| tables_below(side, &mut tables));
-    let lookup = tables.iter().find(|table| walk.lookups.contains_key(*table));
-    lookup.map_or(walk.place.clone(), |table| walk.place_of(table))
+    let lookup = [&join.right, &join.left].into_iter().find_map(|side| {
+        let mut tables = BTreeSet::new();
+        tables_below(side, &mut tables);
+        tables.into_iter().find(|table| walk.lookups.contains_key(table))
+    });
+    lookup.map_or(walk.place.clone(), |table| walk.place_of(&table))
 }
 
 fn reads_only_lookups(plan: &LogicalPlan, walk: &Walk<'_>) -> bool {
@@ -220,14 +226,21 @@ impl<'a> Side<'a> {
     fn by_key(&self, place: &Place) -> Planned<bool> {
         let options = &self.options.options;
         let can = self.source.lookup.by_key();
-        match options.values.get("lookup.cache") {
-            Some("whole") => Ok(false),
-            Some(_) if !can => {
-                let place = options.places.get("lookup.cache").unwrap_or(place);
-                let message = format!("table {}: it cannot be asked by key, and is always kept whole", self.table);
-                Err(Diagnostic::at(place, message))
-            }
-            _ => Ok(can),
+        let said = options.values.get("lookup.cache");
+        if said.is_some_and(|said| said != "whole") && !can {
+            let place = options.places.get("lookup.cache").unwrap_or(place);
+            let message = format!("table {}: it cannot be asked by key, and is always kept whole", self.table);
+            return Err(Diagnostic::at(place, message));
+        }
+        let by_key = can && said != Some("whole");
+        let (unused, how): (Vec<&str>, _) = match (by_key, said) {
+            (false, _) => (OF_KEYS.to_vec(), "that is kept whole"),
+            (true, Some("none")) => ([&OF_ANSWERS[..], &OF_WHOLE[..]].concat(), "of which nothing is kept"),
+            (true, _) => (OF_WHOLE.to_vec(), "that is asked by key"),
+        };
+        match unused.iter().find_map(|name| Some((name, options.places.get(*name)?))) {
+            Some((name, place)) => Err(Diagnostic::at(place, format!("{name} says nothing of a table {how}"))),
+            None => Ok(by_key),
         }
     }
 
@@ -288,7 +301,10 @@ impl<'a> Side<'a> {
                 requests: values.integer("lookup.requests").unwrap_or(REQUESTS) as usize,
             })
         } else {
-            Kept::Whole { refresh: values.duration("lookup.refresh").unwrap_or(REFRESH) }
+            Kept::Whole {
+                refresh: values.duration("lookup.refresh").unwrap_or(REFRESH),
+                bytes: values.bytes("lookup.cache.bytes").unwrap_or(WHOLE) as usize,
+            }
         };
         let node = LookupNode {
             table: self.table,
@@ -296,7 +312,7 @@ impl<'a> Side<'a> {
             request: LookupRequest {
                 columns: self.source.columns,
                 keys: if by_key { own_keys } else { vec![] },
-                timeout: values.duration("lookup.timeout").unwrap_or(TIMEOUT),
+                timeout: values.duration("lookup.timeout").unwrap_or(if by_key { TIMEOUT } else { LOAD_TIMEOUT }),
             },
             transform: Transform { steps: self.steps },
             schema: Arc::new(self.schema.as_arrow().clone()),
@@ -363,7 +379,7 @@ fn column(flow: &mut Flow, expr: &Expr, walk: &Walk<'_>) -> Planned<usize> {
     let mut expressions: Vec<_> = arrow.fields().iter().enumerate().map(of_field).collect();
     let data_type = made.data_type(&arrow).map_err(|e| walk.failed(e))?;
     let nullable = made.nullable(&arrow).map_err(|e| walk.failed(e))?;
-    let key = Arc::new(Field::new(format!("__key{}", expressions.len()), data_type, nullable));
+    let key = Arc::new(Field::new(helping_name(walk, &flow.schema), data_type, nullable));
     expressions.push(made);
     let qualified = flow.schema.iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone()));
     let fields: Vec<_> = qualified.chain([(None, key)]).collect();
@@ -373,18 +389,20 @@ fn column(flow: &mut Flow, expr: &Expr, walk: &Walk<'_>) -> Planned<usize> {
     Ok(flow.schema.fields().len() - 1)
 }
 
+/// A name that no other column on the way to the sink has.
+fn helping_name(walk: &Walk<'_>, schema: &DFSchema) -> String {
+    let number = walk.helping.get();
+    walk.helping.set(number + 1);
+    let name = format!("__key{number}");
+    if schema.fields().iter().any(|field| *field.name() == name) { helping_name(walk, schema) } else { name }
+}
+
 /// The columns of both sides.
 fn joined(stream: &DFSchema, table: &DFSchema, outer: bool) -> datafusion::common::Result<DFSchema> {
     let ours = stream.iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone()));
     let theirs = table.iter().map(|(qualifier, field)| {
         let nullable = outer || field.is_nullable();
         (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(nullable)))
-    });
-    let helping = |field: &Field| field.name().starts_with("__key");
-    let theirs = theirs.map(|(qualifier, field)| match helping(&field) {
-        // Both sides may have one of the same name.
-        true => (qualifier, Arc::new(field.as_ref().clone().with_name(format!("__table{}", field.name())))),
-        false => (qualifier, field),
     });
     DFSchema::new_with_metadata(ours.chain(theirs).collect(), Default::default())
 }

@@ -58,8 +58,12 @@ pub fn table_options() -> Vec<OptionSpec> {
             OptionKind::Duration,
             "by key: how long it holds that there is no such row (10 seconds, or lookup.cache.ttl if that is shorter)",
         ),
-        OptionSpec::new("lookup.cache.bytes", OptionKind::Bytes, "by key: memory of the answers (64 MiB)")
-            .aliases(&["lookup.cache.max_bytes"]),
+        OptionSpec::new(
+            "lookup.cache.bytes",
+            OptionKind::Bytes,
+            "by key: memory of the answers (64 MiB); whole: of the table, at most (1 GiB)",
+        )
+        .aliases(&["lookup.cache.max_bytes"]),
         OptionSpec::new("lookup.keys", OptionKind::Integer, "by key: keys of one request, at most (500)"),
         OptionSpec::new("lookup.requests", OptionKind::Integer, "by key: requests at once, at most (4)"),
         OptionSpec::new(
@@ -71,7 +75,7 @@ pub fn table_options() -> Vec<OptionSpec> {
         OptionSpec::new(
             "lookup.timeout",
             OptionKind::Duration,
-            "how long a request may take before it is made again (30 seconds)",
+            "how long a request may take before it is made again (30 seconds; to load the whole table, 10 minutes)",
         ),
     ]
 }

@@ -1,5 +1,6 @@
 //! From a job's statements to the plan that the engine runs.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -138,7 +139,12 @@ impl Compiler<'_> {
     fn check_times(&mut self, clauses: &[AsOf]) {
         let is_known = |clause: &&AsOf| !self.broken.iter().any(|b| b.eq_ignore_ascii_case(&clause.table));
         let wrong = clauses.iter().filter(is_known);
-        let wrong: Vec<_> = wrong.filter_map(|c| system_time::check(c, &self.lookups, &self.now)).collect();
+        // A name that is another time somewhere else is not known to be this one.
+        let columns = self.tables.values().flat_map(|table| &table.statement.columns);
+        let others = columns.filter(|column| !system_time::is_now_column(column));
+        let others: BTreeSet<String> = others.map(|column| column.field.name().clone()).collect();
+        let now: BTreeSet<String> = self.now.difference(&others).cloned().collect();
+        let wrong: Vec<_> = wrong.filter_map(|c| system_time::check(c, &self.lookups, &now)).collect();
         self.problems.extend(wrong);
     }
 
@@ -162,6 +168,9 @@ impl Compiler<'_> {
         }
         match self.check_table(statement) {
             Ok(table) => {
+                if is_lookup(&table.options) {
+                    self.lookups.insert(name.clone());
+                }
                 self.relations.push(name.clone());
                 self.tables.insert(name, table);
             }
@@ -255,7 +264,10 @@ impl Compiler<'_> {
         match planned {
             Ok(()) => {
                 let reads = relations_of(&view);
-                if !reads.is_empty() && reads.iter().all(|table| self.lookups.contains(table)) {
+                let is_lookup = |table: &String| {
+                    matches!(names::unique(table, self.lookups.iter().map(String::as_str)), Ok(Some(_)))
+                };
+                if !reads.is_empty() && reads.iter().all(is_lookup) {
                     self.lookups.insert(view.name.clone());
                 }
                 self.relations.push(view.name)
@@ -466,6 +478,7 @@ impl Compiler<'_> {
             plan,
             starts,
             lookups,
+            helping: Cell::default(),
             inside_lookup: false,
             tables: &self.tables,
             settings: &self.settings,

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use crate::ddl::{ColumnKind, CreateTable};
+use crate::ddl::{Column, ColumnKind, CreateTable};
 use crate::diagnostic::{Diagnostic, Place, SourceFile, nearest};
 use crate::names::unique;
 
@@ -46,6 +46,9 @@ pub fn take_out(tokens: Vec<TokenWithSpan>, file: &Arc<SourceFile>) -> (Vec<Toke
 }
 
 fn clause(tokens: &[TokenWithSpan], at: usize, file: &Arc<SourceFile>) -> Option<(AsOf, Range<usize>)> {
+    if matches!(tokens[at].token, Token::Whitespace(_)) {
+        return None;
+    }
     let mut next = at;
     for word in ["for", "system_time", "as", "of"] {
         next = after_blanks(tokens, next);
@@ -80,7 +83,8 @@ fn is_word(token: &Token, word: &str) -> bool {
 pub fn check(clause: &AsOf, lookups: &BTreeSet<String>, now: &BTreeSet<String>) -> Option<Diagnostic> {
     if !matches!(unique(&clause.table, lookups.iter().map(String::as_str)), Ok(Some(_))) {
         let message = format!("FOR SYSTEM_TIME AS OF goes with a lookup table, and {} is none", clause.table);
-        let hint = "a lookup table is declared with 'lookup' = 'true'";
+        let hint =
+            "it stands behind the table's name and before its alias; a lookup table is declared with 'lookup' = 'true'";
         return Some(Diagnostic::at(&clause.place, message).hint(hint));
     }
     let name = match &clause.time {
@@ -102,10 +106,11 @@ pub fn check(clause: &AsOf, lookups: &BTreeSet<String>, now: &BTreeSet<String>) 
 
 /// The columns of a table that are the time at which a row passes.
 pub fn columns_that_are_now(table: &CreateTable) -> impl Iterator<Item = String> {
-    table.columns.iter().filter_map(|column| match &column.kind {
-        ColumnKind::Generated { expression, .. } if is_now(expression) => Some(column.field.name().clone()),
-        _ => None,
-    })
+    table.columns.iter().filter(|column| is_now_column(column)).map(|column| column.field.name().clone())
+}
+
+pub fn is_now_column(column: &Column) -> bool {
+    matches!(&column.kind, ColumnKind::Generated { expression, .. } if is_now(expression))
 }
 
 fn is_now(expression: &Expr) -> bool {

@@ -37,7 +37,7 @@ const SUBQUERIES: &str = "it is a join, and a join of streams needs state on bot
 struct Search<'a> {
     catalog: &'a Catalog,
     /// Tables and views that rows may be looked up in.
-    lookups: &'a BTreeSet<String>,
+    lookups: BTreeSet<String>,
     file: Arc<SourceFile>,
     place: &'a Place,
     found: Vec<Diagnostic>,
@@ -47,13 +47,13 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn of(catalog: &'a Catalog, lookups: &'a BTreeSet<String>, place: &'a Place) -> Self {
+    fn of(catalog: &'a Catalog, lookups: &BTreeSet<String>, place: &'a Place) -> Self {
         let file = place.file.clone();
-        Search { catalog, lookups, file, place, found: vec![], inside_refused: 0, row_numbers: vec![] }
+        Search { catalog, lookups: lookups.clone(), file, place, found: vec![], inside_refused: 0, row_numbers: vec![] }
     }
 
     /// Whether nothing but lookup tables is read.
-    fn is_lookup(&self, factor: &TableFactor) -> bool {
+    fn is_lookup(&self, factor: &impl Visit) -> bool {
         let mut reads = vec![];
         let _: ControlFlow<()> = visit_relations(factor, |name| {
             reads.extend(name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.clone()));
@@ -158,6 +158,11 @@ impl Visitor for Search<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        for named in query.with.iter().flat_map(|with| &with.cte_tables) {
+            if self.is_lookup(&*named.query) {
+                self.lookups.insert(named.alias.name.value.clone());
+            }
+        }
         self.body(&query.body);
         if let Some(order) = &query.order_by {
             self.refuse(self.at(order.span()).back_to("ORDER"), "ORDER BY", "a stream has no end that could be sorted");

@@ -1,5 +1,6 @@
 //! A query's optimised plan into the engine's steps and operators.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Walk<'a> {
     pub plan: &'a mut Plan,
     pub starts: &'a BTreeMap<String, Flow>,
     pub lookups: &'a BTreeMap<String, LookupSource>,
+    /// How many columns were added to rows for the keys of lookups.
+    pub helping: Cell<usize>,
     /// Whether what is walked is the side of a lookup table in a join.
     pub inside_lookup: bool,
     pub tables: &'a BTreeMap<String, Table>,
@@ -66,6 +69,11 @@ impl Walk<'_> {
             }
             LogicalPlan::SubqueryAlias(alias) => {
                 let mut flow = self.walk(&alias.input)?;
+                if lookup_join::looks_up(&alias.input) {
+                    // Of the columns of both sides those that the query has, so that no two become one name.
+                    let columns: Vec<Expr> = alias.input.schema().columns().into_iter().map(Expr::Column).collect();
+                    flow = self.project(flow, &columns, alias.input.schema())?;
+                }
                 self.rename(&mut flow, &alias.alias)?;
                 Ok(flow)
             }

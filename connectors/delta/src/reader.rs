@@ -104,10 +104,20 @@ impl TableReader {
 
     /// Rows of one data file, with these columns, or all.
     pub async fn rows(&self, file: &str, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, String> {
-        let body = self.store.get(&Path::from(file)).await.map_err(|e| e.to_string())?;
+        self.rows_at(&Path::from(file), columns).await
+    }
+
+    /// The same of a file by its path in the store. Columns are found whatever their case.
+    pub async fn rows_at(&self, file: &Path, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, String> {
+        let body = self.store.get(file).await.map_err(|e| e.to_string())?;
         let body = body.bytes().await.map_err(|e| e.to_string())?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(body).map_err(|e| e.to_string())?;
-        let mask = columns.map(|c| ProjectionMask::columns(builder.parquet_schema(), c.iter().copied()));
+        let fields = builder.parquet_schema().root_schema().get_fields();
+        let roots = |names: &[&str]| {
+            let is_wanted = |name: &str| names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
+            fields.iter().enumerate().filter(|(_, f)| is_wanted(f.name())).map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        let mask = columns.map(|names| ProjectionMask::roots(builder.parquet_schema(), roots(names)));
         let builder = match mask {
             Some(mask) => builder.with_projection(mask),
             None => builder,

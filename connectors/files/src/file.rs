@@ -89,7 +89,8 @@ pub fn relative(root: &Path, location: &Path) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
-fn may_heal(error: &object_store::Error) -> bool {
+/// Whether a request that failed so may work another time.
+pub fn may_heal(error: &object_store::Error) -> bool {
     use object_store::Error::*;
     !matches!(
         error,

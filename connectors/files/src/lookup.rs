@@ -3,19 +3,20 @@
 //! A path with `{date}` and `{time}` is reference data as Stream Analytics has it: of the files that it fits, those are
 //! read that say the newest time that has come, and never older ones than before.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use engine::connector::{Options, Problem, TableSpec};
 use engine::lookup::{Loaded, Lookup, LookupError, LookupRequest};
+use engine::observed::Observed;
 use engine::source::{ReadLimit, ReadRequest, ReadStatus, Source, SourceError, Wake};
 use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use regex::Regex;
 use tokio::sync::Notify;
 
-use crate::file::{incarnation, relative};
+use crate::file::{incarnation, may_heal, relative};
 use crate::location::Location;
 use crate::options::{FileFormat, FileTable, read_table};
 use crate::path_pattern::PathPattern;
@@ -23,6 +24,8 @@ use crate::source::{FilesSource, is_visible};
 
 /// What one read takes.
 const AT_ONCE: ReadLimit = ReadLimit { records: 64 * 1024, bytes: 64 << 20 };
+/// Bytes of a record that cannot be read, to know it by.
+const SAMPLE: usize = 200;
 /// Between the time that a version begins with and what else it says.
 const SEPARATOR: &str = " | ";
 
@@ -35,7 +38,7 @@ pub struct FilesLookup {
 
 /// The files that the table consists of, and how to know them again.
 struct Found {
-    table: FileTable,
+    files: BTreeMap<String, ObjectMeta>,
     version: String,
 }
 
@@ -72,50 +75,52 @@ impl FilesLookup {
 
     /// Finds the files; `None` if they are the ones that were seen.
     async fn find(&self, seen: Option<&str>, now: i64) -> Result<Option<Found>, LookupError> {
-        let Location { store, root, .. } = &self.table.location;
-        let failed = |e: object_store::Error| self.error(seen, e);
-        let mut listed: Vec<ObjectMeta> = store.list(Some(root)).try_collect().await.map_err(failed)?;
-        listed.retain(|file| relative(root, &file.location).is_some_and(|name| is_visible(&name)));
-        if listed.is_empty() && self.pattern.is_none() {
-            listed.extend(store.head(root).await.map_err(|e| match e {
-                object_store::Error::NotFound { .. } => self.error(seen, "there is no such file or folder"),
-                other => self.error(seen, other),
-            }));
-        }
-        let names = |file: &ObjectMeta| relative(root, &file.location).unwrap_or_default();
-        let (mut table, mut time) = (self.table.clone(), String::new());
-        match &self.pattern {
-            Some(pattern) => {
-                let not_before = seen.and_then(|seen| seen.split_once(SEPARATOR)).map(|(time, _)| time.to_string());
-                let fitting = listed.into_iter().filter_map(|file| Some((pattern.time_of(&names(&file))?, file)));
-                let mut fitting: Vec<(i64, ObjectMeta)> = fitting.filter(|(time, _)| *time <= now).collect();
-                let newest = fitting.iter().map(|(time, _)| *time).max();
-                let newest = newest.ok_or_else(|| {
-                    LookupError::retry(self.place(), "there is no file yet whose date and time have come")
-                })?;
-                time = pattern.written(newest);
-                if not_before.is_some_and(|before| time < before) {
-                    // What was newer is gone. It is still what holds.
-                    return Ok(None);
-                }
-                fitting.retain(|(time, _)| *time == newest);
-                listed = fitting.into_iter().map(|(_, file)| file).collect();
-                let chosen: Vec<String> = listed.iter().map(|file| regex::escape(&names(file))).collect();
-                let chosen = Regex::new(&format!("^(?:{})$", chosen.join("|")));
-                table.pattern = Some(chosen.map_err(|e| LookupError::failed(self.place(), e))?);
+        let mut files = self.list(seen).await?;
+        let mut time = String::new();
+        if let Some(pattern) = &self.pattern {
+            let times = files.keys().filter_map(|name| pattern.time_of(name)).filter(|time| *time <= now);
+            let newest = times.max().ok_or_else(|| {
+                LookupError::retry(self.place(), "there is no file yet whose date and time have come")
+            })?;
+            time = pattern.written(newest);
+            let before = seen.and_then(|seen| seen.split_once(SEPARATOR)).map(|(time, _)| time);
+            if before.is_some_and(|before| time.as_str() < before) {
+                // What was newer is gone. It is still what holds.
+                return Ok(None);
             }
-            None => listed.retain(|file| {
-                let name = names(file);
-                name.is_empty() || table.pattern.as_ref().is_none_or(|pattern| pattern.is_match(&name))
-            }),
+            files.retain(|name, _| pattern.time_of(name) == Some(newest));
         }
-        listed.sort_by(|one, other| one.location.cmp(&other.location));
-        let files: Vec<String> = listed.iter().map(|file| format!("{} {}", file.location, incarnation(file))).collect();
-        let version = format!("{time}{SEPARATOR}{}", files.join(", "));
-        Ok((seen != Some(version.as_str())).then_some(Found { table, version }))
+        let tag = |file: &ObjectMeta| file.e_tag.clone().unwrap_or_default();
+        let file = |(name, file): (&String, &ObjectMeta)| format!("{name} {} {}", incarnation(file), tag(file));
+        let version = format!("{time}{SEPARATOR}{}", files.iter().map(file).collect::<Vec<_>>().join(", "));
+        Ok((seen != Some(version.as_str())).then_some(Found { files, version }))
     }
 
-    /// Once the table has been read, whatever is wrong with it may heal; what it was is kept meanwhile.
+    /// All files of the table by their names.
+    async fn list(&self, seen: Option<&str>) -> Result<BTreeMap<String, ObjectMeta>, LookupError> {
+        let Location { store, root, .. } = &self.table.location;
+        let listed: Vec<ObjectMeta> =
+            store.list(Some(root)).try_collect().await.map_err(|e| self.of_the_store(seen, e))?;
+        let named = listed.into_iter().filter_map(|file| Some((relative(root, &file.location)?, file)));
+        let fits = |name: &str| is_visible(name) && self.table.pattern.as_ref().is_none_or(|p| p.is_match(name));
+        let mut files: BTreeMap<String, ObjectMeta> = named.filter(|(name, _)| fits(name)).collect();
+        if files.is_empty() && self.pattern.is_none() {
+            let file = store.head(root).await.map_err(|e| self.of_the_store(seen, e))?;
+            files.insert(root.filename().unwrap_or("file").to_string(), file);
+        }
+        Ok(files)
+    }
+
+    /// What the store says: it may heal, unless what is asked for is not there or not allowed.
+    fn of_the_store(&self, seen: Option<&str>, error: object_store::Error) -> LookupError {
+        match error {
+            object_store::Error::NotFound { .. } => self.error(seen, "there is no such file, and no folder with files"),
+            lasting if !may_heal(&lasting) => self.error(seen, lasting),
+            other => LookupError::retry(self.place(), other),
+        }
+    }
+
+    /// What is wrong with the files themselves. Once the table has been read, what it was is kept meanwhile.
     fn error(&self, seen: Option<&str>, what: impl std::fmt::Display) -> LookupError {
         match seen {
             None => LookupError::failed(self.place(), what),
@@ -141,19 +146,32 @@ impl Lookup for FilesLookup {
     }
 
     async fn load(&self, request: &LookupRequest, seen: Option<&str>, now: i64) -> Result<Loaded, LookupError> {
-        let Some(Found { table, version }) = self.find(seen, now).await? else { return Ok(Loaded::Unchanged) };
-        let source = FilesSource::new(table);
+        let Some(Found { files, version }) = self.find(seen, now).await? else { return Ok(Loaded::Unchanged) };
+        let source = FilesSource::of_files(self.table.clone(), files.clone());
         let request = ReadRequest { columns: request.columns.clone(), event_time: None };
-        let mut rows = vec![];
-        for split in source.splits().await.map_err(|e| self.error(seen, e))? {
-            rows.extend(read(&source, &split, &request).await.map_err(|e| self.error(seen, e))?);
+        let (mut rows, mut observed) = (vec![], Observed::default());
+        for file in files.keys() {
+            let read = read(&source, file, &request, &mut observed).await;
+            rows.extend(read.map_err(|error| match error {
+                // It went or changed while it was read. The next look finds what is there then.
+                SourceError::Gone { what, .. } => LookupError::retry(self.place(), format!("file {file}: {what}")),
+                SourceError::Failed { what, .. } => self.error(seen, format!("file {file}: {what}")),
+            })?);
+        }
+        if let Some(findings) = observed.findings() {
+            tracing::warn!(table = %self.table.name, "the lookup table does not fit its records: {findings}");
         }
         Ok(Loaded::Rows { version: Some(version), rows })
     }
 }
 
 /// Reads a file to its end. A record that cannot be read is an error: rows would miss it, and nobody would know.
-async fn read(source: &FilesSource, split: &str, request: &ReadRequest) -> Result<Vec<RecordBatch>, SourceError> {
+async fn read(
+    source: &FilesSource,
+    split: &str,
+    request: &ReadRequest,
+    observed: &mut Observed,
+) -> Result<Vec<RecordBatch>, SourceError> {
     let rung = Arc::new(Notify::new());
     let bell = rung.clone();
     let start = source.resolve(split, false).await?;
@@ -162,14 +180,11 @@ async fn read(source: &FilesSource, split: &str, request: &ReadRequest) -> Resul
     loop {
         let read = reader.read(AT_ONCE)?;
         if let Some(bad) = read.rejected.first() {
-            let at = bad.offset.unwrap_or_default();
-            let what = format!(
-                "at {at}: {}: {}",
-                bad.error,
-                String::from_utf8_lossy(&bad.payload[..bad.payload.len().min(200)])
-            );
-            return Err(SourceError::failed(format!("file {split}"), what));
+            let sample = String::from_utf8_lossy(&bad.payload[..bad.payload.len().min(SAMPLE)]);
+            let what = format!("at {}: {}: {sample}", bad.offset.unwrap_or_default(), bad.error);
+            return Err(SourceError::failed(split, what));
         }
+        reader.observed().into_iter().for_each(|counted| observed.merge(counted));
         batches.extend(read.batch);
         match read.status {
             ReadStatus::Finished => return Ok(batches),

@@ -41,6 +41,13 @@ impl FilesSource {
         FilesSource { table: Arc::new(table), listed, open_files }
     }
 
+    /// Of these files and no others.
+    pub fn of_files(table: FileTable, files: BTreeMap<String, ObjectMeta>) -> Self {
+        let source = FilesSource::new(table);
+        *source.listed.lock() = files;
+        source
+    }
+
     fn place(&self, split: &str) -> String {
         format!("table {}, file {split} of {}", self.table.name, self.table.location.place)
     }

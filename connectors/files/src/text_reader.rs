@@ -127,9 +127,9 @@ impl TextReader {
                 None if self.text.ended => return Ok(Next::End),
                 None if self.text.len() > LONGEST_RECORD => {
                     let at = self.position.offset;
-                    return Err(
-                        self.failed(format!("the record at byte {at} has no end within {LONGEST_RECORD} bytes"))
-                    );
+                    let what = if self.text.is_array() { "array of records" } else { "record" };
+                    let most = LONGEST_RECORD >> 20;
+                    return Err(self.failed(format!("the {what} at byte {at} has no end within {most} MiB")));
                 }
                 None if self.fill()? => {}
                 None => return Ok(Next::Waits),

@@ -1,7 +1,7 @@
 //! A table outside that is asked for the keys that rows bring: many in one request, each key by one request at a time,
 //! whoever waits for it. What it answers is kept for a while, also that it has nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
+use hashbrown::{DefaultHashBuilder, HashMap};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -23,7 +24,7 @@ type Key = Arc<[u8]>;
 
 /// What is kept of the table, and what it is asked for.
 pub struct ByKey {
-    kept: Cache<Key, Answered>,
+    kept: Cache<Key, Answered, DefaultHashBuilder>,
     how: KeptByKey,
     /// Of the keys, as the table is asked.
     key_schema: SchemaRef,
@@ -36,8 +37,8 @@ pub struct ByKey {
 struct Asking {
     /// Keys that are in no request yet, in the order in which they were asked for.
     wanted: VecDeque<Key>,
-    /// Who waits for a key, asked for or not.
-    waiting: HashMap<Key, Vec<Arc<Pending>>>,
+    /// Who waits for a key, asked for or not, and under which number.
+    waiting: HashMap<Key, Vec<(Arc<Pending>, usize)>>,
 }
 
 /// What the table said of a key, and until when that holds, on the environment's steady clock.
@@ -55,11 +56,16 @@ enum Found {
 
 /// A batch that waits for answers.
 pub struct Pending {
-    keys: KeyRows,
-    found: Mutex<HashMap<Key, Arc<Found>>>,
+    /// By row: the number of its key among the different ones of the batch, or [`NO_KEY`].
+    number_of: Vec<u32>,
+    /// By that number.
+    found: Mutex<Vec<Option<Arc<Found>>>>,
     missing: AtomicUsize,
     bell: Arc<Bell>,
 }
+
+/// Of a row in whose key is a NULL.
+const NO_KEY: u32 = u32::MAX;
 
 impl ByKey {
     pub fn new(node: &LookupNode, how: KeptByKey) -> ByKey {
@@ -67,7 +73,10 @@ impl ByKey {
             |key: &Key, answered: &Answered| (key.len() + answered.found.bytes()).try_into().unwrap_or(u32::MAX);
         let fields: Vec<_> = node.request.keys.iter().map(|at| node.request.columns[*at].field.clone()).collect();
         ByKey {
-            kept: Cache::builder().max_capacity(how.bytes as u64).weigher(weigh).build(),
+            kept: Cache::builder()
+                .max_capacity(how.bytes as u64)
+                .weigher(weigh)
+                .build_with_hasher(DefaultHashBuilder::default()),
             how,
             key_schema: Arc::new(Schema::new(fields)),
             asking: Mutex::default(),
@@ -82,26 +91,29 @@ impl ByKey {
 
     /// Looks for the keys of a batch, and asks for those that nobody knows. The bell rings when all are there.
     /// Says how many keys there are and how many were not known, too.
-    pub fn ask(&self, keys: KeyRows, bell: &Arc<Bell>, now: Duration) -> (Arc<Pending>, usize, usize) {
-        let mut found: HashMap<Key, Arc<Found>> = HashMap::new();
-        let mut unknown: HashMap<Key, ()> = HashMap::new();
-        for key in (0..keys.len()).filter_map(|row| keys.get(row)) {
-            if found.contains_key(key) || unknown.contains_key(key) {
-                continue;
-            }
-            match self.kept.get(key).filter(|answered| answered.until > now) {
-                Some(answered) => found.insert(key.into(), answered.found).map_or((), drop),
-                None => unknown.insert(key.into(), ()).unwrap_or_default(),
-            }
+    pub fn ask(&self, keys: &KeyRows, bell: &Arc<Bell>, now: Duration) -> (Arc<Pending>, usize, usize) {
+        let mut number_of = vec![NO_KEY; keys.len()];
+        let mut numbers: HashMap<&[u8], u32> = HashMap::new();
+        let (mut found, mut unknown) = (vec![], vec![]);
+        for (row, number_of) in number_of.iter_mut().enumerate() {
+            let Some(key) = keys.get(row) else { continue };
+            *number_of = *numbers.entry(key).or_insert_with(|| {
+                let answered = self.kept.get(key).filter(|answered| answered.until > now);
+                if answered.is_none() {
+                    unknown.push((Key::from(key), found.len()));
+                }
+                found.push(answered.map(|answered| answered.found));
+                found.len() as u32 - 1
+            });
         }
-        let (of, asked) = (found.len() + unknown.len(), unknown.len());
+        let (of, asked) = (found.len(), unknown.len());
         let missing = AtomicUsize::new(asked);
-        let pending = Arc::new(Pending { keys, found: Mutex::new(found), missing, bell: bell.clone() });
+        let pending = Arc::new(Pending { number_of, found: Mutex::new(found), missing, bell: bell.clone() });
         if asked > 0 {
             let mut asking = self.asking.lock();
-            for key in unknown.into_keys() {
+            for (key, number) in unknown {
                 let waiting = asking.waiting.entry(key.clone()).or_default();
-                waiting.push(pending.clone());
+                waiting.push((pending.clone(), number));
                 if waiting.len() == 1 {
                     asking.wanted.push_back(key);
                 }
@@ -153,8 +165,8 @@ impl ByKey {
         }
         for (key, found) in keys.into_iter().zip(found) {
             let waiting = self.asking.lock().waiting.remove(&key).unwrap_or_default();
-            for pending in waiting {
-                pending.learn(key.clone(), found.clone());
+            for (pending, number) in waiting {
+                pending.learn(number, found.clone());
             }
         }
         Ok(())
@@ -166,30 +178,34 @@ impl Pending {
         self.missing.load(Ordering::Acquire) == 0
     }
 
-    fn learn(&self, key: Key, found: Arc<Found>) {
-        self.found.lock().insert(key, found);
+    fn learn(&self, number: usize, found: Arc<Found>) {
+        self.found.lock()[number] = Some(found);
         if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.bell.ring();
         }
     }
 
     /// What the rows of the batch meet, once it is ready.
-    pub fn met(&self, node: &LookupNode) -> Met {
-        let mut met = Met::new(&node.schema);
+    pub fn met(&self, node: &LookupNode) -> Result<Met, ArrowError> {
+        let mut met = Met::nothing(&node.schema, self.number_of.len())?;
         let found = self.found.lock();
-        let mut sides: HashMap<&[u8], usize> = HashMap::new();
-        for row in 0..self.keys.len() {
-            let Some(key) = self.keys.get(row) else { continue };
-            match found.get(key).map(|found| &**found) {
-                Some(Found::Rows(rows)) if rows.num_rows() > 0 => {
-                    let side = *sides.entry(key).or_insert_with(|| met.add_side(rows.clone()));
-                    (0..rows.num_rows()).for_each(|at| met.add(row, side, at));
+        let mut side = |found: &Option<Arc<Found>>| match found.as_deref() {
+            Some(Found::Rows(rows)) if rows.num_rows() > 0 => Some(met.add_side(rows.clone())),
+            _ => None,
+        };
+        let sides: Vec<Option<usize>> = found.iter().map(&mut side).collect();
+        for (row, number) in self.number_of.iter().map(|number| *number as usize).enumerate() {
+            match found.get(number).and_then(|found| found.as_deref()) {
+                Some(Found::Rows(_)) => {
+                    if let Some(side) = sides[number] {
+                        met.meets(row, side, 0);
+                    }
                 }
-                Some(Found::Rows(_)) | None => {}
                 Some(Found::Refused(why)) => met.refuse(row, why.clone()),
+                None => {}
             }
         }
-        met
+        Ok(met)
     }
 }
 
@@ -310,7 +326,7 @@ mod tests {
         fn ask(&self, keys: &[Option<i64>]) -> Arc<Pending> {
             let keys: ArrayRef = Arc::new(Int64Array::from(keys.to_vec()));
             let keys = KeyRows::of(&RecordBatch::try_from_iter([("k", keys)]).unwrap(), &[0]).unwrap();
-            self.table.ask(keys, &self.bell, self.now).0
+            self.table.ask(&keys, &self.bell, self.now).0
         }
 
         /// The keys of the next request, if there is one.

@@ -21,7 +21,7 @@ use crate::source::SourceColumn;
 pub use join::Met;
 pub use keys::KeyRows;
 pub use queue::{Asked, Next, Queue};
-pub use table::{Answer, LookupTable, TIMEOUT, open_all};
+pub use table::{Answer, LOAD_TIMEOUT, LookupTable, TIMEOUT, open_all};
 
 /// A table in which rows can be looked up.
 #[async_trait]

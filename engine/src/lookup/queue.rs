@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use arrow::record_batch::RecordBatch;
 
-use super::{Answer, LookupTable, Met};
+use super::{Answer, LookupError, LookupTable, Met};
 
 #[derive(Default)]
 pub struct Queue(VecDeque<Waiting>);
@@ -47,15 +47,16 @@ impl Queue {
     }
 
     /// What may leave next.
-    pub fn next(&mut self, table: &LookupTable) -> Option<Next> {
-        let met = match self.0.front_mut()? {
-            Waiting::Barrier { .. } => None,
-            Waiting::Rows { answer, .. } => Some(table.met(answer)?),
+    pub fn next(&mut self, table: &LookupTable) -> Result<Option<Next>, LookupError> {
+        let met = match self.0.front_mut() {
+            Some(Waiting::Rows { answer, .. }) => table.met(answer)?,
+            _ => None,
         };
-        match (self.0.pop_front()?, met) {
-            (Waiting::Rows { looked_up, .. }, Some(met)) => Some(Next::Rows(looked_up, met)),
-            (Waiting::Barrier { stage }, _) => Some(Next::Barrier { stage }),
-            (Waiting::Rows { .. }, None) => None,
-        }
+        let leaves = |first: &mut Waiting| met.is_some() || matches!(first, Waiting::Barrier { .. });
+        Ok(match (self.0.pop_front_if(leaves), met) {
+            (Some(Waiting::Rows { looked_up, .. }), Some(met)) => Some(Next::Rows(looked_up, met)),
+            (Some(Waiting::Barrier { stage }), _) => Some(Next::Barrier { stage }),
+            _ => None,
+        })
     }
 }

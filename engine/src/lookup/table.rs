@@ -28,7 +28,8 @@ enum State {
 
 /// What the rows of a batch meet, now or later.
 pub enum Answer {
-    Ready(Met),
+    /// Until it is taken.
+    Ready(Option<Met>),
     Pending(Arc<Pending>),
 }
 
@@ -57,7 +58,7 @@ impl LookupTable {
     /// with the reason why that is given up.
     pub async fn run(&self) -> LookupError {
         match (&self.state, self.node.kept) {
-            (State::Whole(whole), Kept::Whole { refresh }) => loop {
+            (State::Whole(whole), Kept::Whole { refresh, .. }) => loop {
                 self.environment.sleep(refresh).await;
                 if let Err(error) = self.load(whole).await {
                     return error;
@@ -72,26 +73,30 @@ impl LookupTable {
     }
 
     /// What rows with these keys meet. The bell rings when a later answer is there.
-    pub fn ask(&self, keys: KeyRows, bell: &Arc<Bell>) -> Answer {
+    pub fn ask(&self, keys: KeyRows, bell: &Arc<Bell>) -> Result<Answer, LookupError> {
         self.metrics.rows.add(keys.len() as u64);
-        match &self.state {
-            State::Whole(whole) => Answer::Ready(whole.meet(&keys, &self.node)),
+        Ok(match &self.state {
+            State::Whole(whole) => Answer::Ready(Some(whole.meet(&keys, &self.node).map_err(|e| self.failed(e))?)),
             State::ByKey(by_key) => {
-                let (pending, of, asked) = by_key.ask(keys, bell, self.environment.elapsed());
+                let (pending, of, asked) = by_key.ask(&keys, bell, self.environment.elapsed());
                 self.metrics.keys.add(of as u64);
                 self.metrics.asked.add(asked as u64);
-                if pending.is_ready() { Answer::Ready(pending.met(&self.node)) } else { Answer::Pending(pending) }
+                Answer::Pending(pending)
             }
-        }
+        })
     }
 
     /// The answer, if it is there.
-    pub fn met(&self, answer: &mut Answer) -> Option<Met> {
+    pub fn met(&self, answer: &mut Answer) -> Result<Option<Met>, LookupError> {
         match answer {
-            Answer::Pending(pending) if !pending.is_ready() => None,
-            Answer::Pending(pending) => Some(pending.met(&self.node)),
-            Answer::Ready(met) => Some(std::mem::replace(met, Met::new(&self.node.schema))),
+            Answer::Pending(pending) if !pending.is_ready() => Ok(None),
+            Answer::Pending(pending) => Ok(Some(pending.met(&self.node).map_err(|e| self.failed(e))?)),
+            Answer::Ready(met) => Ok(met.take()),
         }
+    }
+
+    fn failed(&self, what: impl std::fmt::Display) -> LookupError {
+        LookupError::failed(format!("table {}, {}", self.node.table, self.node.lookup.describe()), what)
     }
 
     async fn load(&self, whole: &Whole) -> Result<(), LookupError> {
@@ -116,7 +121,7 @@ impl LookupTable {
             let keys = by_key.next().await;
             let asked = match by_key.request(&keys) {
                 Ok(asked) => asked,
-                Err(error) => return LookupError::failed(self.node.lookup.describe(), error),
+                Err(error) => return self.failed(error),
             };
             let fetched: Result<Fetched, _> =
                 self.patiently(|| self.node.lookup.fetch(&self.node.request, &asked)).await;
@@ -173,5 +178,7 @@ pub async fn open_all(tables: &[Arc<LookupTable>]) -> Result<(), LookupError> {
     join_all(tables.iter().map(|table| table.open())).await.into_iter().collect()
 }
 
-/// How long a request may take if nothing is said.
+/// How long a request for keys may take if nothing is said.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the load of a whole table may take.
+pub const LOAD_TIMEOUT: Duration = Duration::from_secs(600);

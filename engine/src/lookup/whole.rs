@@ -9,12 +9,10 @@ use hashbrown::HashTable;
 use parking_lot::RwLock;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::join::END;
 use super::keys::KeyRows;
 use super::{Loaded, LookupError, Met};
-use crate::plan::LookupNode;
-
-/// Ends a chain of rows with equal keys.
-const END: u32 = u32::MAX;
+use crate::plan::{Kept, LookupNode};
 
 /// The table as it was loaded last.
 #[derive(Default)]
@@ -30,7 +28,7 @@ struct Indexed {
     /// The first row of each key.
     first: HashTable<u32>,
     /// By row: the next one of the same key.
-    next: Vec<u32>,
+    next: Arc<[u32]>,
 }
 
 impl Whole {
@@ -48,9 +46,28 @@ impl Whole {
             let (done, failed) = node.transform.run(&batch);
             made.extend(done);
             if let Some(failed) = failed.first() {
-                let what = format!("a row that cannot be computed with: {}: {}", as_text(&failed.row), failed.error);
-                return Err(LookupError::retry(place(), what));
+                let what =
+                    format!("a row that the query cannot compute with: {}: {}", as_text(&failed.row), failed.error);
+                // What was loaded before holds on; at the start nothing would ever change.
+                let before = self.current.read().is_some();
+                return Err(if before {
+                    LookupError::retry(place(), what)
+                } else {
+                    LookupError::failed(place(), what)
+                });
             }
+        }
+        let bytes = made.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        if let Kept::Whole { bytes: most, .. } = node.kept
+            && bytes > most
+        {
+            let what = format!(
+                "it takes {} MiB, and lookup.cache.bytes allows {}: raise it, or filter the table in a view \
+                                that the join reads",
+                bytes >> 20,
+                most >> 20
+            );
+            return Err(LookupError::failed(place(), what));
         }
         let rows = concat_batches(&node.schema, &made).map_err(|e| LookupError::failed(place(), e))?;
         if rows.num_rows() >= END as usize {
@@ -64,18 +81,17 @@ impl Whole {
     }
 
     /// What rows with these keys meet.
-    pub fn meet(&self, keys: &KeyRows, node: &LookupNode) -> Met {
-        let mut met = Met::new(&node.schema);
-        let Some(indexed) = self.current.read().clone() else { return met };
-        let side = met.add_side(indexed.rows.clone());
+    pub fn meet(&self, keys: &KeyRows, node: &LookupNode) -> Result<Met, ArrowError> {
+        let met = Met::nothing(&node.schema, keys.len())?;
+        let Some(indexed) = self.current.read().clone() else { return Ok(met) };
+        let mut met = met.chained(indexed.rows.clone(), indexed.next.clone());
         for row in 0..keys.len() {
-            let mut at = keys.get(row).map_or(END, |key| indexed.first_of(key));
-            while at != END {
-                met.add(row, side, at as usize);
-                at = indexed.next[at as usize];
+            let first = keys.get(row).map_or(END, |key| indexed.first_of(key));
+            if first != END {
+                met.meets(row, 1, first);
             }
         }
-        met
+        Ok(met)
     }
 }
 
@@ -96,7 +112,7 @@ impl Indexed {
                 }
             }
         }
-        Ok(Indexed { rows, keys, first, next })
+        Ok(Indexed { rows, keys, first, next: next.into() })
     }
 
     fn first_of(&self, key: &[u8]) -> u32 {
@@ -106,7 +122,6 @@ impl Indexed {
 }
 
 fn as_text(row: &RecordBatch) -> String {
-    let mut text = crate::dead_letter::as_json(row);
-    text.truncate(200);
-    String::from_utf8_lossy(&text).trim_end().to_string()
+    let text = crate::dead_letter::as_json(row);
+    String::from_utf8_lossy(&text[..text.len().min(200)]).trim_end().to_string()
 }

@@ -35,12 +35,12 @@ pub fn judge(world: &World) -> Result<(), String> {
         if is_refused(*id, world.shape.kept) {
             explained.add(2, format!("lookup {id}"), passed);
         } else if is_known(*id) && passes(*id) {
-            let fails = fails(*id);
-            explained.add(
-                if fails { 2 } else { 1 },
-                if fails { format!("expression {id}") } else { id.to_string() },
-                passed,
-            );
+            let (table, row) = match () {
+                () if fails(*id) => (2, format!("expression {id}")),
+                () if is_refused(*id, world.shape.again) => (2, format!("lookup {id}")),
+                () => (1, id.to_string()),
+            };
+            explained.add(table, row, passed);
         }
     }
     for ((table, shown), expected) in TABLES.iter().zip([first, second, dead]).zip(explained.0) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator as Op;
 use datafusion::physical_expr::PhysicalExpr;
@@ -37,7 +37,7 @@ pub fn fails(id: u64) -> bool {
     id % 10 == 7
 }
 
-/// Whether the lookup before that is refused.
+/// Whether a lookup in the table outside is refused.
 pub fn is_refused(id: u64, kept: Kept) -> bool {
     matches!(kept, Kept::ByKey(_)) && lookup::is_refused(id)
 }
@@ -50,8 +50,9 @@ pub struct Shape {
     pub late: LatePolicy,
     /// Of the table `second`.
     pub commit_interval: Duration,
-    /// Of the table outside.
+    /// Of the table outside, as the first lookup and the second one use it.
     pub kept: Kept,
+    pub again: Kept,
 }
 
 /// When a request to the table outside is given up.
@@ -62,7 +63,7 @@ pub const SOURCES: [&str; 2] = ["events", "others"];
 
 /// Reads the first of [`SOURCES`], or both together.
 pub fn plan(sources: Vec<Arc<dyn Source>>, table: Arc<dyn Lookup>, sinks: [Arc<dyn Sink>; 3], shape: Shape) -> Plan {
-    let Shape { scope, within, late, commit_interval, kept } = shape;
+    let Shape { scope, within, late, commit_interval, kept, again } = shape;
     let sources: Vec<SourceNode> = SOURCES.iter().zip(sources).map(|(table, source)| node(table, source)).collect();
     let schema = sources[0].schema();
     let exchange = (scope == Scope::Global).then(|| vec![0]);
@@ -70,11 +71,16 @@ pub fn plan(sources: Vec<Arc<dyn Source>>, table: Arc<dyn Lookup>, sinks: [Arc<d
         Deduplicate { keys: vec![0], time: 2, clock: DedupClock::Log, within, late, scope, memory: usize::MAX };
     let quotients =
         Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false), Field::new("q", DataType::Int64, true)]));
-    let known = lookup_node(table, kept);
+    let known = lookup_node(table.clone(), kept);
+    let again = LookupNode { table: "again".into(), ..lookup_node(table, again) };
     let joined = Arc::new(Schema::new([schema.fields().to_vec(), known.schema.fields().to_vec()].concat()));
     let doubled = binary(col("n", &joined).unwrap(), Op::Plus, col("n", &joined).unwrap(), &joined).unwrap();
     let is_double = binary(col("double", &joined).unwrap(), Op::Eq, doubled, &joined).unwrap();
     let join = LookupJoin { table: 0, keys: vec![1], filter: Some(is_double), outer: false };
+    let may_be_null =
+        |fields: &Fields| fields.iter().map(|f| Arc::new(f.as_ref().clone().with_nullable(true))).collect();
+    let looked_up: Vec<FieldRef> = may_be_null(again.schema.fields());
+    let twice = Arc::new(Schema::new([quotients.fields().to_vec(), looked_up].concat()));
     let operators = vec![
         OperatorNode {
             id: "deduplicate events by id".into(),
@@ -94,9 +100,15 @@ pub fn plan(sources: Vec<Arc<dyn Source>>, table: Arc<dyn Lookup>, sinks: [Arc<d
             operator: Operator::Transform(Transform { steps: steps(&joined, &quotients) }),
             schema: quotients.clone(),
         },
+        OperatorNode {
+            id: "lookup again".into(),
+            inputs: vec![Edge::forward(From::Operator(2))],
+            operator: Operator::Lookup(LookupJoin { table: 1, keys: vec![0], filter: None, outer: true }),
+            schema: twice.clone(),
+        },
     ];
-    let schemas = [schema, quotients, dead_letter_schema()];
-    let inputs = [vec![Edge::forward(From::Operator(0))], vec![Edge::forward(From::Operator(2))], vec![]];
+    let schemas = [schema, twice, dead_letter_schema()];
+    let inputs = [vec![Edge::forward(From::Operator(0))], vec![Edge::forward(From::Operator(3))], vec![]];
     let sinks = TABLES.iter().zip(sinks).zip(schemas).zip(inputs).map(|(((table, sink), schema), inputs)| SinkNode {
         table: table.to_string(),
         inputs,
@@ -105,7 +117,7 @@ pub fn plan(sources: Vec<Arc<dyn Source>>, table: Arc<dyn Lookup>, sinks: [Arc<d
         commit_interval: if *table == "second" { commit_interval } else { Duration::ZERO },
         give_up_after: None,
     });
-    let (sinks, lookups) = (sinks.collect(), vec![known]);
+    let (sinks, lookups) = (sinks.collect(), vec![known, again]);
     Plan { name: "simulated".into(), sources, lookups, operators, sinks, dead_letter: 2 }
 }
 

@@ -53,14 +53,16 @@ fn world(contents: Contents, late: LatePolicy) -> World {
         limits: Limits {
             read: ReadLimit { records: READ, bytes: usize::MAX },
             exchange_rows: 1,
+            exchange_bytes: usize::MAX,
             epoch_rows: EPOCH,
             epoch_bytes: usize::MAX,
         },
         log: LogSettings { retention: Duration::from_secs(1), fold_every: 3 },
         ..JobSettings::default()
     };
-    let kept = Kept::Whole { refresh: seconds(60) };
-    let shape = Shape { scope: Scope::Global, within: WITHIN, late, commit_interval: Duration::ZERO, kept };
+    let kept = Kept::Whole { refresh: seconds(60), bytes: usize::MAX };
+    let shape =
+        Shape { scope: Scope::Global, within: WITHIN, late, commit_interval: Duration::ZERO, kept, again: kept };
     let (clock, contents) = (Arc::new(Clock::new(1)), Arc::new(contents));
     World {
         clock,
@@ -523,7 +525,7 @@ fn a_stop_does_not_wait_for_a_table_outside_and_the_next_start_looks_the_rows_up
 fn a_job_gives_a_table_outside_up_after_the_time_that_is_stated() {
     let mut world = world(growing(vec![Partition::of(events(0..300))]), LatePolicy::Drop);
     world.shape.within = seconds(3600);
-    for kept in [by_key(), Kept::Whole { refresh: Duration::from_millis(50) }] {
+    for kept in [by_key(), Kept::Whole { refresh: Duration::from_millis(50), bytes: usize::MAX }] {
         world.shape.kept = kept;
         world.give_up_after = Some(seconds(3));
         play(async {

@@ -80,7 +80,7 @@ pub struct Story {
 /// How the table outside is kept: whole, or by key, with answers that hold for ever, for a moment, or not at all.
 fn kept(clock: &Clock) -> Kept {
     if clock.chance(30) {
-        return Kept::Whole { refresh: Duration::from_millis(clock.pick(50..1000)) };
+        return Kept::Whole { refresh: Duration::from_millis(clock.pick(50..1000)), bytes: usize::MAX };
     }
     let hold = |clock: &Clock| Duration::from_millis([0, 20, 1_000_000][clock.pick(0..3) as usize]);
     Kept::ByKey(KeptByKey {
@@ -105,6 +105,7 @@ impl Story {
             late: policies[clock.pick(0..3) as usize],
             commit_interval: Duration::from_millis([0, 0, 30][clock.pick(0..3) as usize]),
             kept: kept(&clock),
+            again: kept(&clock),
         };
         let making = Making {
             events: clock.pick(20..200),
@@ -125,6 +126,7 @@ impl Story {
                 read: ReadLimit { records: clock.pick(1..12) as usize, bytes: usize::MAX },
                 // Room for one batch: a read fills it, and the next waits until it is worked on.
                 exchange_rows: 1,
+                exchange_bytes: usize::MAX,
                 epoch_rows: clock.pick(5..60) as usize,
                 epoch_bytes: usize::MAX,
             },

@@ -108,7 +108,8 @@ impl Running {
     /// Whether the store, a sink or the table outside has not answered since it was asked last.
     pub fn is_in_trouble(&self) -> bool {
         let sinks = TABLES.iter().any(|table| self.metrics.sink(table).health.trouble.read().is_some());
-        let lookups = self.metrics.lookup("known").health.trouble.read().is_some();
+        let tables = ["known", "again"];
+        let lookups = tables.iter().any(|table| self.metrics.lookup(table).health.trouble.read().is_some());
         sinks || lookups || self.metrics.checkpoints.health.trouble.read().is_some()
     }
 

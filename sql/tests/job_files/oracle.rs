@@ -217,6 +217,14 @@ const LOOKUPS: &[(&str, Option<&str>)] = &[
     ),
 ];
 
+/// Over two lookup tables, and over names that both sides have.
+const SEVERAL: &[&str] = &[
+    "SELECT e.eventId, a.name, b.low FROM events e JOIN devices a ON e.deviceId = lower(a.deviceId) JOIN devices b ON e.n = b.low + 1",
+    "SELECT v.eventId, v.deviceId, v.name FROM (SELECT e.eventId, e.deviceId, d.name FROM events e JOIN devices d ON e.deviceId = d.deviceId) AS v WHERE v.name <> 'one'",
+    "WITH known AS (SELECT deviceId, name FROM devices WHERE low > 0) SELECT e.eventId, k.name FROM events e LEFT JOIN known k ON e.deviceId = k.deviceId",
+    "SELECT e.eventId, k.b FROM events e JOIN (SELECT deviceId AS a, deviceId AS b FROM devices) AS k ON e.deviceId = k.a AND e.deviceId = k.b",
+];
+
 /// Joins that only a table that is kept whole can do.
 const WHOLE: &[&str] = &[
     "SELECT e.eventId, d.name FROM events e JOIN devices d ON lower(concat('D', 1)) = d.deviceId",
@@ -257,7 +265,7 @@ async fn a_lookup_equals_the_batch_join_whether_the_table_is_asked_by_key_or_kep
     let by_key = LOOKUPS.iter().flat_map(|(query, as_batch)| {
         ["by-key", "none", "whole"].map(|cache| (*query, as_batch.unwrap_or(query), cache))
     });
-    let whole = WHOLE.iter().map(|query| (*query, *query, "whole"));
+    let whole = WHOLE.iter().chain(SEVERAL).map(|query| (*query, *query, "whole"));
     let mut different = vec![];
     for (query, as_batch, cache) in by_key.chain(whole) {
         let expected = context.sql(as_batch).await.unwrap_or_else(|e| panic!("{query}: {e}")).collect().await.unwrap();

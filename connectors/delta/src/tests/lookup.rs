@@ -89,6 +89,59 @@ async fn a_partition_column_has_the_values_of_the_log_and_names_are_found_in_any
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fields_of_structs_are_told_by_their_names_and_what_an_older_file_lacks_is_null() {
+    let fields =
+        |names: &[&str]| DataType::Struct(names.iter().map(|n| Field::new(*n, DataType::Int64, true)).collect());
+    let place = |names: &[&str], numbers: [i64; 2]| -> arrow::array::ArrayRef {
+        let DataType::Struct(fields) = fields(names) else { panic!("it is one") };
+        let parts = numbers[..names.len()].iter().map(|n| Arc::new(Int64Array::from(vec![*n])) as _).collect();
+        Arc::new(arrow::array::StructArray::new(fields, parts, None))
+    };
+    let ids: arrow::array::ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+    let columns = [id(), Field::new("place", fields(&["lat", "lon"]), true)];
+    let schema = Schema::new(vec![id(), Field::new("place", fields(&["Lon", "Lat"]), true)]);
+    let story = Story { schema: Arc::new(schema), ..Story::new() };
+    let process = story.start("w1").await;
+    let batch = RecordBatch::try_new(story.schema.clone(), vec![ids.clone(), place(&["Lon", "Lat"], [7, 50])]).unwrap();
+    let mut writer = process.sink.writer(&process.context).unwrap();
+    writer.write(&batch).unwrap();
+    let token = writer.prepare().await.unwrap().unwrap();
+    let entry = Committable { entry: 1, writer: "w1".into(), tokens: vec![token], excluded: vec![] };
+    assert_eq!(process.sink.commit(&process.context, &[entry]).await.unwrap(), Committed::Done);
+    let (rows, _) = story.looked_up(&columns).await;
+    let place = rows.column(1).as_struct();
+    assert_eq!(place.column(0).as_primitive::<Int64Type>().values(), &[50], "lat");
+    assert_eq!(place.column(1).as_primitive::<Int64Type>().values(), &[7], "lon");
+    let unknown = [id(), Field::new("place", fields(&["lat", "height"]), true)];
+    assert!(story.refused(&unknown).await.contains("its column place is"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_turns_bad_while_the_job_runs_is_waited_for() {
+    let story = Story::new();
+    let process = story.start("w1").await;
+    process.show(1, &["a"]).await;
+    let (_, version) = story.looked_up(&[id()]).await;
+    std::fs::remove_dir_all(story.table()).unwrap();
+    let gone = story.load(&[id()], Some(&version)).await.unwrap_err();
+    assert!(matches!(gone, LookupError::Retry { .. }), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_found_in_a_folder_whose_name_is_escaped_in_the_log() {
+    let story = Story { partition_by: vec!["n".into()], ..Story::new() };
+    story.start("w1").await.show(1, &["a"]).await;
+    // As Spark names the folder of a value with a colon: escaped on the disk, and once more in the log.
+    let version = *story.log_files(".json").last().unwrap();
+    let log = story.log_file(&format!("{version:020}.json"));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let folder = text.split("\"path\":\"").nth(1).unwrap().split('/').next().unwrap().to_string();
+    std::fs::rename(story.table().join(&folder), story.table().join("n=17%3A05")).unwrap();
+    std::fs::write(&log, text.replace(&format!("{folder}/"), "n=17%253A05/")).unwrap();
+    assert_eq!(ids(&story.looked_up(&[id()]).await.0), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_is_all_said_before_a_row_is_read() {
     let story = Story::new();
     story.start("w1").await.show(1, &["a"]).await;

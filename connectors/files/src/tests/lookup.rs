@@ -92,7 +92,7 @@ async fn a_table_that_is_nowhere_is_said_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let error =
         Looking::of(&folder.path().join("odrers.csv"), &[("format", "csv")]).load(None, NOON).await.unwrap_err();
-    assert!(error.to_string().contains("odrers.csv: there is no such file or folder"), "{error}");
+    assert!(error.to_string().contains("odrers.csv: there is no such file, and no folder with files"), "{error}");
     assert!(matches!(error, LookupError::Failed { .. }));
 }
 
@@ -120,6 +120,19 @@ async fn of_dated_files_the_newest_that_has_come_holds_and_never_an_older_one_ag
     assert_eq!(numbers, [3]);
     fs::remove_dir_all(folder.path().join("ref/2026-11-29/12-30")).unwrap();
     assert!(looking.numbers(Some(&after), NOON + HOUR).await.is_none(), "what was newest still holds");
+}
+
+#[tokio::test]
+async fn a_pattern_of_names_holds_beside_a_date_and_a_folder_in_which_nothing_fits_is_no_table() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("2026-11-28")).unwrap();
+    fs::write(folder.path().join("2026-11-28/orders.csv"), "id,n\nx,1\n").unwrap();
+    fs::write(folder.path().join("2026-11-28/manifest.json"), "{}").unwrap();
+    let options = [("format", "csv"), ("path.date-format", "YYYY-MM-DD"), ("source.regex-pattern", "\\.csv$")];
+    let dated = Looking::of(&folder.path().join("{date}"), &options);
+    assert_eq!(dated.numbers(None, NOON).await.unwrap().0, [1]);
+    let nothing = Looking::of(folder.path(), &[("format", "csv"), ("source.regex-pattern", "\\.cvs$")]);
+    assert!(matches!(nothing.load(None, NOON).await, Err(LookupError::Failed { .. })));
 }
 
 #[test]

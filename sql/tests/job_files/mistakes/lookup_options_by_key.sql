@@ -1,0 +1,7 @@
+CREATE TABLE events (
+  eventId STRING NOT NULL, deviceId STRING, value DOUBLE, n INT, createdAt TIMESTAMP, proctime AS PROCTIME()
+) WITH (connector = 'log', topic = 'streaming');
+CREATE TABLE devices (deviceId STRING, kind STRING, factor DOUBLE, number SMALLINT)
+WITH (connector = 'store', path = 'in', 'lookup' = 'true', 'lookup.refresh' = '5 minutes', 'lookup.timeout' = '1 s');
+CREATE TABLE serving WITH (connector = 'store', path = 'out');
+INSERT INTO serving SELECT e.eventId, d.kind FROM events AS e JOIN devices AS d ON e.deviceId = d.deviceId;
