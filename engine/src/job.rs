@@ -213,8 +213,8 @@ impl Job {
         let state = publisher.log.state().cloned();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(publisher.run(inbox, answers));
-        for table in shared.lookups.iter().cloned() {
-            let events = shared.events.clone();
+        for table in &shared.lookups {
+            let (table, events) = (table.clone(), shared.events.clone());
             tasks.spawn(async move {
                 // Rows would wait for ever for a table that nobody asks any more.
                 let ended = AssertUnwindSafe(table.run()).catch_unwind().await;

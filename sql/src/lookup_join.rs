@@ -62,8 +62,6 @@ pub fn problems(options: &TableOptions) -> Vec<Diagnostic> {
     }
     let of_streams = named("deduplicate.").chain(named("watermark.")).chain(named("event_time_field"));
     let mut problems: Vec<_> = of_streams.filter_map(|name| refuse(name, "says nothing of a lookup table")).collect();
-    let by_key =
-        ["lookup.cache.bytes", "lookup.cache.ttl", "lookup.cache.missing_ttl", "lookup.keys", "lookup.requests"];
     for name in ["lookup.keys", "lookup.requests"] {
         if options.values.integer(name).is_some_and(|n| !(1..=10_000).contains(&n)) {
             problems.extend(refuse(name, "must be from 1 to 10000"));

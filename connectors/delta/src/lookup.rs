@@ -199,7 +199,7 @@ fn can_be(is: &Value, wanted: &Value) -> bool {
         (Value::String(is), Value::String(wanted)) => {
             let place = |row: &[&str], name: &str| row.iter().position(|known| *known == name);
             let widens = |row: &&[&str]| matches!((place(row, is), place(row, wanted)), (Some(a), Some(b)) if a <= b);
-            is == wanted || WIDER.iter().any(|row| widens(row))
+            is == wanted || WIDER.iter().any(widens)
         }
         (Value::Object(_), Value::Object(_)) if is["type"] == wanted["type"] => match is["type"].as_str() {
             Some("array") => part("elementType"),
