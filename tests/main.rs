@@ -22,6 +22,7 @@ mod kafka_faults;
 mod kafka_login;
 mod kafka_sink;
 mod kafka_topics;
+mod lookup;
 mod millrace;
 mod numbers;
 mod old_table;

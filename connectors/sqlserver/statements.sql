@@ -9,6 +9,9 @@ SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 -- the columns of the table
 SELECT [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], [c].[default_object_id], [c].[generated_always_type], [c].[collation_name], CAST(COLLATIONPROPERTY([c].[collation_name], 'CodePage') AS int) AS [code_page] FROM sys.columns AS [c] WHERE [c].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [c].[column_id]
 
+-- the columns of the table or view
+SELECT [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], [c].[default_object_id], [c].[generated_always_type], [c].[collation_name], CAST(COLLATIONPROPERTY([c].[collation_name], 'CodePage') AS int) AS [code_page] FROM sys.columns AS [c] WHERE [c].[object_id] = OBJECT_ID(@P1) ORDER BY [c].[column_id]
+
 -- the indexes of the table
 SELECT [i].[index_id], [i].[type], [i].[is_unique], [i].[has_filter], [i].[is_disabled], [i].[ignore_dup_key], [c].[name] FROM sys.indexes AS [i] LEFT JOIN sys.index_columns AS [k] ON [k].[object_id] = [i].[object_id] AND [k].[index_id] = [i].[index_id] AND [k].[key_ordinal] > 0 LEFT JOIN sys.columns AS [c] ON [c].[object_id] = [k].[object_id] AND [c].[column_id] = [k].[column_id] WHERE [i].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [i].[index_id], [k].[key_ordinal]
 
@@ -166,4 +169,10 @@ THROW;
 END CATCH;
 
 -- the table is read back
-SELECT [a], [b] FROM [dbo].[raw ]] data] ORDER BY [b];
+SELECT [EventId], [Name] FROM [dbo].[raw ]] data] ORDER BY [Name];
+
+-- rows of some keys
+SELECT [t].[EventId], [t].[Name], CAST([t].[Price] AS decimal(19,4)) AS [Price] FROM (SELECT DISTINCT [c0] FROM OPENJSON(@P1) WITH ([c0] uniqueidentifier '$[0]')) AS [k] INNER JOIN [dbo].[raw ]] data] AS [t] ON [t].[EventId] = [k].[c0];
+
+-- rows of keys of two columns
+SELECT [t].[EventId], [t].[Name] FROM (SELECT DISTINCT [c0], CAST([c1] COLLATE SQL_Latin1_General_CP1_CI_AS AS varchar(20)) AS [c1] FROM OPENJSON(@P1) WITH ([c0] uniqueidentifier '$[0]', [c1] nvarchar(20) '$[1]')) AS [k] INNER JOIN [dbo].[raw ]] data] AS [t] ON [t].[EventId] = [k].[c0] AND [t].[Name] = [k].[c1];

@@ -1,4 +1,4 @@
-//! The container that a table is written to: found and checked at start, or made if that is asked for.
+//! The container of a table: found and checked at start, or made if it is written and that is asked for.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use engine::sink::SinkError;
 use identity::TokenError;
 
 use crate::documents::Key;
-use crate::options::CosmosTable;
+use crate::options::{CosmosTable, Place};
 use crate::trouble::{BEHIND, Trouble};
 
 /// How long one request may take, tries of the SDK included.
@@ -36,6 +36,14 @@ pub struct Container {
 }
 
 impl Container {
+    fn of(client: ContainerClient, properties: &ContainerProperties) -> Self {
+        Container {
+            client,
+            paths: properties.partition_key.paths().iter().map(|path| steps(path)).collect(),
+            unique_keys: properties.unique_key_policy.as_ref().is_some_and(|policy| !policy.unique_keys.is_empty()),
+        }
+    }
+
     /// The physical partition that has a key, as far as it is known.
     pub async fn range(&self, key: &Key) -> Option<FeedRange> {
         self.client.feed_range_from_partition_key(key.value.clone(), None).await.ok()?.into_iter().next()
@@ -60,7 +68,8 @@ pub async fn open(table: &CosmosTable, probe: bool) -> Result<Option<Container>,
     let begun = Instant::now();
     loop {
         let look = tokio::time::timeout(OPENING, look(table, probe)).await;
-        match look.unwrap_or_else(|_| Err(SinkError::retry(table.place(), format!("no answer within {OPENING:?}")))) {
+        match look.unwrap_or_else(|_| Err(SinkError::retry(table.at.place(), format!("no answer within {OPENING:?}"))))
+        {
             Err(SinkError::Retry { place, what }) if begun.elapsed() < OPENING => {
                 tracing::warn!(%place, %what, "the container is not open yet; trying again");
                 tokio::time::sleep(AGAIN).await;
@@ -70,56 +79,69 @@ pub async fn open(table: &CosmosTable, probe: bool) -> Result<Option<Container>,
     }
 }
 
+/// Finds the container of a table that is only read. Asks once.
+pub async fn find(at: &Place) -> Result<Container, SinkError> {
+    // Nobody else looks at throttled requests: the SDK waits as long as it is told to, for each by itself.
+    let client = client(at, ThrottlingRetryOptions::default()).await?;
+    let found = client.database_client(at.database.clone()).container_client(at.container.clone(), None).await;
+    let container = found.map_err(|error| wrong(at, &error))?;
+    let properties = properties(at, &container).await?;
+    Ok(Container::of(container, &properties))
+}
+
+async fn properties(at: &Place, container: &ContainerClient) -> Result<ContainerProperties, SinkError> {
+    let properties = container.read(None).await.and_then(|response| response.into_model());
+    properties.map_err(|error| wrong(at, &error))
+}
+
 async fn look(table: &CosmosTable, probe: bool) -> Result<Option<Container>, SinkError> {
-    let client = client(table).await?;
-    let database = client.database_client(table.database.clone());
-    let found = match database.container_client(table.container.clone(), None).await {
-        Err(error) if is_missing(&error) && table.create.is_some() && table.account.may_create() => {
+    // Each throttled request is seen by the limiter.
+    let mut throttling = ThrottlingRetryOptions::default();
+    throttling.max_retry_count = Some(0);
+    let client = client(&table.at, throttling).await?;
+    let database = client.database_client(table.at.database.clone());
+    let found = match database.container_client(table.at.container.clone(), None).await {
+        Err(error) if is_missing(&error) && table.create.is_some() && table.at.account.may_create() => {
             if probe {
                 return Ok(None);
             }
             make(table, &client).await?;
             // It takes a while until all know of it.
-            let made = database.container_client(table.container.clone(), None).await;
-            Ok(made.map_err(|error| SinkError::retry(table.place(), error))?)
+            let made = database.container_client(table.at.container.clone(), None).await;
+            Ok(made.map_err(|error| SinkError::retry(table.at.place(), error))?)
         }
         found => found,
     };
-    let container = found.map_err(|error| wrong(table, &error))?;
-    let properties = container.read(None).await.and_then(|response| response.into_model());
-    let properties = properties.map_err(|error| wrong(table, &error))?;
-    check(table, &properties).map_err(|what| SinkError::failed(table.place(), what))?;
-    Ok(Some(Container {
-        client: container,
-        paths: properties.partition_key.paths().iter().map(|path| steps(path)).collect(),
-        unique_keys: properties.unique_key_policy.is_some_and(|policy| !policy.unique_keys.is_empty()),
-    }))
+    let container = found.map_err(|error| match is_missing(&error) {
+        true => SinkError::failed(table.at.place(), missing(table)),
+        false => wrong(&table.at, &error),
+    })?;
+    let properties = properties(&table.at, &container).await?;
+    check(table, &properties).map_err(|what| SinkError::failed(table.at.place(), what))?;
+    Ok(Some(Container::of(container, &properties)))
 }
 
-async fn client(table: &CosmosTable) -> Result<CosmosClient, SinkError> {
-    let account = table.account.reference().await.map_err(|error| match error {
-        TokenError::Unanswered(what) => SinkError::retry(table.place(), what),
-        TokenError::Refused(what) => SinkError::failed(table.place(), what),
+async fn client(at: &Place, throttling: ThrottlingRetryOptions) -> Result<CosmosClient, SinkError> {
+    let account = at.account.reference().await.map_err(|error| match error {
+        TokenError::Unanswered(what) => SinkError::retry(at.place(), what),
+        TokenError::Refused(what) => SinkError::failed(at.place(), what),
     })?;
     let mut operation = OperationOptions::default();
     // Nobody looks at a document that was just written.
     operation.content_response_on_write = Some(ContentResponseOnWrite::Disabled);
     operation.end_to_end_latency_policy = Some(EndToEndOperationLatencyPolicy::new(REQUEST));
-    // Each throttled request is seen by the limiter.
-    let mut throttling = ThrottlingRetryOptions::default();
-    throttling.max_retry_count = Some(0);
     operation.throttling_retry_options = Some(throttling);
-    if table.low_priority {
+    if at.low_priority {
         let mut control = ThroughputControlOptions::default();
         control.priority_level = Some(PriorityLevel::Low);
         operation.throughput_control = Some(control);
     }
-    let regions = table.regions.iter().map(|region| Region::from(region.clone())).collect();
+    let regions = at.regions.iter().map(|region| Region::from(region.clone())).collect();
     let client = CosmosClient::builder()
         .with_default_operation_options(operation)
         .build(account, RoutingStrategy::PreferredRegions(regions))
         .await;
-    client.map_err(|error| wrong(table, &error))
+    client.map_err(|error| wrong(at, &error))
 }
 
 /// Whether there is no such container, or no database that could have it.
@@ -129,23 +151,28 @@ fn is_missing(error: &CosmosError) -> bool {
 }
 
 /// Why it cannot be opened, and what to do.
-fn wrong(table: &CosmosTable, error: &CosmosError) -> SinkError {
+fn wrong(at: &Place, error: &CosmosError) -> SinkError {
     if is_missing(error) {
-        return SinkError::failed(table.place(), missing(table));
+        let Place { container, database, .. } = at;
+        return SinkError::failed(
+            at.place(),
+            format!("there is no container '{container}' in a database '{database}'"),
+        );
     }
     match Trouble::of(error) {
-        Trouble::Stopped(said) => SinkError::failed(table.place(), format!("{said}. {}", table.account.remedy())),
-        Trouble::Refused(said) => SinkError::failed(table.place(), said),
-        _ => SinkError::retry(table.place(), error),
+        Trouble::Stopped(said) => SinkError::failed(at.place(), format!("{said}. {}", at.account.remedy())),
+        Trouble::Refused(said) => SinkError::failed(at.place(), said),
+        _ => SinkError::retry(at.place(), error),
     }
 }
 
 /// There is no such container: how to get one.
 fn missing(table: &CosmosTable) -> String {
-    let CosmosTable { database, container, .. } = table;
+    let Place { database, container, .. } = &table.at;
     let keys: Vec<String> = table.partition_by.iter().map(|column| format!("/{column}")).collect();
     let path = if keys.is_empty() { "/<partition key>".into() } else { keys.join(" ") };
     let account = table
+        .at
         .account
         .endpoint
         .split("://")
@@ -154,7 +181,7 @@ fn missing(table: &CosmosTable) -> String {
         .split(['.', ':', '/'])
         .next()
         .unwrap_or_default();
-    let create = match (&table.create, table.account.may_create()) {
+    let create = match (&table.create, table.at.account.may_create()) {
         (Some(_), false) => "the service lets no Entra ID identity make one through this interface; ",
         (None, true) => "set create = 'true', or ",
         _ => "",
@@ -171,8 +198,8 @@ async fn make(table: &CosmosTable, client: &CosmosClient) -> Result<(), SinkErro
     let Some(new) = &table.create else { return Ok(()) };
     // Another process may have made it a moment ago.
     let there = |error: &CosmosError| error.status().is_conflict();
-    match client.create_database(&table.database, None).await {
-        Err(error) if !there(&error) => return Err(wrong(table, &error)),
+    match client.create_database(&table.at.database, None).await {
+        Err(error) if !there(&error) => return Err(wrong(&table.at, &error)),
         _ => {}
     }
     let paths: Vec<_> = table.partition_by.iter().map(|column| format!("/{column}").into()).collect();
@@ -180,7 +207,7 @@ async fn make(table: &CosmosTable, client: &CosmosClient) -> Result<(), SinkErro
     if table.partition_by.len() > 1 {
         key = key.with_kind(PartitionKeyKind::MultiHash);
     }
-    let mut properties = ContainerProperties::new(table.container.clone(), key);
+    let mut properties = ContainerProperties::new(table.at.container.clone(), key);
     if !new.unique_keys.is_empty() {
         let unique =
             |paths: &Vec<String>| paths.iter().fold(UniqueKey::default(), |key, path| key.with_path(path.clone()));
@@ -199,10 +226,10 @@ async fn make(table: &CosmosTable, client: &CosmosClient) -> Result<(), SinkErro
         (fixed, None) => fixed.map(ThroughputProperties::manual),
     };
     let options = throughput.map(|units| CreateContainerOptions::default().with_throughput(units));
-    match client.database_client(table.database.clone()).create_container(properties, options).await {
-        Err(error) if !there(&error) => Err(wrong(table, &error)),
+    match client.database_client(table.at.database.clone()).create_container(properties, options).await {
+        Err(error) if !there(&error) => Err(wrong(&table.at, &error)),
         _ => {
-            tracing::info!(database = table.database, container = table.container, "the container was made");
+            tracing::info!(database = table.at.database, container = table.at.container, "the container was made");
             Ok(())
         }
     }

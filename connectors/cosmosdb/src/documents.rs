@@ -18,7 +18,7 @@ pub const PROVENANCE: &str = "millrace";
 pub const SYSTEM: &[&str] = &["_rid", "_self", "_etag", "_attachments", "_ts"];
 
 /// What the service allows.
-const LONGEST_ID: usize = 1023;
+pub const LONGEST_ID: usize = 1023;
 const LONGEST_KEY: usize = 2048;
 pub const LARGEST_DOCUMENT: usize = 2 << 20;
 /// Integers up to this size are themselves as the double that the service keeps.
@@ -227,7 +227,8 @@ fn derived_id(name: &str) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(name.as_bytes()))
 }
 
-fn key(body: &Map<String, Value>, paths: &Paths) -> Result<Key, String> {
+/// The partition key of a document.
+pub fn key(body: &Map<String, Value>, paths: &Paths) -> Result<Key, String> {
     let mut values = vec![];
     for path in paths {
         let shown = || path.join("/");

@@ -1,11 +1,13 @@
-//! Azure Cosmos DB containers as sinks.
+//! Azure Cosmos DB containers: as sinks, and to look documents up in.
 
 mod account;
 mod container;
 mod documents;
 mod limiter;
+mod lookup;
 mod options;
 mod request;
+mod search;
 mod shown;
 mod sink;
 mod trouble;

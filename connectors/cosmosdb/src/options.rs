@@ -3,34 +3,53 @@
 use std::sync::Arc;
 
 use azure_data_cosmos::models::IndexingPolicy;
-use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::lookup::Lookup;
 use engine::shown::Shown;
 use engine::sink::Sink;
 
 use crate::account::{self, Account};
 use crate::container::NewContainer;
 use crate::documents::{ID, Layout, PROVENANCE, SYSTEM, can_be_version};
+use crate::lookup::CosmosLookup;
 use crate::shown::CosmosShown;
 use crate::sink::CosmosSink;
 
 /// Azure Cosmos DB for NoSQL.
 pub struct CosmosConnector;
 
-/// A checked table.
+/// A container, and how it is reached.
 #[derive(Clone)]
-pub struct CosmosTable {
+pub struct Place {
+    /// The job's own name for it.
     pub name: String,
     pub account: Account,
     pub database: String,
     pub container: String,
+    pub regions: Vec<String>,
+    pub low_priority: bool,
+}
+
+/// A checked table that is written.
+#[derive(Clone)]
+pub struct CosmosTable {
+    pub at: Place,
     pub columns: Vec<String>,
     pub partition_by: Vec<String>,
     pub write: Write,
     pub layout: Layout,
     pub create: Option<NewContainer>,
-    pub regions: Vec<String>,
-    pub low_priority: bool,
     pub pace: Pace,
+}
+
+/// A checked table in which documents are looked up.
+#[derive(Clone)]
+pub struct LookedUp {
+    pub at: Place,
+    /// The column that is a document's id, if one is.
+    pub id: Option<String>,
+    /// Whether BIGINTs are text in its documents.
+    pub integers_as_text: bool,
 }
 
 /// How fast it is written at most.
@@ -59,6 +78,9 @@ pub enum Write {
 /// The words of `write`.
 const WRITES: &[&[&str]] =
     &[&["upsert"], &["insert"], &["replace-if-newer", "replace_if_newer"], &["delete"], &["append"]];
+/// Options that say how rows are written; with those of `create`.
+const OF_WRITING: &[&str] =
+    &["write", "version_field", "json.nulls", "json.decimals", "batch", "requests", "max_ru_per_second", "create"];
 /// What the service allows a batch to have.
 const LARGEST_BATCH: i64 = 100;
 const REQUESTS_AT_ONCE: i64 = 128;
@@ -80,7 +102,7 @@ impl Write {
     }
 }
 
-impl CosmosTable {
+impl Place {
     /// For people: where something went wrong.
     pub fn place(&self) -> String {
         format!("table {}, container {}/{}", self.name, self.database, self.container)
@@ -163,6 +185,10 @@ impl Connector for CosmosConnector {
         Ok(Arc::new(CosmosSink::new(checked(table, &of_environment)?)))
     }
 
+    fn lookup(&self, table: &TableSpec) -> Result<Arc<dyn Lookup>, Vec<Problem>> {
+        Ok(Arc::new(CosmosLookup::new(looked_up(table, &of_environment)?)))
+    }
+
     fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
         let columns = table.columns.iter().map(|column| column.field.clone()).collect();
         Ok(Arc::new(CosmosShown { table: checked(table, &of_environment)?, columns }))
@@ -219,13 +245,8 @@ fn checked(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> R
             return Err(problems);
         }
     };
-    let words =
-        |name: &str| options.get(name).into_iter().flat_map(|text| text.split(',')).map(|w| w.trim().to_string());
     Ok(CosmosTable {
-        name: table.name.clone(),
-        account,
-        database: options.get("database").unwrap_or_default().into(),
-        container: options.get("container").unwrap_or_default().into(),
+        at: place(table, account),
         columns,
         partition_by: table.partition_by.clone(),
         write,
@@ -237,14 +258,57 @@ fn checked(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> R
             integers_as_text: options.get("json.integers") == Some("text"),
         },
         create,
-        regions: words("regions").filter(|region| !region.is_empty()).collect(),
-        low_priority: options.get("priority") == Some("low"),
         pace: Pace {
             units_per_second: options.get("max_ru_per_second").map(|_| units as f64),
             requests_at_once,
             batch,
         },
     })
+}
+
+fn place(table: &TableSpec, account: Account) -> Place {
+    let options = &table.options;
+    let regions = options.get("regions").into_iter().flat_map(|text| text.split(',')).map(|region| region.trim());
+    Place {
+        name: table.name.clone(),
+        account,
+        database: options.get("database").unwrap_or_default().into(),
+        container: options.get("container").unwrap_or_default().into(),
+        regions: regions.filter(|region| !region.is_empty()).map(String::from).collect(),
+        low_priority: options.get("priority") == Some("low"),
+    }
+}
+
+/// The same of a table that is only read, document by document.
+fn looked_up(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> Result<LookedUp, Vec<Problem>> {
+    let options = &table.options;
+    let mut problems: Vec<Problem> = vec![];
+    for name in options.0.keys().filter(|name| OF_WRITING.contains(&name.as_str()) || name.starts_with("create.")) {
+        problems.push(Problem::option(name, format!("{name} is for writing, and a lookup table is only read")));
+    }
+    if !table.partition_by.is_empty() {
+        problems.push(Problem::of(
+            "PARTITIONED BY is for writing: of a lookup table, the container knows its partition key",
+        ));
+    }
+    for column in table.columns.iter().filter(|column| column.origin != Origin::Value) {
+        problems.push(Problem::column(column.field.name(), "a document has no metadata, only properties (_ts is one)"));
+    }
+    let has = |name: &str| table.columns.iter().any(|column| column.field.name() == name);
+    let said = options.get("id_field");
+    if let Some(name) = said.filter(|name| !has(name)) {
+        problems.push(Problem::option("id_field", format!("there is no column {name}")));
+    }
+    let id = said.map(String::from).or_else(|| has(ID).then(|| ID.to_string()));
+    let account = Account::of(options, environment).map_err(|problem| problems.push(problem)).ok();
+    match account {
+        Some(account) if problems.is_empty() => Ok(LookedUp {
+            at: place(table, account),
+            id,
+            integers_as_text: options.get("json.integers") == Some("text"),
+        }),
+        _ => Err(problems),
+    }
 }
 
 /// The columns that are the id.
@@ -382,6 +446,21 @@ mod tests {
         assert!(problems(&table(&["a"], &[], &[]))[0].contains("needs to know a document's id"));
         assert!(problems(&table(&["id"], &[], &[("write", "append")]))[0].contains("an id of its own"));
         assert!(problems(&table(&["a", "id"], &["a"], &[("id_field", "a")]))[0].contains("there can be no other"));
+    }
+
+    #[test]
+    fn a_lookup_table_takes_no_options_of_writing() {
+        let looked_up = |table: &TableSpec| looked_up(table, &|_| None);
+        let plain = looked_up(&table(&["a", "id"], &["a"], &[("regions", "x, y"), ("priority", "low")])).ok().unwrap();
+        assert_eq!((plain.id.as_deref(), plain.at.regions.len(), plain.at.low_priority), (Some("id"), 2, true));
+        let of_field =
+            looked_up(&table(&["a", "b"], &[], &[("id_field", "b"), ("json.integers", "text")])).ok().unwrap();
+        assert_eq!((of_field.id.as_deref(), of_field.integers_as_text), (Some("b"), true));
+        assert_eq!(looked_up(&table(&["a"], &["a"], &[])).ok().unwrap().id, None, "a primary key may be any property");
+        let wrong = [("write", "insert"), ("batch", "5"), ("create", "true"), ("create.ttl", "5"), ("id_field", "z")];
+        let problems = looked_up(&table(&["a"], &[], &wrong)).err().unwrap();
+        let all: Vec<_> = problems.iter().filter_map(|problem| problem.option.as_deref()).collect();
+        assert_eq!(all, ["batch", "create", "create.ttl", "write", "id_field"]);
     }
 
     #[test]

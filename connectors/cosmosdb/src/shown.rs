@@ -20,8 +20,8 @@ pub struct CosmosShown {
 impl Shown for CosmosShown {
     async fn read(&self, take: &mut Take<'_>) -> Result<(), String> {
         let container = open(&self.table, true).await.map_err(|e| e.to_string())?;
-        let container = container.ok_or_else(|| format!("{}: there is no such container", self.table.place()))?;
-        let failed = |e: azure_data_cosmos::CosmosError| format!("{}: {e}", self.table.place());
+        let container = container.ok_or_else(|| format!("{}: there is no such container", self.table.at.place()))?;
+        let failed = |e: azure_data_cosmos::CosmosError| format!("{}: {e}", self.table.at.place());
         let all = container.client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
         let mut all = std::pin::pin!(all.map_err(failed)?);
         let mut rows = Timed::new(self.columns.clone());

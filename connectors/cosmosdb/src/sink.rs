@@ -43,7 +43,7 @@ impl CosmosSink {
     }
 
     fn opened(&self) -> Result<Arc<Open>, SinkError> {
-        self.open.lock().clone().ok_or_else(|| SinkError::failed(self.table.place(), "it was never opened"))
+        self.open.lock().clone().ok_or_else(|| SinkError::failed(self.table.at.place(), "it was never opened"))
     }
 }
 
@@ -55,9 +55,9 @@ impl Sink for CosmosSink {
     fn describe(&self) -> String {
         format!(
             "cosmosdb container '{}/{}' at {}, {}",
-            self.table.database,
-            self.table.container,
-            self.table.account.endpoint,
+            self.table.at.database,
+            self.table.at.container,
+            self.table.at.account.endpoint,
             self.table.write.word()
         )
     }
@@ -93,7 +93,7 @@ impl Sink for CosmosSink {
 
     async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
         let open = self.opened()?;
-        staged_rows::check_way(entries, WRITE, "write", self.table.write.word(), &self.table.place())?;
+        staged_rows::check_way(entries, WRITE, "write", self.table.write.word(), &self.table.at.place())?;
         let mut commits = open.commits.lock().await;
         if let Some(told) = commits.progress.tell(entries) {
             return Ok(told);
@@ -105,7 +105,7 @@ impl Sink for CosmosSink {
                 return Ok(told);
             }
         }
-        commits.progress.finish(context, entries, &self.table.place()).await
+        commits.progress.finish(context, entries, &self.table.at.place()).await
     }
 }
 
@@ -121,7 +121,7 @@ impl CosmosSink {
         for entry in entries {
             self.read(context, container, entry, &mut documents, &mut rejected).await?;
         }
-        let place = self.table.place();
+        let place = self.table.at.place();
         let mut writing = Writing {
             target: Target { container, write: self.table.write, layout: &self.table.layout },
             pace: self.table.pace,
@@ -129,7 +129,7 @@ impl CosmosSink {
             ownership: &context.ownership,
             metrics: &context.metrics,
             place: &place,
-            remedy: self.table.account.remedy(),
+            remedy: self.table.at.account.remedy(),
         };
         rejected.extend(writing.write(documents).await?);
         for entry in entries {
@@ -150,7 +150,7 @@ impl CosmosSink {
         documents: &mut Vec<Document>,
         rejected: &mut Vec<Rejected>,
     ) -> Result<(), SinkError> {
-        let place = self.table.place();
+        let place = self.table.at.place();
         let provenance = Provenance::of(context, &entry.writer, entry.entry);
         for (token, staged) in entry.tokens.iter().enumerate() {
             let Some(batches) = staged_rows::read(&*context.store, staged, &place).await? else { continue };

@@ -43,7 +43,7 @@ impl Work<'_> {
         let Some(last) = self.entries.last() else { return Ok(vec![]) };
         let mut session = match kept.session.take() {
             Some(session) if session.is_fresh() => session,
-            _ => self.say(Connection::open(&self.table.server, self.table.answer).await)?,
+            _ => self.say(Connection::open(&self.table.at.server, self.table.at.answer).await)?,
         };
         let before = kept.shown.get(&last.writer).copied().unwrap_or_default();
         let rejected = self.write(&mut session, last.entry, before).await?;
@@ -180,7 +180,9 @@ impl Work<'_> {
     /// What goes wrong at a commit is tried again, whatever it is.
     fn say<T>(&self, result: Result<T, Trouble>) -> Result<T, SinkError> {
         result.map_err(|trouble| match trouble {
-            Trouble::NotLetIn(what) => SinkError::retry(self.place, format!("{what}. {}", self.table.server.remedy())),
+            Trouble::NotLetIn(what) => {
+                SinkError::retry(self.place, format!("{what}. {}", self.table.at.server.remedy()))
+            }
             trouble => SinkError::retry(self.place, trouble),
         })
     }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::connector::{Connector, OptionKind, OptionSpec, Problem, TableSpec};
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::lookup::Lookup;
 use engine::shown::Shown;
 use engine::sink::Sink;
 
+use crate::lookup::SqlLookup;
 use crate::server::{self, Server};
 use crate::shown::SqlShown;
 use crate::sink::SqlSink;
@@ -15,14 +17,22 @@ use crate::statements::Name;
 /// Azure SQL Database and SQL Server.
 pub struct SqlServerConnector;
 
-/// A checked table.
+/// A table on a server, and how it is reached.
 #[derive(Clone)]
-pub struct SqlTable {
+pub struct Place {
     /// The job's own name for it.
     pub name: String,
     pub server: Server,
     /// The table, or the procedure.
     pub target: Name,
+    /// How long a statement may take.
+    pub answer: Duration,
+}
+
+/// A checked table that is written.
+#[derive(Clone)]
+pub struct SqlTable {
+    pub at: Place,
     pub write: Write,
     pub key: Vec<String>,
     pub version: Option<String>,
@@ -36,8 +46,6 @@ pub struct SqlTable {
     pub commit_rows: Option<u64>,
     pub table_lock: bool,
     pub create: Option<NewTable>,
-    /// How long a statement may take.
-    pub answer: Duration,
 }
 
 /// What a table is made with.
@@ -62,6 +70,18 @@ pub enum Write {
 
 /// The words of `write`.
 const WRITES: &[&[&str]] = &[&["append"], &["insert"], &["upsert"], &["delete"], &["procedure"]];
+/// Options that say how rows are written.
+const OF_WRITING: &[&str] = &[
+    "write",
+    "version_field",
+    "procedure",
+    "commits_table",
+    "writers",
+    "commit_rows",
+    "table_lock",
+    "create",
+    "create.index",
+];
 /// What the table of markers is called, in the target's own schema unless said.
 const MARKERS: &str = "millrace_commits";
 const DEFAULT_SCHEMA: &str = "dbo";
@@ -92,9 +112,9 @@ impl Write {
     }
 }
 
-impl SqlTable {
+impl Place {
     /// For people: where something went wrong.
-    pub fn place(&self) -> String {
+    pub fn describe(&self) -> String {
         format!("table {}, {} in {} at {}", self.name, self.target.as_str(), self.server.database, self.server.host)
     }
 }
@@ -145,6 +165,10 @@ impl Connector for SqlServerConnector {
         Ok(Arc::new(SqlSink::new(checked(table, &of_environment)?)))
     }
 
+    fn lookup(&self, table: &TableSpec) -> Result<Arc<dyn Lookup>, Vec<Problem>> {
+        Ok(Arc::new(SqlLookup::new(looked_up(table, &of_environment)?, table.primary_key.clone())))
+    }
+
     fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
         let columns = table.columns.iter().map(|column| column.field.clone()).collect();
         let checked = checked(table, &of_environment)?;
@@ -183,14 +207,7 @@ fn checked(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> R
         let what = format!("write = '{}' tells rows by their key: declare a PRIMARY KEY", write.word());
         note(Problem::option("write", what));
     }
-    let names = [("procedure", by_procedure), ("table", !by_procedure)];
-    let target = match names.iter().find(|(_, used)| *used).and_then(|(name, _)| Some((*name, options.get(name)?))) {
-        Some((option, text)) => parts(text).map_err(|what| note(Problem::option(option, what))).ok(),
-        None => {
-            note(Problem::option("table", "say which table"));
-            None
-        }
-    };
+    let target = target(options, if by_procedure { "procedure" } else { "table" }).map_err(&mut note).ok();
     if by_procedure && options.get("table").is_some() {
         note(Problem::option("table", "rows go to the procedure; only one of the two"));
     }
@@ -216,9 +233,7 @@ fn checked(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> R
     let (schema, name) = target;
     let (of, commits) = markers.unwrap_or((schema.clone(), MARKERS.into()));
     Ok(SqlTable {
-        name: table.name.clone(),
-        server,
-        target: Name::of(&[&schema, &name]),
+        at: place(table, server, &schema, &name),
         write,
         key: table.primary_key.clone(),
         version,
@@ -230,8 +245,43 @@ fn checked(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> R
         create: options
             .flag("create")
             .then(|| NewTable { columnstore: options.get("create.index") == Some("columnstore") }),
-        answer: options.duration("statement_timeout").unwrap_or(ANSWER),
     })
+}
+
+/// The same of a table that is only read, row by row.
+fn looked_up(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> Result<Place, Vec<Problem>> {
+    let options = &table.options;
+    let mut problems: Vec<Problem> = vec![];
+    for name in OF_WRITING.iter().filter(|name| options.get(name).is_some()) {
+        problems.push(Problem::option(*name, format!("{name} is for writing, and a lookup table is only read")));
+    }
+    if !table.partition_by.is_empty() {
+        problems.push(Problem::of("PARTITIONED BY is for writing, and a lookup table is only read"));
+    }
+    for column in table.columns.iter().filter(|column| column.origin != Origin::Value) {
+        problems.push(Problem::column(column.field.name(), "a row of this table has no metadata, only columns"));
+    }
+    let target = target(options, "table").map_err(|problem| problems.push(problem)).ok();
+    let server = Server::of(options, environment).map_err(|problem| problems.push(problem)).ok();
+    match (target, server) {
+        (Some((schema, name)), Some(server)) if problems.is_empty() => Ok(place(table, server, &schema, &name)),
+        _ => Err(problems),
+    }
+}
+
+/// Schema and name of what an option names.
+fn target(options: &Options, option: &str) -> Result<(String, String), Problem> {
+    let text = options.get(option).ok_or_else(|| Problem::option("table", "say which table"))?;
+    parts(text).map_err(|what| Problem::option(option, what))
+}
+
+fn place(table: &TableSpec, server: Server, schema: &str, name: &str) -> Place {
+    Place {
+        name: table.name.clone(),
+        server,
+        target: Name::of(&[schema, name]),
+        answer: table.options.duration("statement_timeout").unwrap_or(ANSWER),
+    }
 }
 
 /// Schema and name of `name`, `schema.name` or `[schema].[name]`.
@@ -359,9 +409,9 @@ mod tests {
     #[test]
     fn names_have_a_schema_and_may_stand_in_brackets() {
         let of = |text: &str| accepted(&table(&[], &[], &[("table", text)]));
-        assert_eq!(of("rawdata").target.as_str(), "[dbo].[rawdata]");
+        assert_eq!(of("rawdata").at.target.as_str(), "[dbo].[rawdata]");
         assert_eq!(of("a.b").markers.as_str(), "[a].[millrace_commits]");
-        assert_eq!(of("[a.b].[c]]d]").target.as_str(), "[a.b].[c]]d]");
+        assert_eq!(of("[a.b].[c]]d]").at.target.as_str(), "[a.b].[c]]d]");
         for wrong in ["a.b.c", "a..b", "[a", "[a]b", "a.\u{7}"] {
             assert_eq!(problems(&table(&[], &[], &[("table", wrong)])).len(), 1, "{wrong}");
         }
@@ -382,6 +432,20 @@ mod tests {
             assert!(said.iter().any(|what| what.contains(part)), "{part}: {said:?}");
         }
         assert_eq!(said.len(), 5, "{said:?}");
+    }
+
+    #[test]
+    fn a_lookup_table_takes_no_options_of_writing() {
+        let checked = |table: &TableSpec| looked_up(table, &|_| None);
+        let plain = checked(&table(&["id"], &[], &[("table", "s.t"), ("statement_timeout", "5s")])).ok().unwrap();
+        assert_eq!((plain.target.as_str(), plain.answer), ("[s].[t]", Duration::from_secs(5)));
+        let wrong = [("write", "upsert"), ("commit_rows", "5"), ("create", "true"), ("create.index", "rowstore")];
+        let mut table = table(&["id"], &["part"], &wrong);
+        table.columns[2].origin = Origin::Metadata("timestamp".into());
+        let problems = checked(&table).err().unwrap();
+        let all: Vec<_> = problems.iter().map(|p| p.option.as_deref().or(p.column.as_deref()).unwrap_or("")).collect();
+        assert_eq!(all, ["write", "commit_rows", "create", "create.index", "", "n"]);
+        assert!(problems[0].message.contains("is for writing"), "{problems:?}");
     }
 
     #[test]

@@ -1,25 +1,22 @@
 //! What a table shows: its rows, by the time at which each was stored if the table has a column for that.
 
-use std::sync::Arc;
-
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
-use engine::connector::is_json;
 use engine::shown::{Shown, Take};
-use formats::{Decoder, Format, JsonOptions};
 use futures::TryStreamExt;
-use serde_json::{Map, Value};
-use tiberius::{ColumnData, QueryItem, Row};
+use tiberius::QueryItem;
 
+use crate::catalog::{self, CatalogColumn, named};
+use crate::cells::{Cells, instant};
 use crate::connection::Connection;
 use crate::options::SqlTable;
 use crate::statements;
-use crate::target::stored_at;
 use crate::trouble::Trouble;
-use crate::types::is_document;
+use crate::types::SqlType;
 
 /// Rows of a batch.
 const AT_ONCE: usize = 10_000;
+const SECOND: i64 = 1_000_000_000;
 
 pub struct SqlShown {
     pub table: SqlTable,
@@ -29,27 +26,28 @@ pub struct SqlShown {
 #[async_trait]
 impl Shown for SqlShown {
     async fn read(&self, take: &mut Take<'_>) -> Result<(), String> {
-        let failed = |trouble: Trouble| format!("{}: {trouble}", self.table.place());
-        let mut connection = Connection::open(&self.table.server, self.table.answer).await.map_err(failed)?;
-        let mut names: Vec<String> = self.columns.iter().map(|column| column.name().clone()).collect();
-        let stored_at = stored_at(&mut connection, &self.table, &names).await.map_err(failed)?;
-        names.extend(stored_at.clone());
-        let query = statements::read(&self.table.target, &names, stored_at.as_deref());
+        let at = &self.table.at;
+        let failed = |trouble: Trouble| format!("{}: {trouble}", at.describe());
+        let mut connection = Connection::open(&at.server, at.answer).await.map_err(failed)?;
+        let there = catalog::columns(&mut connection, statements::TABLE, &at.target).await.map_err(failed)?;
+        let mut wanted = self.wanted(&there).map_err(|what| format!("{}: {what}", at.describe()))?;
+        let stored_at = self.stored_at(&there);
+        wanted.extend(stored_at);
+        let query = statements::read(&at.target, &wanted, stored_at.map(|there| there.column.name.as_str()));
         let broken = |e: tiberius::error::Error| failed(Trouble::of(e));
         let mut rows = connection.client.simple_query(query).await.map_err(broken)?;
-        let mut together = Together { time: None, decoder: self.decoder()?, held: 0 };
+        let from: Vec<usize> = (0..self.columns.len()).collect();
+        let mut together = Together { time: None, cells: Cells::new(&self.columns)? };
         while let Some(item) = rows.try_next().await.map_err(broken)? {
             let QueryItem::Row(row) = item else { continue };
-            let mut row = object(&row);
-            let time = stored_at.as_ref().and_then(|name| row.remove(name)).and_then(|time| second(&time));
-            if together.held == AT_ONCE || time != together.time {
+            let time =
+                stored_at.and_then(|_| row.get_column_data(from.len()).ok()).and_then(|cell| instant(cell).ok()?);
+            let time = time.map(|at| at.div_euclid(SECOND) * 1000);
+            if together.cells.held() == AT_ONCE || time != together.time {
                 together.hand_over(take)?;
-                together = Together { time, decoder: self.decoder()?, held: 0 };
+                together.time = time;
             }
-            self.unpack(&mut row);
-            let line = Value::Object(row).to_string();
-            together.decoder.push(line.as_bytes(), None).map_err(|reject| format!("{}: {line}", reject.error))?;
-            together.held += 1;
+            together.cells.push(&row, &from).map_err(|what| format!("{}: {what}: {row:?}", at.describe()))?;
         }
         together.hand_over(take)
     }
@@ -57,81 +55,38 @@ impl Shown for SqlShown {
 
 /// Rows that were stored in the same second.
 struct Together {
+    /// In milliseconds since 1970.
     time: Option<i64>,
-    decoder: Decoder,
-    held: usize,
+    cells: Cells,
 }
 
 impl Together {
     fn hand_over(&mut self, take: &mut Take<'_>) -> Result<(), String> {
-        if self.held == 0 { Ok(()) } else { take(self.time, self.decoder.finish().map_err(|e| e.to_string())?) }
+        if self.cells.held() == 0 { Ok(()) } else { take(self.time, self.cells.finish().map_err(|e| e.to_string())?) }
     }
-}
-
-/// The second of a time, in milliseconds since 1970.
-fn second(time: &Value) -> Option<i64> {
-    let nanoseconds = arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(time.as_str()?).ok()?;
-    Some(nanoseconds.div_euclid(1_000_000_000) * 1000)
 }
 
 impl SqlShown {
-    /// Documents are kept as text.
-    fn unpack(&self, row: &mut Map<String, Value>) {
-        for column in self.columns.iter().filter(|column| is_json(column) || is_document(column.data_type())) {
-            if let Some(Value::String(text)) = row.get(column.name())
-                && let Ok(document) = serde_json::from_str(text)
-            {
-                row.insert(column.name().clone(), document);
-            }
+    /// The columns of the table that the job writes, in its order.
+    fn wanted<'a>(&self, there: &'a [CatalogColumn]) -> Result<Vec<&'a CatalogColumn>, String> {
+        if there.is_empty() {
+            return Err("there is no such table, or it may not be seen".into());
         }
+        let found = |field: &FieldRef| {
+            named(there, field.name())
+                .ok_or_else(|| format!("there is no column {} in {}", field.name(), self.table.at.target.as_str()))
+        };
+        self.columns.iter().map(found).collect()
     }
 
-    fn decoder(&self) -> Result<Decoder, String> {
-        // Decimals come back as text.
-        let options = JsonOptions { lenient: true, ..JsonOptions::default() };
-        Decoder::new(Arc::new(Schema::new(self.columns.clone())), Format::Json, options, None)
+    /// The column in which the server itself notes when a row came, if there is one: a point in time by default, which the job leaves
+    /// out.
+    fn stored_at<'a>(&self, there: &'a [CatalogColumn]) -> Option<&'a CatalogColumn> {
+        let written = |name: &str| self.columns.iter().any(|column| column.name().eq_ignore_ascii_case(name));
+        let noted = |there: &&CatalogColumn| {
+            let in_time = matches!(there.column.of, SqlType::DateTime2 | SqlType::DateTimeOffset);
+            in_time && there.by_default && !written(&there.column.name)
+        };
+        there.iter().find(noted)
     }
-}
-
-fn object(row: &Row) -> Map<String, Value> {
-    let value =
-        |(column, data): (&tiberius::Column, &ColumnData<'static>)| Some((column.name().to_string(), value(data)?));
-    row.cells().filter_map(value).collect()
-}
-
-/// `None`: NULL, or nothing that a job writes.
-fn value(data: &ColumnData<'static>) -> Option<Value> {
-    const EPOCH: i64 = 719_162;
-    let time = |days: u32, ticks: u64| {
-        let seconds = (i64::from(days) - EPOCH) * 86_400 + (ticks / 10_000_000) as i64;
-        let time = arrow::temporal_conversions::timestamp_s_to_datetime(seconds)?;
-        Some(Value::from(format!("{}.{:07}Z", time.format("%Y-%m-%dT%H:%M:%S"), ticks % 10_000_000)))
-    };
-    match data {
-        ColumnData::U8(n) => n.map(Value::from),
-        ColumnData::I16(n) => n.map(Value::from),
-        ColumnData::I32(n) => n.map(Value::from),
-        ColumnData::I64(n) => n.map(Value::from),
-        ColumnData::F32(n) => n.map(Value::from),
-        ColumnData::F64(n) => n.map(Value::from),
-        ColumnData::Bit(bit) => bit.map(Value::from),
-        ColumnData::String(text) => text.as_ref().map(|text| Value::from(text.as_ref())),
-        ColumnData::Guid(id) => id.map(|id| Value::from(id.to_string())),
-        ColumnData::Numeric(number) => number.map(|number| Value::from(number.to_string())),
-        ColumnData::DateTime2(at) => at.and_then(|at| time(at.date().days(), ticks(at.time()))),
-        ColumnData::DateTimeOffset(at) => {
-            at.and_then(|at| time(at.datetime2().date().days(), ticks(at.datetime2().time())))
-        }
-        ColumnData::Date(date) => {
-            let days = i64::from(date.as_ref()?.days()) - EPOCH;
-            let day = arrow::temporal_conversions::timestamp_s_to_datetime(days * 86_400)?;
-            Some(Value::from(day.format("%Y-%m-%d").to_string()))
-        }
-        _ => None,
-    }
-}
-
-/// Since midnight, in 100 ns.
-fn ticks(time: tiberius::time::Time) -> u64 {
-    time.increments() * 10_u64.pow(7_u32.saturating_sub(u32::from(time.scale())))
 }

@@ -11,7 +11,7 @@ use storage::staged_rows::{self, StagingWriter};
 use tokio::sync::Mutex;
 
 use crate::lane::{Kept, Rejected, Work};
-use crate::options::{SqlTable, Write};
+use crate::options::{Place, SqlTable, Write};
 use crate::staging::Share;
 use crate::target::{Target, open};
 
@@ -53,14 +53,14 @@ impl SqlSink {
     }
 
     fn opened(&self) -> Result<Arc<Open>, SinkError> {
-        self.open.lock().clone().ok_or_else(|| SinkError::failed(self.table.place(), "it was never opened"))
+        self.open.lock().clone().ok_or_else(|| SinkError::failed(self.table.at.describe(), "it was never opened"))
     }
 }
 
 #[async_trait]
 impl Sink for SqlSink {
     fn describe(&self) -> String {
-        let SqlTable { target, server, write, .. } = &self.table;
+        let SqlTable { at: Place { target, server, .. }, write, .. } = &self.table;
         format!("sqlserver {} in {} at {}, {}", target.as_str(), server.database, server.host, write.word())
     }
 
@@ -103,8 +103,8 @@ impl Sink for SqlSink {
 
     async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
         let open = self.opened()?;
-        staged_rows::check_way(entries, WRITE, "write", self.table.write.word(), &self.table.place())?;
-        staged_rows::check_way(entries, TABLE, "table", &self.to(), &self.table.place())?;
+        staged_rows::check_way(entries, WRITE, "write", self.table.write.word(), &self.table.at.describe())?;
+        staged_rows::check_way(entries, TABLE, "table", &self.to(), &self.table.at.describe())?;
         let mut commits = open.commits.lock().await;
         if let Some(told) = commits.progress.tell(entries) {
             return Ok(told);
@@ -118,7 +118,7 @@ impl Sink for SqlSink {
                 }
             }
         }
-        commits.progress.finish(context, entries, &self.table.place()).await
+        commits.progress.finish(context, entries, &self.table.at.describe()).await
     }
 }
 
@@ -132,7 +132,7 @@ fn lanes(entries: &[&Committable]) -> (usize, Option<String>) {
 impl SqlSink {
     /// The table and its markers: in others, nobody knows which rows are there.
     fn to(&self) -> String {
-        format!("{} with {}", self.table.target.as_str(), self.table.markers.as_str())
+        format!("{} with {}", self.table.at.target.as_str(), self.table.markers.as_str())
     }
 
     fn rows_at_once(&self, target: &Target) -> u64 {
@@ -148,7 +148,7 @@ impl SqlSink {
         commits: &mut Commits,
         entries: &[&Committable],
     ) -> Result<(), SinkError> {
-        let (place, (lanes, by)) = (self.table.place(), lanes(entries));
+        let (place, (lanes, by)) = (self.table.at.describe(), lanes(entries));
         if commits.lanes.len() < lanes {
             commits.lanes.resize_with(lanes, Kept::default);
         }

@@ -14,9 +14,10 @@ use storage::staged_rows;
 use tiberius::error::Error;
 use tiberius::{ColumnData, ToSql, TokenRow};
 
+use crate::catalog::Column;
 use crate::connection::Connection;
 use crate::statements::{self, ENTRY, ROW, STAGED};
-use crate::target::{Column, Target};
+use crate::target::Target;
 use crate::trouble::Trouble;
 use crate::types::{Encoding, SqlType};
 use crate::values::Values;

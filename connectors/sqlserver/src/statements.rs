@@ -6,8 +6,10 @@
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
+use crate::catalog::{CatalogColumn, Column, LONGEST_UTF16};
 use crate::options::Write;
-use crate::target::{Column, Target};
+use crate::target::Target;
+use crate::types::SqlType;
 
 /// Where rows wait within a session until a batch takes them.
 pub const STAGED: &str = "#millrace";
@@ -57,13 +59,22 @@ pub fn settings() -> String {
     )
 }
 
-/// The columns of the table @P1.
+/// What is looked for under the name @P1: a table; or a view too, or whatever else has columns.
+/// <https://learn.microsoft.com/sql/t-sql/functions/object-id-transact-sql>
+pub const TABLE: &str = "OBJECT_ID(@P1, N'U')";
+pub const TABLE_OR_VIEW: &str = "OBJECT_ID(@P1)";
+
+/// The columns of the table @P1. `object`: [`TABLE`] or [`TABLE_OR_VIEW`].
 /// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/sys-columns-transact-sql>
-pub const COLUMNS: &str = "SELECT [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], \
-     [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], \
-     [c].[default_object_id], [c].[generated_always_type], [c].[collation_name], \
-     CAST(COLLATIONPROPERTY([c].[collation_name], 'CodePage') AS int) AS [code_page] \
-     FROM sys.columns AS [c] WHERE [c].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [c].[column_id]";
+pub fn columns(object: &str) -> String {
+    format!(
+        "SELECT [c].[name], COALESCE(TYPE_NAME([c].[system_type_id]), TYPE_NAME([c].[user_type_id])) AS [type], \
+         [c].[max_length], [c].[precision], [c].[scale], [c].[is_nullable], [c].[is_identity], [c].[is_computed], \
+         [c].[default_object_id], [c].[generated_always_type], [c].[collation_name], \
+         CAST(COLLATIONPROPERTY([c].[collation_name], 'CodePage') AS int) AS [code_page] \
+         FROM sys.columns AS [c] WHERE [c].[object_id] = {object} ORDER BY [c].[column_id]"
+    )
+}
 
 /// The indexes of the table @P1: whether each is unique without exception, its kind, and its key columns.
 /// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/sys-indexes-transact-sql>
@@ -335,10 +346,60 @@ pub fn create_target(name: &Name, columns: &[(String, String, bool)], key: &[Str
 }
 
 /// All rows of a table, in the order of a column. <https://learn.microsoft.com/sql/t-sql/queries/select-transact-sql>
-pub fn read(name: &Name, columns: &[String], by: Option<&str>) -> String {
-    let columns: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
+pub fn read(name: &Name, columns: &[&CatalogColumn], by: Option<&str>) -> String {
     let order = by.map(|column| format!(" ORDER BY {}", quoted(column))).unwrap_or_default();
-    format!("SELECT {} FROM {}{order};", columns.join(", "), name.as_str())
+    format!("SELECT {} FROM {}{order};", read_whole(columns, ""), name.as_str())
+}
+
+/// The rows of some keys, each once. @P1: the keys as JSON, an array of arrays with a value for each of `keys`. One text for any
+/// number of keys is planned once, and has no bound to its parameters. The keys become of the columns' own types, and texts compare as
+/// the column's do, so that an index of them is sought in; of keys that are one to the server, one is left, or their row would come for
+/// each. <https://learn.microsoft.com/sql/t-sql/functions/openjson-transact-sql>
+/// <https://learn.microsoft.com/sql/t-sql/statements/collations>
+pub fn fetch(name: &Name, columns: &[&CatalogColumn], keys: &[&CatalogColumn]) -> String {
+    let all = |one: &dyn Fn(usize, &CatalogColumn) -> String, between: &str| {
+        let parts: Vec<String> = keys.iter().enumerate().map(|(at, key)| one(at, key)).collect();
+        parts.join(between)
+    };
+    format!(
+        "SELECT {} FROM (SELECT DISTINCT {} FROM OPENJSON(@P1) WITH ({})) AS [k] INNER JOIN {} AS [t] ON {};",
+        read_whole(columns, "[t]."),
+        all(&own_type, ", "),
+        all(&|at, key| format!("{} {} '$[{at}]'", staged(at), carried(key)), ", "),
+        name.as_str(),
+        all(&|at, key| format!("[t].{} = [k].{}", quoted(&key.column.name), staged(at)), " AND "),
+    )
+}
+
+/// The type in which the value of a key is taken out of JSON.
+fn carried(key: &CatalogColumn) -> String {
+    match &key.column.of {
+        SqlType::Text { length: Some(n), .. } if *n <= LONGEST_UTF16 => format!("nvarchar({n})"),
+        SqlType::Text { .. } => "nvarchar(max)".into(),
+        _ => key.declared.clone(),
+    }
+}
+
+/// The value of a key as its column has it.
+fn own_type(at: usize, key: &CatalogColumn) -> String {
+    match (&key.column.of, &key.column.collation) {
+        (SqlType::Text { .. }, Some(collation)) => {
+            format!("CAST({0} COLLATE {collation} AS {1}) AS {0}", staged(at), key.declared)
+        }
+        _ => staged(at),
+    }
+}
+
+/// <https://learn.microsoft.com/sql/t-sql/functions/cast-and-convert-transact-sql>
+fn read_whole(columns: &[&CatalogColumn], of: &str) -> String {
+    let column = |there: &&CatalogColumn| {
+        let name = quoted(&there.column.name);
+        match there.read_as() {
+            Some(as_type) => format!("CAST({of}{name} AS {as_type}) AS {name}"),
+            None => format!("{of}{name}"),
+        }
+    };
+    columns.iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -380,10 +441,16 @@ mod tests {
         let procedure = Target { procedure: Some(procedure), ..target() };
         let columns =
             [("a".to_string(), "bigint".to_string(), false), ("b".to_string(), "nvarchar(max)".to_string(), true)];
+        let [id, name, price] =
+            [("EventId", "uniqueidentifier"), ("Name", "varchar(20)"), ("Price", "money")].map(|(name, of)| {
+                let collation = of.starts_with("varchar").then_some("SQL_Latin1_General_CP1_CI_AS");
+                crate::catalog::tests::column(name, of, collation)
+            });
         let create = |columnstore| create_target(&plain.name, &columns, &["a".into()], columnstore);
         vec![
             ("a session begins", settings()),
-            ("the columns of the table", COLUMNS.into()),
+            ("the columns of the table", super::columns(TABLE)),
+            ("the columns of the table or view", super::columns(TABLE_OR_VIEW)),
             ("the indexes of the table", INDEXES.into()),
             ("the parameters of the procedure", PROCEDURE.into()),
             ("is there such a procedure", PROCEDURE_EXISTS.into()),
@@ -405,7 +472,9 @@ mod tests {
             ("delete", marker.show(&only_key, Write::Delete)),
             ("by a procedure", marker.show(&procedure, Write::Procedure)),
             ("some rows are tried", marker.attempt(&plain, Write::Append, 10..=19, &[11, 12])),
-            ("the table is read back", read(&plain.name, &["a".into(), "b".into()], Some("b"))),
+            ("the table is read back", read(&plain.name, &[&id, &name], Some("Name"))),
+            ("rows of some keys", fetch(&plain.name, &[&id, &name, &price], &[&id])),
+            ("rows of keys of two columns", fetch(&plain.name, &[&id, &name], &[&id, &name])),
         ]
     }
 

@@ -7,6 +7,7 @@ use arrow::datatypes::Field;
 use engine::sink::{SinkContext, SinkError};
 use tiberius::Row;
 
+use crate::catalog::{self, CatalogColumn, Column, named, unreadable};
 use crate::connection::Connection;
 use crate::options::{SqlTable, Write};
 use crate::statements::{self, Marker, NO_ROWS, Name};
@@ -18,8 +19,6 @@ const OPENING: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
 /// The kind of an index that is the table itself, in columns.
 const CLUSTERED_COLUMNSTORE: u8 = 5;
-/// As many digits of a second as there are.
-const SEVEN_DIGITS: u8 = 7;
 /// Code pages that the client writes as the server reads them; others differ in single characters. UTF-8 the server makes itself.
 const CODE_PAGES: &[i32] = &[874, 1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258, 65001];
 /// There is a table of this name already: another process made it a moment ago.
@@ -44,15 +43,6 @@ pub struct Target {
     pub procedure: Option<Procedure>,
 }
 
-/// A column that is written.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Column {
-    pub name: String,
-    pub of: SqlType,
-    pub nullable: bool,
-    pub collation: Option<String>,
-}
-
 /// A procedure's table-valued parameter, and its type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Procedure {
@@ -73,16 +63,6 @@ impl Target {
     }
 }
 
-impl Column {
-    /// The type of the column where its values are staged; texts compare as they do in the target.
-    pub fn staged(&self) -> String {
-        match (&self.of, &self.collation) {
-            (SqlType::Text { .. }, Some(collation)) => format!("{} COLLATE {collation}", self.of.staged()),
-            _ => self.of.staged(),
-        }
-    }
-}
-
 /// Finds the target and checks it against the table; makes what is missing, if that is asked for, and the markers of this process.
 /// With `probe`, nothing is made, and there is none yet if one would be. What may heal is waited for: nobody asks a second time.
 pub async fn open(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Option<Target>, SinkError> {
@@ -91,15 +71,15 @@ pub async fn open(table: &SqlTable, context: &SinkContext, probe: bool) -> Resul
         let looked = tokio::time::timeout(OPENING, look(table, context, probe)).await;
         match looked.unwrap_or_else(|_| Err(Trouble::Transient(format!("no answer within {OPENING:?}")))) {
             Err(Trouble::Transient(what)) if begun.elapsed() < OPENING => {
-                tracing::warn!(place = table.place(), what, "the table is not open yet; trying again");
+                tracing::warn!(place = table.at.describe(), what, "the table is not open yet; trying again");
                 tokio::time::sleep(AGAIN).await;
             }
-            Err(Trouble::Transient(what)) => return Err(SinkError::retry(table.place(), what)),
+            Err(Trouble::Transient(what)) => return Err(SinkError::retry(table.at.describe(), what)),
             Err(Trouble::NotLetIn(what)) => {
-                return Err(SinkError::failed(table.place(), format!("{what}. {}", table.server.remedy())));
+                return Err(SinkError::failed(table.at.describe(), format!("{what}. {}", table.at.server.remedy())));
             }
             Err(Trouble::Stopped(what) | Trouble::Statement(what)) => {
-                return Err(SinkError::failed(table.place(), what));
+                return Err(SinkError::failed(table.at.describe(), what));
             }
             Ok(target) => return Ok(target),
         }
@@ -107,7 +87,7 @@ pub async fn open(table: &SqlTable, context: &SinkContext, probe: bool) -> Resul
 }
 
 async fn look(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Option<Target>, Trouble> {
-    let mut connection = Connection::open(&table.server, table.answer).await?;
+    let mut connection = Connection::open(&table.at.server, table.at.answer).await?;
     let fields: Vec<&Field> = context.schema.fields().iter().map(|field| &**field).collect();
     let target = match &table.write {
         Write::Procedure => procedure(&mut connection, table, &fields).await?,
@@ -130,13 +110,13 @@ async fn found(
     fields: &[&Field],
     probe: bool,
 ) -> Result<Option<Target>, Trouble> {
-    let name = table.target.as_str();
+    let name = table.at.target.as_str();
     if !exists(connection, statements::TABLE_EXISTS, name).await? {
         let batch = new_table(table, fields).map_err(Trouble::Statement)?;
         let Some(_) = &table.create else {
             let what = format!(
                 "there is no table {name} in the database {}, or it may not be seen: set create = 'true', or make it with\n  {batch}",
-                table.server.database
+                table.at.server.database
             );
             return Err(Trouble::Statement(what));
         };
@@ -146,17 +126,16 @@ async fn found(
         made(connection.run(batch.clone()).await, &batch)?;
         tracing::info!(table = name, "the table was made");
     }
-    let columns = connection.ask(statements::COLUMNS, &[&name]).await?;
-    let columns = TargetColumn::all(&columns)?;
+    let columns = catalog::columns(connection, statements::TABLE, &table.at.target).await?;
     let indexes = connection.ask(statements::INDEXES, &[&name]).await?;
     let indexes = Index::all(&indexes).ok_or_else(unreadable)?;
     check(table, fields, &columns, &indexes, None).map(Some).map_err(Trouble::Statement)
 }
 
 async fn procedure(connection: &mut Connection, table: &SqlTable, fields: &[&Field]) -> Result<Target, Trouble> {
-    let name = table.target.as_str();
+    let name = table.at.target.as_str();
     if !exists(connection, statements::PROCEDURE_EXISTS, name).await? {
-        let database = &table.server.database;
+        let database = &table.at.server.database;
         return Err(Trouble::Statement(format!(
             "there is no procedure {name} in the database {database}, or it may not be seen"
         )));
@@ -173,28 +152,9 @@ async fn procedure(connection: &mut Connection, table: &SqlTable, fields: &[&Fie
         return Err(Trouble::Statement(format!("the procedure {name} has more than one table-valued parameter")));
     }
     let (schema, of) = (text(first, "schema").ok_or_else(unreadable)?, text(first, "of").ok_or_else(unreadable)?);
-    let columns = TargetColumn::all(&rows)?;
+    let columns = CatalogColumn::all(&rows)?;
     let procedure = Procedure { parameter, of: Name::of(&[&schema, &of]) };
     check(table, fields, &columns, &[], Some(procedure)).map_err(Trouble::Statement)
-}
-
-/// The column in which the server itself notes when a row came, if there is one: a point in time by default, which the job leaves out.
-pub async fn stored_at(
-    connection: &mut Connection,
-    table: &SqlTable,
-    written: &[String],
-) -> Result<Option<String>, Trouble> {
-    let rows = connection.ask(statements::COLUMNS, &[&table.target.as_str()]).await?;
-    let columns = TargetColumn::all(&rows)?;
-    let noted = |there: &&TargetColumn| {
-        let in_time = matches!(there.column.of, SqlType::DateTime2 | SqlType::DateTimeOffset);
-        in_time && there.by_default && !written.iter().any(|name| name.eq_ignore_ascii_case(&there.column.name))
-    };
-    Ok(columns.iter().find(noted).map(|there| there.column.name.clone()))
-}
-
-fn unreadable() -> Trouble {
-    Trouble::Transient("the server's catalog is not as it is documented".into())
 }
 
 async fn exists(connection: &mut Connection, statement: &str, name: &str) -> Result<bool, Trouble> {
@@ -254,64 +214,7 @@ fn new_table(table: &SqlTable, fields: &[&Field]) -> Result<String, String> {
     };
     let columns = fields.iter().map(define).collect::<Result<Vec<_>, String>>()?;
     let columnstore = table.create.as_ref().is_some_and(|new| new.columnstore);
-    Ok(statements::create_target(&table.target, &columns, &table.key, columnstore))
-}
-
-/// A column in the server's catalog.
-struct TargetColumn {
-    column: Column,
-    /// Why it cannot be written.
-    own: Option<&'static str>,
-    /// The code page of its texts.
-    code_page: Option<i32>,
-    /// Whether it is a time that rounds what is written, so that it is not found again.
-    coarse: bool,
-    /// Whether it has a value where none is given.
-    by_default: bool,
-    /// Whether a row without a value for it is a row.
-    optional: bool,
-}
-
-impl TargetColumn {
-    fn all(rows: &[Row]) -> Result<Vec<Self>, Trouble> {
-        rows.iter().map(TargetColumn::of).collect::<Option<_>>().ok_or_else(unreadable)
-    }
-
-    fn of(row: &Row) -> Option<Self> {
-        let flag = |name: &str| row.try_get::<bool, _>(name).ok().flatten();
-        let byte = |name: &str| row.try_get::<u8, _>(name).ok().flatten();
-        let text = |name: &str| row.try_get::<&str, _>(name).ok().flatten().map(String::from);
-        let (nullable, identity, computed) = (flag("is_nullable")?, flag("is_identity")?, flag("is_computed")?);
-        let generated = byte("generated_always_type")? != 0;
-        let of = text("type").unwrap_or_else(|| "a type of its own".into());
-        let bytes: i16 = row.try_get("max_length").ok().flatten()?;
-        let default: i32 = row.try_get("default_object_id").ok().flatten()?;
-        // The server numbers these rows itself when they change.
-        let versioned = matches!(of.as_str(), "timestamp" | "rowversion");
-        let own = match () {
-            () if identity => Some("numbered by the server (IDENTITY)"),
-            () if computed => Some("computed by the server"),
-            () if generated || versioned => Some("the server's own"),
-            () => None,
-        };
-        Some(TargetColumn {
-            column: Column {
-                name: text("name")?,
-                of: SqlType::of(&of, bytes, byte("precision")?, byte("scale")?, text("collation_name").as_deref()),
-                nullable,
-                collation: text("collation_name"),
-            },
-            code_page: row.try_get::<i32, _>("code_page").ok().flatten(),
-            coarse: match of.as_str() {
-                "datetime" | "smalldatetime" => true,
-                "time" | "datetime2" | "datetimeoffset" => byte("scale")? < SEVEN_DIGITS,
-                _ => false,
-            },
-            by_default: default != 0,
-            optional: nullable || own.is_some() || default != 0,
-            own,
-        })
-    }
+    Ok(statements::create_target(&table.at.target, &columns, &table.key, columnstore))
 }
 
 /// An index of the target.
@@ -343,7 +246,7 @@ impl Index {
 fn check(
     table: &SqlTable,
     fields: &[&Field],
-    there: &[TargetColumn],
+    there: &[CatalogColumn],
     indexes: &[Index],
     procedure: Option<Procedure>,
 ) -> Result<Target, String> {
@@ -354,7 +257,7 @@ fn check(
             continue;
         }
         let Some(found) = named(there, field.name()) else {
-            wrong.push(format!("there is no column {} in {}", field.name(), table.target.as_str()));
+            wrong.push(format!("there is no column {} in {}", field.name(), table.at.target.as_str()));
             continue;
         };
         if let Some(own) = found.own {
@@ -411,7 +314,7 @@ fn check(
         return Err(wrong.join("; "));
     }
     Ok(Target {
-        name: table.target.clone(),
+        name: table.at.target.clone(),
         version: table.version.as_ref().and_then(place),
         key,
         columns,
@@ -420,11 +323,4 @@ fn check(
         table_lock: table.table_lock,
         procedure,
     })
-}
-
-/// The column of a name: exactly, else the only one that differs by case.
-fn named<'a>(there: &'a [TargetColumn], name: &str) -> Option<&'a TargetColumn> {
-    let exact = there.iter().find(|there| there.column.name == name);
-    let mut alike = there.iter().filter(|there| there.column.name.eq_ignore_ascii_case(name));
-    exact.or_else(|| alike.next().filter(|_| alike.next().is_none()))
 }

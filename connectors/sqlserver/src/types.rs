@@ -1,8 +1,8 @@
-//! The types of columns, and which of ours go into them.
+//! The types of columns, which of ours go into them, and which of ours they go into.
 
 use std::fmt;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use engine::connector::is_json;
 
 /// Characters of a column that is stored as UTF-16, or bytes of any other; `None`: as many as there are.
@@ -142,6 +142,87 @@ impl SqlType {
         if fits { Ok(()) } else { Err(format!("it is {} here and {self} there", ours(of))) }
     }
 
+    /// Whether a column of ours holds every value of it, or what stands against that.
+    pub fn fills(&self, field: &Field) -> Result<(), String> {
+        let of = field.data_type();
+        let fits = match (of, self) {
+            (DataType::Boolean, SqlType::Bit) => true,
+            (_, SqlType::Integer(_) | SqlType::Decimal { .. }) if of.is_integer() => {
+                let (least, most) = range(of);
+                let fits = self.range().is_some_and(|(lowest, highest)| lowest >= least && highest <= most);
+                fits || self.is_made_for(field)
+            }
+            (DataType::Decimal128(precision, ours), _) => self.digits().is_some_and(|(whole, scale)| {
+                *ours >= scale as i8 && i16::from(*precision) - i16::from(*ours) >= i16::from(whole)
+            }),
+            (DataType::Float64, SqlType::Float | SqlType::Real) => true,
+            // Integers of so many bits are themselves as floating points.
+            (DataType::Float64, SqlType::Integer(bytes)) => *bytes <= 4,
+            (DataType::Float32, SqlType::Real) => true,
+            (DataType::Float32, SqlType::Integer(bytes)) => *bytes <= 2,
+            (DataType::Utf8, SqlType::UniqueIdentifier | SqlType::Time) => !is_json(field),
+            (DataType::Utf8, SqlType::Text { .. } | SqlType::Document) => true,
+            (_, SqlType::Text { .. } | SqlType::Document) => is_document(of),
+            (DataType::Binary, SqlType::Binary(_)) => true,
+            (
+                DataType::Timestamp(TimeUnit::Nanosecond, _),
+                SqlType::DateTime2 | SqlType::DateTimeOffset | SqlType::OldDateTime,
+            ) => true,
+            (DataType::Date32, SqlType::Date) => true,
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(format!("it is {self} there and {} here", ours(of))) }
+    }
+
+    /// Whether the values of two rows are the same exactly if the server says so; and it can be asked for one.
+    pub fn can_be_key(&self) -> bool {
+        !matches!(
+            self,
+            SqlType::Real | SqlType::Float | SqlType::Time | SqlType::Binary(_) | SqlType::Document | SqlType::Other(_)
+        )
+    }
+
+    /// The least and the greatest value, of a type without fractions.
+    pub fn range(&self) -> Option<(i128, i128)> {
+        match self {
+            SqlType::Integer(1) => Some(range(&DataType::UInt8)),
+            SqlType::Integer(2) => Some(range(&DataType::Int16)),
+            SqlType::Integer(4) => Some(range(&DataType::Int32)),
+            SqlType::Integer(_) => Some(range(&DataType::Int64)),
+            SqlType::Decimal { precision, scale: 0 } => {
+                let most = 10_i128.pow(u32::from(*precision).min(38)) - 1;
+                Some((-most, most))
+            }
+            _ => None,
+        }
+    }
+
+    /// Digits before the point, and behind it.
+    pub fn digits(&self) -> Option<(u8, u8)> {
+        Some(match self {
+            SqlType::Integer(1) => (3, 0),
+            SqlType::Integer(2) => (5, 0),
+            SqlType::Integer(4) => (10, 0),
+            SqlType::Integer(_) => (19, 0),
+            SqlType::Decimal { precision, scale } => (precision.saturating_sub(*scale), *scale),
+            SqlType::Money => (15, 4),
+            SqlType::SmallMoney => (6, 4),
+            _ => return None,
+        })
+    }
+
+    /// Whether a table that is made here has it for such a column: what is in it came from one, and is checked one by one.
+    fn is_made_for(&self, field: &Field) -> bool {
+        let whole = |of: &str| match of {
+            "tinyint" => SqlType::Integer(1),
+            "smallint" => SqlType::Integer(2),
+            "int" => SqlType::Integer(4),
+            "bigint" => SqlType::Integer(8),
+            _ => SqlType::Decimal { precision: 20, scale: 0 },
+        };
+        SqlType::new_column(field, false).is_some_and(|made| whole(&made) == *self)
+    }
+
     /// The type of a new table's column for one of ours, and `None` where there is none. `key`: of an index, so not of any length.
     pub fn new_column(field: &Field, key: bool) -> Option<String> {
         Some(match field.data_type() {
@@ -193,6 +274,20 @@ pub fn is_document(of: &DataType) -> bool {
     matches!(of, Struct(_) | List(_) | LargeList(_) | FixedSizeList(..) | ListView(_) | LargeListView(_) | Map(..))
 }
 
+/// The least and the greatest integer of a type of ours.
+pub fn range(of: &DataType) -> (i128, i128) {
+    match of {
+        DataType::Int8 => (i8::MIN.into(), i8::MAX.into()),
+        DataType::Int16 => (i16::MIN.into(), i16::MAX.into()),
+        DataType::Int32 => (i32::MIN.into(), i32::MAX.into()),
+        DataType::UInt8 => (0, u8::MAX.into()),
+        DataType::UInt16 => (0, u16::MAX.into()),
+        DataType::UInt32 => (0, u32::MAX.into()),
+        DataType::UInt64 => (0, u64::MAX.into()),
+        _ => (i64::MIN.into(), i64::MAX.into()),
+    }
+}
+
 /// What a job file calls a type.
 fn ours(of: &DataType) -> String {
     match of {
@@ -200,6 +295,8 @@ fn ours(of: &DataType) -> String {
         DataType::Float32 => "REAL".into(),
         DataType::Int64 => "BIGINT".into(),
         DataType::Int32 => "INT".into(),
+        DataType::Int16 => "SMALLINT".into(),
+        DataType::Int8 => "TINYINT".into(),
         DataType::Boolean => "BOOLEAN".into(),
         DataType::Timestamp(..) => "TIMESTAMP".into(),
         DataType::Date32 | DataType::Date64 => "DATE".into(),
@@ -238,6 +335,51 @@ mod tests {
         assert!(!takes(DataType::Int64, SqlType::of("hierarchyid", 892, 0, 0, None)));
         let said = decimal(18, 0).takes(&Field::new("value", DataType::Float64, true)).unwrap_err();
         assert_eq!(said, "it is DOUBLE here and decimal(18,0) there");
+    }
+
+    #[test]
+    fn a_column_is_filled_from_what_it_can_hold_all_of() {
+        let fills = |sql: SqlType, of: DataType| sql.fills(&Field::new("c", of, true)).is_ok();
+        let decimal = |precision, scale| SqlType::Decimal { precision, scale };
+        let instant = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
+        for (sql, of) in [
+            (SqlType::Integer(4), DataType::Int64),
+            (SqlType::Integer(1), DataType::Int16),
+            (SqlType::Integer(1), DataType::UInt8),
+            (decimal(18, 0), DataType::Int64),
+            (decimal(20, 0), DataType::UInt64),
+            (SqlType::Integer(2), DataType::Int8),
+            (SqlType::Money, DataType::Decimal128(19, 4)),
+            (SqlType::Integer(8), DataType::Decimal128(19, 0)),
+            (decimal(10, 2), DataType::Decimal128(12, 4)),
+            (SqlType::Real, DataType::Float64),
+            (SqlType::UniqueIdentifier, DataType::Utf8),
+            (SqlType::Time, DataType::Utf8),
+            (SqlType::OldDateTime, instant.clone()),
+            (
+                SqlType::of("nvarchar", -1, 0, 0, None),
+                DataType::Struct(vec![Field::new("a", DataType::Utf8, true)].into()),
+            ),
+        ] {
+            assert!(fills(sql.clone(), of.clone()), "{sql} {of}");
+        }
+        for (sql, of) in [
+            (SqlType::Integer(8), DataType::Int32),
+            (SqlType::Integer(4), DataType::UInt64),
+            (decimal(19, 0), DataType::Int64),
+            (decimal(10, 2), DataType::Int64),
+            (SqlType::Money, DataType::Decimal128(10, 2)),
+            (SqlType::Money, DataType::Float64),
+            (SqlType::Integer(8), DataType::Float64),
+            (SqlType::Float, DataType::Float32),
+            (SqlType::Date, instant),
+            (SqlType::DateTime2, DataType::Utf8),
+            (SqlType::Other("geography".into()), DataType::Utf8),
+        ] {
+            assert!(!fills(sql.clone(), of.clone()), "{sql} {of}");
+        }
+        let said = SqlType::Money.fills(&Field::new("value", DataType::Float64, true)).unwrap_err();
+        assert_eq!(said, "it is money there and DOUBLE here");
     }
 
     #[test]

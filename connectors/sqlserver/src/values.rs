@@ -7,14 +7,14 @@ use arrow::error::ArrowError;
 use tiberius::time::{Date, DateTime2, DateTimeOffset, Time};
 use tiberius::{ColumnData, Uuid, numeric::Numeric};
 
-use crate::target::Column;
+use crate::catalog::Column;
 use crate::types::{Encoding, Length, SqlType, is_document, is_text};
 
 /// The value of a row, or why there is none.
 type Value<'a> = Box<dyn Fn(usize) -> Result<ColumnData<'static>, String> + Send + Sync + 'a>;
 
 /// Days from 0001-01-01, the first of a `datetime2`, to 1970-01-01; and its last.
-const EPOCH: i64 = 719_162;
+pub const EPOCH: i64 = 719_162;
 const LAST_DAY: i64 = 3_652_058;
 /// A `datetime2(7)` counts in these: 100 ns.
 const TICKS_A_DAY: i128 = 864_000_000_000;
@@ -307,7 +307,7 @@ fn binary<'a>(array: &'a ArrayRef, length: Option<usize>) -> Result<Value<'a>, A
 }
 
 /// As much of a text as an error shows.
-fn start(text: &str) -> String {
+pub fn start(text: &str) -> String {
     const SHOWN: usize = 40;
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),

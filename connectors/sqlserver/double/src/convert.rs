@@ -18,8 +18,10 @@ pub enum Into<'a> {
         utf8: bool,
     },
     Expression,
-    /// By CAST: also what does not happen by itself.
-    Cast,
+    /// By CAST: also what does not happen by itself. A text keeps its collation, and so whether it is in UTF-8.
+    Cast {
+        utf8: bool,
+    },
 }
 
 pub fn convert(value: Value, from: Type, to: Type, into: Into<'_>) -> Result<Value, SqlError> {
@@ -42,7 +44,7 @@ pub fn convert(value: Value, from: Type, to: Type, into: Into<'_>) -> Result<Val
 
 /// Which conversions happen by themselves, and which are asked for with CAST.
 pub fn is_allowed(from: Type, to: Type, into: Into<'_>) -> bool {
-    let by_cast = matches!(into, Into::Cast);
+    let by_cast = matches!(into, Into::Cast { .. });
     if from == Type::Null || to == Type::Null || from.name() == to.name() {
         return true;
     }
@@ -339,7 +341,7 @@ pub fn text_length(text: &str, of: Type, utf8: bool) -> usize {
 }
 
 fn fit_text(text: String, to: Type, into: Into<'_>) -> Result<Value, SqlError> {
-    let utf8 = matches!(into, Into::Column { utf8: true, .. });
+    let utf8 = matches!(into, Into::Column { utf8: true, .. } | Into::Cast { utf8: true });
     let text = if to.is_unicode() || utf8 { text } else { from_1252(&to_1252(&text)) };
     let (length, padded): (Length, bool) = match to {
         Type::Char(n) | Type::NChar(n) => (Some(n), true),

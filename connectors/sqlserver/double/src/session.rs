@@ -507,6 +507,7 @@ impl Session {
             match statement {
                 Statement::CreateTable { name, table, text } => catalog::create_table(connection, name, table, text),
                 Statement::CreateType { name, table, text } => catalog::create_type(connection, name, table, text),
+                Statement::CreateView { name, query, text } => session.create_view(name, query, text),
                 Statement::CreateIndex { index, on, text } => catalog::create_index(connection, index, on, text),
                 Statement::CreateSchema(name) => catalog::create_schema(connection, name),
                 Statement::DropTable { names, if_exists } => {
@@ -518,6 +519,11 @@ impl Session {
         })?;
         self.done(command, None, false);
         Ok(())
+    }
+
+    fn create_view(&self, name: &Name, query: &Query, text: &str) -> Result<(), SqlError> {
+        let columns = self.translator(|t| t.view(query))?;
+        catalog::create_view(&self.connection, name, &columns, text)
     }
 
     fn truncate(&self, name: &Name) -> Result<(), SqlError> {

@@ -81,6 +81,11 @@ pub enum Statement {
         table: Table,
         text: String,
     },
+    CreateView {
+        name: Name,
+        query: Box<Query>,
+        text: String,
+    },
     CreateIndex {
         index: Index,
         on: Name,
@@ -203,6 +208,16 @@ pub enum Rows {
     Table(Name),
     Variable(String),
     Query(Box<Query>),
+    /// OPENJSON with columns of its own.
+    Json(Box<Expr>, Vec<JsonColumn>),
+}
+
+/// A column that OPENJSON makes of each item of an array: what is in it at a place, counted from 0.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonColumn {
+    pub name: String,
+    pub of: Type,
+    pub at: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]

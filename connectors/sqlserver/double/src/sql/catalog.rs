@@ -509,6 +509,51 @@ pub fn create_type(connection: &Connection, name: &Name, table: &ast::Table, tex
     describe(connection, &relation)
 }
 
+/// A view: its columns are described as they were when it was made. <https://learn.microsoft.com/sql/t-sql/statements/create-view-transact-sql>
+pub fn create_view(
+    connection: &Connection,
+    name: &Name,
+    columns: &[translate::Output],
+    text: &str,
+) -> Result<(), SqlError> {
+    let schema = schema_of(connection, name)?;
+    if look_up(connection, name)?.is_some() {
+        return Err(exists_already(&name.name));
+    }
+    let mut table = ast::Table::default();
+    for (at, column) in columns.iter().enumerate() {
+        if column.name.is_empty() {
+            let message =
+                format!("Create View or Function failed because no column name was specified for column {}.", at + 1);
+            return Err(SqlError::new(4511, 16, message));
+        }
+        let collation = column.typed.collation.as_ref().filter(|_| column.typed.of.is_text());
+        table.columns.push(ast::Column {
+            name: column.name.clone(),
+            of: column.typed.of,
+            collation: collation.map(|collation| collation.name.clone()),
+            nullable: Some(column.typed.nullable),
+            identity: None,
+            default: None,
+            computed: None,
+        });
+    }
+    let id = next_id(connection, false)?;
+    let relation = Relation::of(&table, name, id, false)?;
+    remember(connection, name, id, "V", text)?;
+    add_row(connection, "objects", &[&relation.name, &id, &schema, &"V ", &"VIEW"])?;
+    describe_columns(connection, &relation)
+}
+
+/// What a view selects, if there is one of this name.
+pub fn view(connection: &Connection, name: &Name) -> Result<Option<ast::Query>, SqlError> {
+    let Some((_, kind, definition)) = look_up(connection, name)? else { return Ok(None) };
+    match (kind.as_str(), parse(&definition)?.pop()) {
+        ("V", Some(Statement::CreateView { query, .. })) => Ok(Some(*query)),
+        _ => Ok(None),
+    }
+}
+
 pub fn create_index(connection: &Connection, index: &Index, on: &Name, text: &str) -> Result<(), SqlError> {
     let Some(mut relation) = find(connection, on, &["U"])? else {
         let message = format!(
@@ -617,7 +662,7 @@ fn forget_description(connection: &Connection, id: i64) -> Result<(), SqlError> 
     Ok(())
 }
 
-fn describe(connection: &Connection, relation: &Relation) -> Result<(), SqlError> {
+fn describe_columns(connection: &Connection, relation: &Relation) -> Result<(), SqlError> {
     for (at, column) in relation.columns.iter().enumerate() {
         let (length, precision, scale) = column.of.dimensions();
         let (number, id) = (at as i64 + 1, column.of.system_id());
@@ -645,6 +690,11 @@ fn describe(connection: &Connection, relation: &Relation) -> Result<(), SqlError
         ];
         add_row(connection, "columns", &values)?;
     }
+    Ok(())
+}
+
+fn describe(connection: &Connection, relation: &Relation) -> Result<(), SqlError> {
+    describe_columns(connection, relation)?;
     if !relation.keys.iter().any(|key| key.clustered) {
         let values: [&dyn rusqlite::ToSql; 11] =
             [&relation.id, &None::<String>, &0, &0, &"HEAP", &false, &false, &false, &false, &false, &false];

@@ -14,7 +14,10 @@ pub fn register(connection: &Connection) -> Result<()> {
     let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("tds_convert", 4, pure, |c| {
         let (from, to) = (type_of(c, 1)?, type_of(c, 2)?);
-        let into = if c.get::<i64>(3)? == 1 { Into::Cast } else { Into::Expression };
+        let into = match c.get::<i64>(3)? {
+            0 => Into::Expression,
+            how => Into::Cast { utf8: how == 2 },
+        };
         convert(c.get(0)?, from, to, into).map_err(failed)
     })?;
     connection.create_scalar_function("tds_arithmetic", 4, pure, |c| {

@@ -3,6 +3,7 @@
 pub mod ast;
 pub mod catalog;
 pub mod functions;
+pub mod json;
 pub mod lexer;
 pub mod parser;
 pub mod rows;

@@ -741,7 +741,24 @@ impl Parser {
             let table = self.in_parentheses(Self::table)?;
             return Ok(Statement::CreateTable { name, table, text: self.written(start) });
         }
+        if self.word("VIEW") {
+            return self.view(start);
+        }
         self.index(start)
+    }
+
+    /// <https://learn.microsoft.com/sql/t-sql/statements/create-view-transact-sql>
+    fn view(&mut self, start: usize) -> Parsed<Statement> {
+        if start > 0 {
+            let message = "'CREATE VIEW' must be the first statement in a query batch.";
+            return Err(SqlError::new(111, 15, message));
+        }
+        let name = self.name()?;
+        self.expect("AS")?;
+        let query = Box::new(self.query()?);
+        let text = self.written(start);
+        self.sign(";");
+        if self.at_end() { Ok(Statement::CreateView { name, query, text }) } else { Err(self.wrong()) }
     }
 
     /// What was read since, as a text of its own: definitions are kept as they were said.
@@ -1022,12 +1039,36 @@ impl Parser {
             Rows::Query(Box::new(self.in_parentheses(Self::query)?))
         } else if let Some(Token::Variable(_)) = self.peek() {
             Rows::Variable(self.variable()?)
+        } else if self.is_word("OPENJSON") {
+            self.json()?
         } else {
             Rows::Table(self.name()?)
         };
         let alias = self.alias()?;
         self.hints()?;
         Ok(Place { rows, alias })
+    }
+}
+
+/// <https://learn.microsoft.com/sql/t-sql/functions/openjson-transact-sql>
+impl Parser {
+    fn json(&mut self) -> Parsed<Rows> {
+        self.expect("OPENJSON")?;
+        let json = Box::new(self.in_parentheses(Self::expr)?);
+        self.expect("WITH")?;
+        Ok(Rows::Json(json, self.in_parentheses(|p| p.list(Self::json_column))?))
+    }
+
+    /// Of paths, only those of an array's items.
+    fn json_column(&mut self) -> Parsed<JsonColumn> {
+        let (name, of) = (self.identifier()?, self.data_type()?);
+        let Token::Text { value, .. } = self.next()? else {
+            self.at -= 1;
+            return Err(self.wrong());
+        };
+        let at = value.strip_prefix("$[").and_then(|rest| rest.strip_suffix(']')).and_then(|at| at.parse().ok());
+        let wrong = || SqlError::new(13607, 16, format!("JSON path is not properly formatted: {value}"));
+        Ok(JsonColumn { name, of, at: at.ok_or_else(wrong)? })
     }
 }
 

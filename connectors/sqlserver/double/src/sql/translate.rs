@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use super::ast::{Cte, Expr, From, Item, Join, Name, Place, Query, Rows};
+use super::ast::{Cte, Expr, From, Item, Join, JsonColumn, Name, Place, Query, Rows};
 use super::catalog::{self, Relation, folded, order_of, same};
+use super::json;
 use super::parser::parse_name;
 use crate::collation::Collation;
 use crate::convert::{Into, clash, is_allowed};
@@ -259,15 +260,20 @@ impl<'a> Translator<'a> {
         }
         let group = if group.is_empty() { String::new() } else { format!(" GROUP BY {}", group.join(", ")) };
         let having = self.optional(" HAVING ", query.having.as_ref())?;
-        let order = self.order_by(&query.order, &columns)?;
+        let ordered = self.order_by(&query.order, &columns)?;
         let limit = match &query.top {
             Some(top) => format!(" LIMIT {}", self.value(top)?.sql),
             None => String::new(),
         };
-        let shown: Vec<String> =
-            columns.iter().enumerate().map(|(at, c)| format!("{} AS k{}", c.typed.sql, at + 1)).collect();
+        // Values are the same as their collation has it.
+        let order = |typed: &Typed| if query.distinct { typed.order() } else { String::new() };
+        let shown: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(at, c)| format!("{}{} AS k{}", c.typed.sql, order(&c.typed), at + 1))
+            .collect();
         let distinct = if query.distinct { "DISTINCT " } else { "" };
-        let sql = format!("SELECT {distinct}{}{from}{condition}{group}{having}{order}{limit}", shown.join(", "));
+        let sql = format!("SELECT {distinct}{}{from}{condition}{group}{having}{ordered}{limit}", shown.join(", "));
         Ok(Translated { sql, columns, assigns })
     }
 
@@ -360,8 +366,18 @@ impl<'a> Translator<'a> {
             Rows::Table(name) => {
                 match self.ctes.iter().find(|(cte, _, _)| name.schema.is_none() && *cte == folded(&name.name)) {
                     Some((_, cte, columns)) => (cte.clone(), name.name.clone(), renamed(columns, &stored), None),
-                    None => self.stored_place(self.relation(name)?, &stored),
+                    None => match self.connection.map_or(Ok(None), |connection| catalog::view(connection, name))? {
+                        Some(query) => {
+                            let query = self.outside(|t| t.nested(&query))?;
+                            (format!("({})", query.sql), name.name.clone(), renamed(&query.columns, &stored), None)
+                        }
+                        None => self.stored_place(self.relation(name)?, &stored),
+                    },
                 }
+            }
+            Rows::Json(json, columns) => {
+                let rows = self.json_rows(json, columns)?;
+                (rows, String::new(), json_columns(columns, &stored), None)
             }
         };
         let alias = place.alias.clone().unwrap_or(name);
@@ -374,6 +390,36 @@ impl<'a> Translator<'a> {
         }
         scope.push(Offer { alias, stored: stored.clone(), columns, relation });
         Ok(format!("{sql} AS {stored}"))
+    }
+
+    /// What a view yields.
+    pub fn view(&mut self, query: &Query) -> Result<Vec<Output>, SqlError> {
+        self.outside(|t| t.nested(query)).map(|translated| translated.columns)
+    }
+
+    /// A view sees nothing of the statement that it is used in.
+    fn outside<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, SqlError>) -> Result<T, SqlError> {
+        let (scopes, ctes) = (std::mem::take(&mut self.scopes), std::mem::take(&mut self.ctes));
+        let result = run(self);
+        (self.scopes, self.ctes) = (scopes, ctes);
+        result
+    }
+
+    /// The rows of OPENJSON, as constants.
+    fn json_rows(&mut self, json: &Expr, columns: &[JsonColumn]) -> Result<String, SqlError> {
+        let places: Vec<String> = (1..=columns.len()).map(|at| format!("column{at} AS k{at}")).collect();
+        let text = self.constant(json)?;
+        let connection = self.connection.ok_or_else(|| syntax("OPENJSON"))?;
+        let mut rows = vec![];
+        for item in text.map_or(Ok(vec![]), |text| json::items(connection, &text, columns))? {
+            let values: Vec<String> = item.iter().map(literal).collect();
+            rows.push(format!("({})", values.join(", ")));
+        }
+        if rows.is_empty() {
+            let nothing: Vec<String> = (1..=columns.len()).map(|at| format!("NULL AS k{at}")).collect();
+            return Ok(format!("(SELECT {} WHERE 0)", nothing.join(", ")));
+        }
+        Ok(format!("(SELECT {} FROM (VALUES {}))", places.join(", "), rows.join(", ")))
     }
 
     fn stored_place(&self, relation: Relation, stored: &str) -> (String, String, Vec<Output>, Option<Relation>) {
@@ -467,6 +513,18 @@ fn renamed(columns: &[Output], stored: &str) -> Vec<Output> {
         }
     };
     columns.iter().enumerate().map(see).collect()
+}
+
+fn json_columns(columns: &[JsonColumn], stored: &str) -> Vec<Output> {
+    let output = |(at, column): (usize, &JsonColumn)| {
+        let typed = Typed {
+            collation: column.of.is_text().then(Collation::default),
+            weight: Weight::Column,
+            ..Typed::new(format!("{stored}.k{}", at + 1), column.of)
+        };
+        Output { name: column.name.clone(), typed }
+    };
+    columns.iter().enumerate().map(output).collect()
 }
 
 /// Expressions.
@@ -577,7 +635,8 @@ impl Translator<'_> {
             }
             Expr::Cast { value, to } => {
                 let value = self.value(value)?;
-                let sql = cast(&value, *to, Into::Cast)?;
+                let utf8 = value.collation.as_ref().is_some_and(|collation| collation.utf8);
+                let sql = cast(&value, *to, Into::Cast { utf8 })?;
                 Ok(Typed { sql, of: *to, column: false, identity: false, ..value })
             }
             Expr::Collate(value, name) => {
@@ -1085,6 +1144,9 @@ pub fn cast(typed: &Typed, to: Type, into: Into<'_>) -> Result<String, SqlError>
     if typed.of == to || typed.of == Type::Null {
         return Ok(typed.sql.clone());
     }
-    let how = u8::from(matches!(into, Into::Cast));
+    let how = match into {
+        Into::Cast { utf8 } => 1 + u8::from(utf8),
+        _ => 0,
+    };
     Ok(format!("tds_convert({}, '{}', '{}', {how})", typed.sql, typed.of.declared(), to.declared()))
 }

@@ -1,0 +1,69 @@
+//! Views, and rows that are made of JSON.
+
+mod client;
+
+use client::*;
+use tds_double::Server;
+
+fn texts(rows: Vec<Vec<Option<String>>>) -> Vec<String> {
+    let text = |value: Option<String>| value.unwrap_or_else(|| "NULL".into());
+    rows.into_iter().map(|row| row.into_iter().map(text).collect::<Vec<_>>().join(" ")).collect()
+}
+
+async fn prepared() -> Server {
+    let server = server().await;
+    server.run(
+        "CREATE TABLE dbo.t ([id] int NOT NULL PRIMARY KEY, [name] varchar(5) COLLATE Latin1_General_100_CI_AS NULL); \
+         INSERT INTO dbo.t VALUES (1, 'one'), (2, 'Two'), (3, NULL);",
+    );
+    server
+}
+
+#[tokio::test]
+async fn a_view_is_read_and_described_as_a_table_is() {
+    let server = prepared().await;
+    server.run("CREATE VIEW dbo.v AS SELECT [t].[id] AS [number], [t].[name] FROM dbo.t AS [t] WHERE [t].[id] < 3");
+    assert_eq!(texts(server.query("SELECT [v].[name] FROM dbo.v WHERE [number] = 2")), ["Two"]);
+    let described = server.query(
+        "SELECT [c].[name], TYPE_NAME([c].[system_type_id]), [c].[max_length], [c].[is_nullable], [c].[collation_name] \
+         FROM sys.columns AS [c] WHERE [c].[object_id] = OBJECT_ID(N'dbo.v') ORDER BY [c].[column_id]",
+    );
+    assert_eq!(texts(described), ["number int 4 0 NULL", "name varchar 5 1 Latin1_General_100_CI_AS"]);
+    assert_eq!(texts(server.query("SELECT OBJECT_ID(N'dbo.v', N'U') AS [id]")), ["NULL"]);
+    let said = |t_sql: &str| server.try_run(t_sql).map_err(|error| error.to_string()).unwrap_err();
+    assert!(said("SELECT 1 AS [x]; CREATE VIEW dbo.w AS SELECT 1 AS [x]").contains("must be the first statement"));
+    assert!(said("CREATE VIEW dbo.v AS SELECT 1 AS [x]").contains("already"));
+    assert!(said("CREATE VIEW dbo.w AS SELECT 1").contains("no column name"));
+    assert!(said("INSERT INTO dbo.v ([number]) VALUES (5)").contains("Invalid object name"));
+}
+
+#[tokio::test]
+async fn json_is_rows_with_the_types_that_are_said() {
+    let server = prepared().await;
+    let read = |json: &str, columns: &str| {
+        texts(server.query(&format!("SELECT * FROM OPENJSON(N'{json}') WITH ({columns}) AS [k]")))
+    };
+    let mixed = r#"[[1,"a",12345678901234567890.12,true],["2",null],[3,{"x":1},"0.5",false]]"#;
+    let columns = "[a] int '$[0]', [b] nvarchar(5) '$[1]', [c] decimal(30,2) '$[2]', [d] bit '$[3]'";
+    assert_eq!(
+        read(mixed, columns),
+        ["1 a 12345678901234567890.12 1", "2 NULL NULL NULL", "3 NULL 0.50 0"],
+        "numbers keep their digits, and what is missing or no single value is NULL"
+    );
+    assert_eq!(read("[]", "[a] int '$[0]'"), [""; 0]);
+    let said = |t_sql: &str| server.try_run(t_sql).map_err(|error| error.to_string()).unwrap_err();
+    assert!(said("SELECT * FROM OPENJSON(N'no') WITH ([a] int '$[0]') AS [k]").contains("not properly formatted"));
+    assert!(said("SELECT * FROM OPENJSON(N'[[\"x\"]]') WITH ([a] int '$[0]') AS [k]").contains("Conversion failed"));
+}
+
+#[tokio::test]
+async fn what_a_collation_takes_for_the_same_is_distinct_once() {
+    let server = prepared().await;
+    let keys = r#"[["ONE"],["one"],["two "],["four"]]"#;
+    let rows = server.query(&format!(
+        "SELECT [t].[id] FROM (SELECT DISTINCT CAST([c] COLLATE Latin1_General_100_CI_AS AS varchar(5)) AS [c] \
+         FROM OPENJSON(N'{keys}') WITH ([c] nvarchar(5) '$[0]')) AS [k] INNER JOIN dbo.t AS [t] ON [t].[name] = [k].[c] \
+         ORDER BY [t].[id]"
+    ));
+    assert_eq!(texts(rows), ["1", "2"]);
+}
