@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use crate::container::{Container, find};
 use crate::documents::{ID, Key, key};
 use crate::options::LookedUp;
-use crate::search::{self, Wanted, can_be_key};
+use crate::search::{self, Wanted, can_be_asked_for, can_be_key};
 use crate::trouble::Trouble;
 
 /// Requests of one lookup that are under way at once.
@@ -74,12 +74,17 @@ impl CosmosLookup {
                 return LookupError::retry(place, format!("there are no request units left for {after:?} (429)"));
             }
             Trouble::Transient(what) => return LookupError::retry(place, what),
+            // A document is wrong, and not the container.
+            Trouble::Refused(what) => return self.lasting(place, what),
             Trouble::Conflict | Trouble::Changed | Trouble::Missing => "the container is not what it was".to_string(),
-            Trouble::Refused(what) => what,
             Trouble::Stopped(what) => format!("{what}. {}", self.table.at.account.remedy()),
         };
         // It may have been made again, under the same name.
         *self.container.lock() = None;
+        self.lasting(place, what)
+    }
+
+    fn lasting(&self, place: String, what: String) -> LookupError {
         match self.opened.load(Ordering::Relaxed) {
             true => LookupError::retry(place, what),
             false => LookupError::failed(place, what),
@@ -116,6 +121,11 @@ impl CosmosLookup {
                 )
             })
             .collect();
+        let names = request.keys.iter().map(|at| request.columns[*at].field.name());
+        let unnamed = names.filter(|name| !can_be_asked_for(self.property(name)));
+        let unnamed = unnamed
+            .map(|name| format!("column {name}: a property with a quote or a backslash in its name can be no key"));
+        let wrong: Vec<String> = wrong.into_iter().chain(unnamed).collect();
         if wrong.is_empty() { self.rows(request).map(drop) } else { Err(self.failed(wrong.join("; "))) }
     }
 
@@ -350,7 +360,7 @@ mod tests {
     }
 
     fn documents() -> Vec<Value> {
-        let one = |n: usize| json!({"id": format!("d{n}"), "part": format!("p{}", n % 7), "n": n, "it's a\"b": n.is_multiple_of(3)});
+        let one = |n: usize| json!({"id": format!("d{n}"), "part": format!("p{}", n % 7), "n": n, "a \"b\"": n.is_multiple_of(3)});
         (0..20).map(one).collect()
     }
 
@@ -373,7 +383,7 @@ mod tests {
         let container = container(&documents()).await;
         let fields = [
             field("n", DataType::Int32),
-            field("it's a\"b", DataType::Boolean),
+            field("a \"b\"", DataType::Boolean),
             field("part", DataType::Utf8),
             field("key", DataType::Utf8),
         ];
