@@ -1,4 +1,4 @@
-//! `millrace check`: whether job files are right, and with `--connect`, whether their sources and sinks are there.
+//! `millrace check`: whether job files are right, and with `--connect`, whether their sources, lookup tables and sinks are there.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -6,21 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use engine::plan::{SinkNode, SourceNode};
+use engine::environment::{Environment, System};
+use engine::lookup::Loaded;
+use engine::plan::{Kept, LookupNode, SinkNode, SourceNode};
 use engine::sink::{Names, SinkContext};
 use object_store::memory::InMemory;
 
 use crate::job::{Files, environment_variable, load, report, warn};
 use crate::log::say;
 
-/// How long one source or sink may take to answer.
+/// How long one of them may take to answer.
 const ANSWER: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub struct Check {
     #[command(flatten)]
     files: Files,
-    /// Also try each source and each sink: names, rights, schema. Changes nothing
+    /// Also try each source, lookup table and sink: names, rights, schema. Changes nothing
     #[arg(long)]
     connect: bool,
 }
@@ -35,12 +37,19 @@ impl Check {
         let plan = job.plan;
         if !self.connect {
             let (sources, sinks) = (plan.sources.len(), plan.sinks.len() - 1);
-            say(&format!("ok: {sources} source(s), {sinks} sink(s)"));
+            let lookups = match plan.lookups.len() {
+                0 => String::new(),
+                many => format!(", {many} lookup table(s)"),
+            };
+            say(&format!("ok: {sources} source(s){lookups}, {sinks} sink(s)"));
             return ExitCode::SUCCESS;
         }
         let mut good = true;
         for node in &plan.sources {
             good &= tell(&format!("source {}", node.table), within(try_source(node)).await);
+        }
+        for node in &plan.lookups {
+            good &= tell(&format!("lookup {}", node.table), within(try_lookup(node)).await);
         }
         for (index, node) in plan.sinks.iter().enumerate() {
             // A dead letter that nobody declared is a local folder.
@@ -72,6 +81,20 @@ async fn try_source(node: &SourceNode) -> Result<String, String> {
     }
     let many = if splits.len() == 1 { "1 split".to_string() } else { format!("{} splits", splits.len()) };
     Ok(format!("{}; {many}", node.source.describe()))
+}
+
+/// Looks at a table that is asked by key, and loads one that is kept whole.
+async fn try_lookup(node: &LookupNode) -> Result<String, String> {
+    if let Kept::ByKey(_) = node.kept {
+        node.lookup.open(&node.request).await.map_err(|e| e.to_string())?;
+        return Ok(format!("{}; asked by key", node.lookup.describe()));
+    }
+    let loaded = node.lookup.load(&node.request, None, System.now()).await.map_err(|e| e.to_string())?;
+    let rows = match loaded {
+        Loaded::Rows { rows, .. } => rows.iter().map(|batch| batch.num_rows()).sum(),
+        Loaded::Unchanged => 0,
+    };
+    Ok(format!("{}; {rows} rows, kept whole", node.lookup.describe()))
 }
 
 async fn try_sink(node: &SinkNode) -> Result<String, String> {

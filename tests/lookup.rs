@@ -148,6 +148,22 @@ fn a_table_that_is_kept_whole_is_looked_at_again_while_the_job_runs() {
 }
 
 #[test]
+fn a_check_tries_the_table() {
+    let job = job("connector = 'filesystem', path = '${FOLDER}/devices.csv', format = 'csv'");
+    let checked = || {
+        let output = job.command("check").arg("--connect").output().expect("the binary starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, said) = checked();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("failed  lookup devices: ") && said.contains("there is no such file"), "{said}");
+    write_csv(&job.folder().join("devices.csv"));
+    let (code, said) = checked();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("ok      lookup devices: CSV in '") && said.contains("; 666 rows, kept whole"), "{said}");
+}
+
+#[test]
 fn a_table_that_is_not_there_is_said_before_anything_is_read() {
     let job = job("connector = 'filesystem', path = '${FOLDER}/devcies.csv', format = 'csv'");
     let mut run = job.start();
