@@ -44,25 +44,13 @@ fn ids(job: &Job) -> Vec<String> {
     text.lines().filter_map(id).collect()
 }
 
-/// The job is killed twice on its way, and the third run comes to the end.
-fn completes_though_it_is_killed(job: &Job) {
-    for _ in 0..2 {
-        let mut run = job.start();
-        run.wait_until_read(2000);
-        run.kill();
-    }
-    let mut last = job.start();
-    assert_eq!(last.wait().code(), Some(0), "{}", last.said());
-    assert!(last.said().contains("done: everything is read and shown"), "{}", last.said());
-}
-
 #[test]
 fn the_events_of_many_files_are_each_shown_once_though_the_job_is_killed() {
     let job = job("connector = 'filesystem', path = '${EVENTS}'");
     let messages =
         simulate(&job.folder().join("events"), &["--count", "20000", "--file-messages", "500", "--seed", "1"]);
     assert!(messages > 21_000, "one in ten is sent again: {messages}");
-    completes_though_it_is_killed(&job);
+    job.completes_though_it_is_killed();
     let shown = ids(&job);
     assert_eq!((shown.len(), shown.iter().collect::<BTreeSet<_>>().len()), (20_000, 20_000));
 }
@@ -117,7 +105,7 @@ fn write_avro(folder: &Path, files: i64) {
 fn the_events_of_avro_files_are_each_shown_once_though_the_job_is_killed() {
     let job = job("connector = 'filesystem', path = '${EVENTS}', format = 'avro'");
     write_avro(&job.folder().join("events"), 6);
-    completes_though_it_is_killed(&job);
+    job.completes_though_it_is_killed();
     let shown: BTreeSet<String> = ids(&job).into_iter().collect();
     assert_eq!((ids(&job).len(), shown), (30_000, (0..30_000).map(|n| format!("event {n}")).collect()));
 }

@@ -51,13 +51,7 @@ fn shown(job: &Job) -> Vec<Value> {
 
 /// The job is killed twice, and comes to its end: each event is there once, with what is said of its device.
 fn each_has_the_name_of_its_device_though_the_job_is_killed(job: &Job) {
-    for _ in 0..2 {
-        let mut run = job.start();
-        run.wait_until_read(2000);
-        run.kill();
-    }
-    let mut last = job.start();
-    assert_eq!(last.wait().code(), Some(0), "{}", last.said());
+    job.completes_though_it_is_killed();
     let names: BTreeMap<String, Option<String>> = (0..DEVICES).map(|device| (id(device), name(device))).collect();
     let mut events = BTreeMap::new();
     for event in shown(job) {

@@ -119,6 +119,18 @@ impl Job {
         assert_eq!(status.code(), None, "{step}:{visit} {status}\n{}", run.said());
     }
 
+    /// The job is killed twice on its way, and the third run comes to the end.
+    pub fn completes_though_it_is_killed(&self) {
+        for _ in 0..2 {
+            let mut run = self.start();
+            run.wait_until_read(2000);
+            run.kill();
+        }
+        let mut last = self.start();
+        assert_eq!(last.wait().code(), Some(0), "{}", last.said());
+        assert!(last.said().contains("done: everything is read and shown"), "{}", last.said());
+    }
+
     /// Another command of the binary, about the job.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));

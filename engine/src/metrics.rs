@@ -211,7 +211,7 @@ pub struct LookupMetrics {
     /// What is kept of the table.
     pub kept_rows: Gauge,
     pub kept_bytes: Gauge,
-    /// When the table was loaded whole, nanoseconds since 1970; 0 where it is not.
+    /// When a table that is kept whole was last loaded, or found unchanged, nanoseconds since 1970; 0 for others.
     pub loaded_at: Gauge,
     /// Requests that the table answered.
     pub durations: Durations,

@@ -202,6 +202,13 @@ pub struct LookupNode {
     pub give_up_after: Option<Duration>,
 }
 
+impl LookupNode {
+    /// For people: where something went wrong.
+    pub fn place(&self) -> String {
+        format!("table {}, {}", self.table, self.lookup.describe())
+    }
+}
+
 /// What is kept of a table outside.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kept {

@@ -121,7 +121,7 @@ pub fn walk(walk: &mut Walk<'_>, join: &Join) -> Planned<Flow> {
         let is_new = |at: usize| !pairs.iter().any(|(_, taken)| own(*taken) == own(at));
         match key {
             Key::Column(at) if is_new(at) => {
-                pairs.push((fitting(ours, &side.schema.field(at).data_type().clone(), &stream.schema, walk)?, at))
+                pairs.push((fitting(ours, side.schema.field(at).data_type(), &stream.schema, walk)?, at))
             }
             Key::Narrower(at) if is_new(at) => {
                 // A number that is too large for the table's column equals none in it.

@@ -9,7 +9,9 @@ use std::ops::ControlFlow;
 
 use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, ObjectNamePart, Query, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, ObjectName, ObjectNamePart, Query, Visit, VisitMut, VisitorMut, visit_relations,
+};
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use crate::query::{Catalog, leaves, root};
@@ -43,6 +45,21 @@ pub fn unique<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> 
         None if alike.len() <= 1 => Ok(alike.into_iter().next()),
         None => Err(alike.into_iter().collect()),
     }
+}
+
+/// Whether a name is one of these, exactly or as the only one that differs by case.
+pub fn is_among(name: &str, candidates: &BTreeSet<String>) -> bool {
+    matches!(unique(name, candidates.iter().map(String::as_str)), Ok(Some(_)))
+}
+
+/// The tables and views that a query, or a part of one, names.
+pub fn relations_of(tree: &impl Visit) -> Vec<String> {
+    let mut relations = vec![];
+    let _: ControlFlow<()> = visit_relations(tree, |name| {
+        relations.extend(name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.clone()));
+        ControlFlow::Continue(())
+    });
+    relations
 }
 
 /// The name of a table that DataFusion did not find.

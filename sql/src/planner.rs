@@ -2,14 +2,13 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{Column as DfColumn, DFSchema, TableReference};
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan};
-use datafusion::sql::sqlparser::ast::{Query, visit_relations};
+use datafusion::sql::sqlparser::ast::Query;
 use engine::computed::ComputedSource;
 use engine::connector::{ColumnSpec, Connector, Origin, Problem, TableSpec};
 use engine::plan::*;
@@ -239,7 +238,7 @@ impl Compiler<'_> {
         while !waiting.is_empty() {
             let names: Vec<String> = waiting.iter().map(|v| v.name.clone()).collect();
             let is_ready = |view: &CreateView| {
-                let reads = relations_of(view);
+                let reads = names::relations_of(&*view.query);
                 !reads.iter().any(|r| names.contains(r) && !self.relations.contains(r))
             };
             let (ready, blocked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_ready);
@@ -263,11 +262,8 @@ impl Compiler<'_> {
         });
         match planned {
             Ok(()) => {
-                let reads = relations_of(&view);
-                let is_lookup = |table: &String| {
-                    matches!(names::unique(table, self.lookups.iter().map(String::as_str)), Ok(Some(_)))
-                };
-                if !reads.is_empty() && reads.iter().all(is_lookup) {
+                let reads = names::relations_of(&*view.query);
+                if !reads.is_empty() && reads.iter().all(|table| names::is_among(table, &self.lookups)) {
                     self.lookups.insert(view.name.clone());
                 }
                 self.relations.push(view.name)
@@ -639,15 +635,6 @@ fn own_columns(statement: &CreateTable, written: &[String], problems: &mut Vec<D
         }
     }
     own
-}
-
-fn relations_of(view: &CreateView) -> Vec<String> {
-    let mut relations = vec![];
-    let _: ControlFlow<()> = visit_relations(&*view.query, |name| {
-        relations.extend(name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.clone()));
-        ControlFlow::Continue(())
-    });
-    relations
 }
 
 fn same_columns(table: &Table, schema: &Schema) -> bool {

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::ddl::{Column, ColumnKind, CreateTable};
 use crate::diagnostic::{Diagnostic, Place, SourceFile, nearest};
-use crate::names::unique;
+use crate::names::is_among;
 
 /// One such clause.
 pub struct AsOf {
@@ -81,7 +81,7 @@ fn is_word(token: &Token, word: &str) -> bool {
 /// Checks that a clause stands behind a table that is looked up, and names the time at which a row passes. `now`: columns
 /// that are that time.
 pub fn check(clause: &AsOf, lookups: &BTreeSet<String>, now: &BTreeSet<String>) -> Option<Diagnostic> {
-    if !matches!(unique(&clause.table, lookups.iter().map(String::as_str)), Ok(Some(_))) {
+    if !is_among(&clause.table, lookups) {
         let message = format!("FOR SYSTEM_TIME AS OF goes with a lookup table, and {} is none", clause.table);
         let hint =
             "it stands behind the table's name and before its alias; a lookup table is declared with 'lookup' = 'true'";

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, Function, GroupByExpr, JoinConstraint, JoinOperator, LimitClause, Query, Select, SetExpr,
-    SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, Value, Visit, Visitor, visit_relations,
+    SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, Value, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::diagnostic::{Diagnostic, Place, SourceFile};
-use crate::names::unique;
+use crate::names::{is_among, relations_of};
 use crate::query::Catalog;
 
 /// Everything in a query that a job cannot do. `place`: of the statement.
@@ -54,13 +54,8 @@ impl<'a> Search<'a> {
 
     /// Whether nothing but lookup tables is read.
     fn is_lookup(&self, factor: &impl Visit) -> bool {
-        let mut reads = vec![];
-        let _: ControlFlow<()> = visit_relations(factor, |name| {
-            reads.extend(name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.clone()));
-            ControlFlow::Continue(())
-        });
-        let is_one = |name: &String| matches!(unique(name, self.lookups.iter().map(String::as_str)), Ok(Some(_)));
-        !reads.is_empty() && reads.iter().all(is_one)
+        let reads = relations_of(factor);
+        !reads.is_empty() && reads.iter().all(|name| is_among(name, &self.lookups))
     }
 
     /// Tables in FROM: one stream, lists of its rows, and lookup tables.

@@ -24,6 +24,7 @@ use crate::source::{FilesSource, is_visible};
 
 /// What one read takes.
 const AT_ONCE: ReadLimit = ReadLimit { records: 64 * 1024, bytes: 64 << 20 };
+const MONITOR: &str = "source.monitor-interval";
 /// Bytes of a record that cannot be read, to know it by.
 const SAMPLE: usize = 200;
 /// Between the time that a version begins with and what else it says.
@@ -45,9 +46,10 @@ struct Found {
 impl FilesLookup {
     pub fn of(spec: &TableSpec) -> Result<FilesLookup, Vec<Problem>> {
         let mut problems = vec![];
-        for name in ["source.monitor-interval"].iter().filter(|name| spec.options.get(name).is_some()) {
-            let message = format!("{name} is for streams; lookup.refresh says how often a lookup table is looked at");
-            problems.push(Problem::option(*name, message));
+        if spec.options.get(MONITOR).is_some() {
+            let message =
+                format!("{MONITOR} is for streams; lookup.refresh says how often a lookup table is looked at");
+            problems.push(Problem::option(MONITOR, message));
         }
         let path = spec.options.get("path").unwrap_or_default();
         let pattern = PathPattern::of(path, &spec.options).unwrap_or_else(|problem| {
@@ -68,9 +70,13 @@ impl FilesLookup {
         }
     }
 
+    /// As the job file writes it.
+    fn path(&self) -> &str {
+        self.pattern.as_ref().map_or(&self.table.location.place, |pattern| &pattern.written)
+    }
+
     fn place(&self) -> String {
-        let path = self.pattern.as_ref().map_or(&self.table.location.place, |pattern| &pattern.written);
-        format!("table {}, {path}", self.table.name)
+        format!("table {}, {}", self.table.name, self.path())
     }
 
     /// Finds the files; `None` if they are the ones that were seen.
@@ -138,7 +144,7 @@ impl Lookup for FilesLookup {
             FileFormat::Parquet => "Parquet",
             FileFormat::Avro => "Avro",
         };
-        let path = self.pattern.as_ref().map_or(&self.table.location.place, |pattern| &pattern.written);
+        let path = self.path();
         match &self.pattern {
             None => format!("{format} in '{path}'"),
             Some(_) => format!("{format} in '{path}', of the newest date and time that have come"),

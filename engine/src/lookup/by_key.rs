@@ -155,8 +155,7 @@ impl ByKey {
         fetched: Fetched,
         now: Duration,
     ) -> Result<(), LookupError> {
-        let place = || format!("table {}, {}", node.table, node.lookup.describe());
-        let found = found(node, &keys, fetched).map_err(|e| LookupError::failed(place(), e))?;
+        let found = found(node, &keys, fetched).map_err(|e| LookupError::failed(node.place(), e))?;
         for (key, found) in keys.iter().zip(&found) {
             let ttl = if found.is_nothing() { self.how.missing_ttl } else { self.how.ttl };
             if ttl > Duration::ZERO {

@@ -96,7 +96,7 @@ impl LookupTable {
     }
 
     fn failed(&self, what: impl std::fmt::Display) -> LookupError {
-        LookupError::failed(format!("table {}, {}", self.node.table, self.node.lookup.describe()), what)
+        LookupError::failed(self.node.place(), what)
     }
 
     async fn load(&self, whole: &Whole) -> Result<(), LookupError> {

@@ -40,7 +40,6 @@ impl Whole {
     /// Takes in what was loaded: rows and bytes that are kept then, if they are others than before.
     pub fn take_in(&self, node: &LookupNode, loaded: Loaded) -> Result<Option<(usize, usize)>, LookupError> {
         let Loaded::Rows { version, rows } = loaded else { return Ok(None) };
-        let place = || format!("table {}, {}", node.table, node.lookup.describe());
         let mut made = vec![];
         for batch in rows {
             let (done, failed) = node.transform.run(&batch);
@@ -51,9 +50,9 @@ impl Whole {
                 // What was loaded before holds on; at the start nothing would ever change.
                 let before = self.current.read().is_some();
                 return Err(if before {
-                    LookupError::retry(place(), what)
+                    LookupError::retry(node.place(), what)
                 } else {
-                    LookupError::failed(place(), what)
+                    LookupError::failed(node.place(), what)
                 });
             }
         }
@@ -67,14 +66,14 @@ impl Whole {
                 bytes >> 20,
                 most >> 20
             );
-            return Err(LookupError::failed(place(), what));
+            return Err(LookupError::failed(node.place(), what));
         }
-        let rows = concat_batches(&node.schema, &made).map_err(|e| LookupError::failed(place(), e))?;
+        let rows = concat_batches(&node.schema, &made).map_err(|e| LookupError::failed(node.place(), e))?;
         if rows.num_rows() >= END as usize {
-            return Err(LookupError::failed(place(), "the table has more rows than can be kept whole"));
+            return Err(LookupError::failed(node.place(), "the table has more rows than can be kept whole"));
         }
         let size = (rows.num_rows(), rows.get_array_memory_size());
-        let indexed = Indexed::of(rows, &node.keys).map_err(|e| LookupError::failed(place(), e))?;
+        let indexed = Indexed::of(rows, &node.keys).map_err(|e| LookupError::failed(node.place(), e))?;
         *self.current.write() = Some(Arc::new(indexed));
         *self.version.write() = version;
         Ok(Some(size))
