@@ -6,18 +6,18 @@
 mod frame;
 mod rows;
 mod schema;
-mod unpack;
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow_avro::compression::CompressionCodec;
 use engine::source::SourceError;
+use formats::AvroCodec;
 
-use self::frame::Frame;
+use self::frame::{Frame, LARGEST_BLOCK};
 use self::rows::Rows;
 use self::schema::FileSchema;
-use self::unpack::unpack;
 use crate::adapt::project;
 use crate::file::File;
 use crate::prefetch::{Delivery, Piece, ReaderGone};
@@ -32,7 +32,7 @@ pub async fn fetch(file: File, from: usize, wanted: SchemaRef, delivery: Arc<Del
     let header = frame.header().await?;
     let schema = header.writer_schema().map_err(|e| damaged(e.to_string()))?;
     let schema = FileSchema::parse(&schema.json_string).map_err(damaged)?;
-    let codec = header.compression().map_err(|e| damaged(e.to_string()))?;
+    let codec = header.compression().map_err(|e| e.to_string()).and_then(codec).map_err(damaged)?;
     let mut rows = Rows::of(&schema, None).map_err(damaged)?;
     let columns = rows.columns().map_err(damaged)?;
     let needed = project(&columns, &wanted).map_err(|e| SourceError::failed(&file.place, e))?;
@@ -46,7 +46,7 @@ pub async fn fetch(file: File, from: usize, wanted: SchemaRef, delivery: Arc<Del
             continue;
         }
         let at = |e: String| damaged(format!("the block at byte {}: {e}", block.at));
-        rows.push(block.rows, |unpacked| unpack(codec, &block.packed, unpacked)).map_err(at)?;
+        rows.push(block.rows, |unpacked| codec.unpack(&block.packed, unpacked, LARGEST_BLOCK)).map_err(at)?;
         if rows.enough() {
             let batch = rows.take().map_err(at)?;
             if hand_on(batch, passed, from, &delivery).await.is_err() {
@@ -67,6 +67,16 @@ async fn hand_on(rows: RecordBatch, end: usize, from: usize, delivery: &Delivery
         delivery.send(Piece::Rows(piece)).await?;
     }
     Ok(())
+}
+
+fn codec(of_header: Option<CompressionCodec>) -> Result<AvroCodec, String> {
+    AvroCodec::named(of_header.map(|codec| match codec {
+        CompressionCodec::Deflate => &b"deflate"[..],
+        CompressionCodec::Snappy => b"snappy",
+        CompressionCodec::ZStandard => b"zstandard",
+        CompressionCodec::Bzip2 => b"bzip2",
+        CompressionCodec::Xz => b"xz",
+    }))
 }
 
 fn damaged(file: &File, why: String) -> SourceError {

@@ -1,4 +1,6 @@
-//! Arrow columns that are filled while JSON is read, without a tree of values in between.
+//! Arrow columns that are filled while a payload is read, without a tree of values in between.
+
+mod typed;
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use crate::record::Record;
 use crate::reject::{Bad, bad};
 use crate::scanner::Scanner;
 use crate::timestamp::parse_instant;
+
+pub use typed::{bytes_text, day_text, decimal_text, instant_text};
 
 /// One column, or one part of a nested one.
 pub struct Column {

@@ -8,10 +8,13 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 
+use crate::avro::{Avro, AvroOptions};
+use crate::compression::Compression;
 use crate::observed::{OBSERVED_ROWS, Observed, Watch};
 use crate::record::Record;
 use crate::reject::{Bad, Reject, bad};
 use crate::scanner::Scanner;
+use crate::schemas::Wake;
 
 /// How payloads are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +25,35 @@ pub enum Format {
     RawString,
     /// The payload is the value of the one column.
     RawBytes,
+    Avro,
+}
+
+/// How payloads become rows.
+#[derive(Debug, Clone, Default)]
+pub struct Decoding {
+    pub format: Format,
+    pub json: JsonOptions,
+    pub avro: AvroOptions,
+    pub compression: Compression,
+}
+
+/// A payload, and what came with it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Message<'a> {
+    pub payload: &'a [u8],
+    /// Where [`Decoder::reads_content_type`], what the message says of it.
+    pub content_type: Option<&'a [u8]>,
+    /// When the log has it from, nanoseconds since 1970.
+    pub log_time: Option<i64>,
+}
+
+/// What became of a payload that was not rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is so many rows.
+    Rows(usize),
+    /// Its schema is not there yet: nothing was taken, and it is to be offered again when the decoder's wake is called.
+    Awaited,
 }
 
 /// What JSON may look like.
@@ -48,7 +80,10 @@ pub enum UnknownFields {
 pub struct Decoder {
     schema: SchemaRef,
     body: Body,
-    options: JsonOptions,
+    unknown: UnknownFields,
+    compression: Compression,
+    /// Where packed payloads are unpacked.
+    room: Vec<u8>,
     event_time: Option<EventTime>,
     /// Rows in the builders, abandoned ones included.
     filled: usize,
@@ -59,13 +94,19 @@ pub struct Decoder {
 }
 
 enum Body {
-    Json(Box<Record>),
+    Records(Box<Record>, Records),
     /// Of a raw format, whose one column nobody reads. Text is still refused if it is none.
     Nothing {
         text: bool,
     },
     Text(StringBuilder),
     Bytes(BinaryBuilder),
+}
+
+/// How the records are written.
+enum Records {
+    Json,
+    Avro(Box<Avro>),
 }
 
 /// The column whose time may not run ahead of the log's.
@@ -83,7 +124,17 @@ impl Decoder {
         options: JsonOptions,
         event_time: Option<(usize, Duration)>,
     ) -> Result<Decoder, String> {
-        let event_time = event_time.map(|(column, ahead)| EventTime { column, max_ahead: ahead.as_nanos() as i64 });
+        let decoding = Decoding { format, json: options, ..Decoding::default() };
+        Decoder::of(schema, &decoding, event_time, Arc::new(|| {}))
+    }
+
+    /// As `new`, for any way of decoding. `wake` is called when a schema is there that payloads wait for.
+    pub fn of(
+        schema: SchemaRef,
+        decoding: &Decoding,
+        event_time: Option<(usize, Duration)>,
+        wake: Wake,
+    ) -> Result<Decoder, String> {
         let one_column = |wanted: &DataType| match schema.fields().as_ref() {
             [field] if field.data_type() == wanted => Ok(()),
             _ => Err(format!(
@@ -91,22 +142,34 @@ impl Decoder {
                 schema.fields().len()
             )),
         };
-        let body = match format {
-            Format::Json => {
-                let mut record = Record::new(schema.fields(), options.lenient)?;
-                let watch = |counts| Some(Box::new(Watch::new(&options.declared, schema.fields().len(), counts)));
-                record.watch = match options.unknown {
-                    UnknownFields::Ignore => None,
-                    UnknownFields::Warn => watch(true),
-                    UnknownFields::DeadLetter => watch(false),
-                };
-                Body::Json(Box::new(record))
+        let record = || watched(&schema, &decoding.json).map(Box::new);
+        let body = match decoding.format {
+            Format::Json => Body::Records(record()?, Records::Json),
+            Format::Avro => {
+                let avro = Avro::new(&decoding.avro, schema.fields(), wake)?;
+                Body::Records(record()?, Records::Avro(Box::new(avro)))
             }
-            _ if schema.fields().is_empty() => Body::Nothing { text: format == Format::RawString },
+            format if schema.fields().is_empty() => Body::Nothing { text: format == Format::RawString },
             Format::RawString => one_column(&DataType::Utf8).map(|()| Body::Text(StringBuilder::new()))?,
             Format::RawBytes => one_column(&DataType::Binary).map(|()| Body::Bytes(BinaryBuilder::new()))?,
         };
-        Ok(Decoder { schema, body, options, event_time, filled: 0, abandoned: vec![], observed: 0 })
+        let event_time = event_time.map(|(column, ahead)| EventTime { column, max_ahead: ahead.as_nanos() as i64 });
+        Ok(Decoder {
+            schema,
+            body,
+            unknown: decoding.json.unknown,
+            compression: decoding.compression,
+            room: vec![],
+            event_time,
+            filled: 0,
+            abandoned: vec![],
+            observed: 0,
+        })
+    }
+
+    /// Whether messages are to be offered with what they say of their content.
+    pub fn reads_content_type(&self) -> bool {
+        matches!(&self.body, Body::Records(_, Records::Avro(avro)) if avro.reads_content_type())
     }
 
     /// Rows that the batch will have.
@@ -114,12 +177,25 @@ impl Decoder {
         self.filled - self.abandoned.iter().map(|(from, to)| to - from).sum::<usize>()
     }
 
-    /// Takes a payload: an object, an array of objects, or objects on lines of their own. Returns the rows it became.
-    /// A payload that is not taken leaves no row behind.
+    /// Takes a payload: of JSON, an object, an array of objects, or objects on lines of their own. Returns the rows it
+    /// became. A payload that is not taken leaves no row behind.
     pub fn push(&mut self, payload: &[u8], log_time: Option<i64>) -> Result<usize, Reject> {
+        match self.take(&Message { payload, content_type: None, log_time })? {
+            Taken::Rows(rows) => Ok(rows),
+            Taken::Awaited => Err(Reject { code: "unknown-schema", error: "its schema is not there yet".into() }),
+        }
+    }
+
+    /// As `push`, of formats whose schemas may have to be waited for, too.
+    pub fn take(&mut self, message: &Message<'_>) -> Result<Taken, Reject> {
         let before = self.filled;
-        match self.append(payload, log_time) {
-            Ok(()) => Ok(self.filled - before),
+        let mut room = std::mem::take(&mut self.room);
+        let unpacked = self.compression.unpack(message.payload, &mut room);
+        let taken = unpacked.and_then(|payload| self.append(&Message { payload, ..*message }));
+        self.room = room;
+        match taken {
+            Ok(true) => Ok(Taken::Rows(self.filled - before)),
+            Ok(false) => Ok(Taken::Awaited),
             Err(reject) => {
                 self.abandon(before);
                 Err(*reject)
@@ -130,8 +206,8 @@ impl Decoder {
     /// What was counted of the records' fields since the last call, with [`UnknownFields::Warn`] and over the first
     /// [`OBSERVED_ROWS`] records.
     pub fn observed(&mut self) -> Option<Observed> {
-        let Body::Json(record) = &mut self.body else { return None };
-        if self.options.unknown != UnknownFields::Warn {
+        let Body::Records(record, _) = &mut self.body else { return None };
+        if self.unknown != UnknownFields::Warn {
             return None;
         }
         let names = self.schema.fields().iter().map(|f| f.name().as_str());
@@ -158,7 +234,7 @@ impl Decoder {
     /// The rows since the last call.
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         let columns = match &mut self.body {
-            Body::Json(record) => record.columns.iter_mut().map(|c| c.finish()).collect::<Result<Vec<_>, _>>()?,
+            Body::Records(record, _) => record.columns.iter_mut().map(|c| c.finish()).collect::<Result<Vec<_>, _>>()?,
             Body::Nothing { .. } => vec![],
             Body::Text(b) => vec![Arc::new(b.finish()) as ArrayRef],
             Body::Bytes(b) => vec![Arc::new(b.finish()) as ArrayRef],
@@ -190,7 +266,9 @@ impl Decoder {
         kept.into()
     }
 
-    fn append(&mut self, payload: &[u8], log_time: Option<i64>) -> Result<(), Bad> {
+    /// Whether it could be taken: its schema is there.
+    fn append(&mut self, message: &Message<'_>) -> Result<bool, Bad> {
+        let payload = message.payload;
         match &mut self.body {
             Body::Nothing { text } => {
                 if *text {
@@ -199,20 +277,28 @@ impl Decoder {
             }
             Body::Bytes(b) => b.append_value(payload),
             Body::Text(b) => b.append_value(utf8(payload)?),
-            Body::Json(_) => return self.append_json(utf8(payload)?, log_time),
+            Body::Records(_, Records::Json) => {
+                self.append_json(utf8(payload)?, message.log_time)?;
+                return Ok(true);
+            }
+            Body::Records(_, Records::Avro(avro)) => {
+                let Some(opened) = avro.open(message)? else { return Ok(false) };
+                opened.records(|read| self.append_record(message.log_time, read))?;
+                return Ok(true);
+            }
         }
         self.filled += 1;
-        Ok(())
+        Ok(true)
     }
 
     fn append_json(&mut self, text: &str, log_time: Option<i64>) -> Result<(), Bad> {
         let mut scanner = Scanner::new(text.strip_prefix('\u{feff}').unwrap_or(text));
         if scanner.peek() == b'[' {
-            scanner.array(|scanner| self.append_record(scanner, log_time))?;
+            scanner.array(|scanner| self.append_object(scanner, log_time))?;
             return Ok(scanner.end()?);
         }
         loop {
-            self.append_record(&mut scanner, log_time)?;
+            self.append_object(&mut scanner, log_time)?;
             let behind = scanner.rest();
             if scanner.end().is_ok() {
                 return Ok(());
@@ -224,17 +310,25 @@ impl Decoder {
         }
     }
 
-    fn append_record(&mut self, scanner: &mut Scanner<'_>, log_time: Option<i64>) -> Result<(), Bad> {
-        let Body::Json(record) = &mut self.body else { return Ok(()) };
+    fn append_object(&mut self, scanner: &mut Scanner<'_>, log_time: Option<i64>) -> Result<(), Bad> {
         if scanner.peek() != b'{' {
             let found = scanner.raw()?;
             let found: String = found.chars().take(20).collect();
             return Err(bad("wrong-type", format_args!("found {found}, expected a JSON object")));
         }
-        record.read(scanner)?;
+        self.append_record(log_time, |record| record.read(scanner))
+    }
+
+    fn append_record(
+        &mut self,
+        log_time: Option<i64>,
+        read: impl FnOnce(&mut Record) -> Result<(), Bad>,
+    ) -> Result<(), Bad> {
+        let Body::Records(record, _) = &mut self.body else { return Ok(()) };
+        read(record)?;
         self.filled += 1;
         if let Some(name) = record.watch.as_mut().and_then(|watch| watch.unknown.take())
-            && self.options.unknown == UnknownFields::DeadLetter
+            && self.unknown == UnknownFields::DeadLetter
         {
             return Err(bad("unknown-field", format_args!("no column takes the field {name}")));
         }
@@ -242,7 +336,7 @@ impl Decoder {
     }
 
     fn append_texts(&mut self, texts: &[Option<&str>], log_time: Option<i64>) -> Result<(), Bad> {
-        let Body::Json(record) = &mut self.body else { return Ok(()) };
+        let Body::Records(record, _) = &mut self.body else { return Ok(()) };
         for (column, text) in record.columns.iter_mut().zip(texts) {
             column.push_field(*text)?;
         }
@@ -252,7 +346,7 @@ impl Decoder {
 
     fn abandon(&mut self, before: usize) {
         let end = self.longest().max(before);
-        if let Body::Json(record) = &mut self.body {
+        if let Body::Records(record, _) = &mut self.body {
             record.columns.iter_mut().for_each(|c| c.pad(end));
         }
         self.filled = end;
@@ -263,10 +357,22 @@ impl Decoder {
 
     fn longest(&self) -> usize {
         match &self.body {
-            Body::Json(record) => record.columns.iter().map(|c| c.longest()).max().unwrap_or(0),
+            Body::Records(record, _) => record.columns.iter().map(|c| c.longest()).max().unwrap_or(0),
             Body::Text(_) | Body::Bytes(_) | Body::Nothing { .. } => self.filled,
         }
     }
+}
+
+/// The columns of records, and who looks at the fields that none takes.
+fn watched(schema: &SchemaRef, options: &JsonOptions) -> Result<Record, String> {
+    let mut record = Record::new(schema.fields(), options.lenient)?;
+    let watch = |counts| Some(Box::new(Watch::new(&options.declared, schema.fields().len(), counts)));
+    record.watch = match options.unknown {
+        UnknownFields::Ignore => None,
+        UnknownFields::Warn => watch(true),
+        UnknownFields::DeadLetter => watch(false),
+    };
+    Ok(record)
 }
 
 fn check_event_time(bound: Option<&EventTime>, record: &Record, log_time: Option<i64>) -> Result<(), Bad> {

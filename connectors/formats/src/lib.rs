@@ -1,9 +1,12 @@
 //! Payloads into Arrow rows, and rows into lines. Depends on Arrow and a few small crates, so that its benches and fuzzers build fast.
 
+mod avro;
 mod chunk;
 mod column;
+mod compression;
 mod csv;
 mod decoder;
+mod encoded;
 mod infer;
 mod number;
 mod observed;
@@ -16,8 +19,11 @@ mod timed;
 mod timestamp;
 mod write;
 
+pub use avro::{AvroCodec, AvroFraming, AvroOptions, AvroTimes, AvroWriter, avro_fingerprint};
+pub use compression::Compression;
 pub use csv::{CsvDecoder, CsvOptions, CsvRecord};
-pub use decoder::{Decoder, Format, JsonOptions, UnknownFields};
+pub use decoder::{Decoder, Decoding, Format, JsonOptions, Message, Taken, UnknownFields};
+pub use encoded::{Encoded, Rows};
 pub use infer::{InferredColumn, infer, quoted};
 pub use observed::{OBSERVED_ROWS, Observed};
 pub use reject::Reject;

@@ -50,18 +50,21 @@ struct Base64<'a>(&'a BinaryArray);
 
 impl Encoder for Base64<'_> {
     fn encode(&mut self, index: usize, out: &mut Vec<u8>) {
-        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         out.push(b'"');
-        for group in self.0.value(index).chunks(3) {
-            let bytes = [group[0], group.get(1).copied().unwrap_or(0), group.get(2).copied().unwrap_or(0)];
-            let bits = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]);
-            for digit in 0..4 {
-                let six = (bits >> (18 - 6 * digit)) & 63;
-                out.push(if digit <= group.len() { DIGITS[six as usize] } else { b'=' });
-            }
-        }
+        out.extend(base64_digits(self.0.value(index)));
         out.push(b'"');
     }
+}
+
+/// Standard base64, padded.
+pub fn base64_digits(bytes: &[u8]) -> impl Iterator<Item = u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bytes.chunks(3).flat_map(|group| {
+        let three = [group[0], group.get(1).copied().unwrap_or(0), group.get(2).copied().unwrap_or(0)];
+        let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+        let digit = move |place: usize| DIGITS[(bits >> (18 - 6 * place)) as usize & 63];
+        (0..4).map(move |place| if place <= group.len() { digit(place) } else { b'=' })
+    })
 }
 
 #[cfg(test)]
