@@ -11,6 +11,7 @@ use arrow::error::ArrowError;
 use crate::avro::{Avro, AvroOptions};
 use crate::compression::Compression;
 use crate::observed::{OBSERVED_ROWS, Observed, Watch};
+use crate::protobuf::{Protobuf, ProtobufOptions};
 use crate::record::Record;
 use crate::reject::{Bad, Reject, bad};
 use crate::scanner::Scanner;
@@ -26,6 +27,7 @@ pub enum Format {
     /// The payload is the value of the one column.
     RawBytes,
     Avro,
+    Protobuf,
 }
 
 /// How payloads become rows.
@@ -34,6 +36,8 @@ pub struct Decoding {
     pub format: Format,
     pub json: JsonOptions,
     pub avro: AvroOptions,
+    /// Of [`Format::Protobuf`]: there is none without.
+    pub protobuf: Option<ProtobufOptions>,
     pub compression: Compression,
 }
 
@@ -107,6 +111,7 @@ enum Body {
 enum Records {
     Json,
     Avro(Box<Avro>),
+    Protobuf(Arc<Protobuf>),
 }
 
 /// The column whose time may not run ahead of the log's.
@@ -148,6 +153,11 @@ impl Decoder {
             Format::Avro => {
                 let avro = Avro::new(&decoding.avro, schema.fields(), wake)?;
                 Body::Records(record()?, Records::Avro(Box::new(avro)))
+            }
+            Format::Protobuf => {
+                let options = decoding.protobuf.as_ref().ok_or("the format has no schema")?;
+                let protobuf = Protobuf::new(options, schema.fields());
+                Body::Records(record()?, Records::Protobuf(Arc::new(protobuf)))
             }
             format if schema.fields().is_empty() => Body::Nothing { text: format == Format::RawString },
             Format::RawString => one_column(&DataType::Utf8).map(|()| Body::Text(StringBuilder::new()))?,
@@ -284,6 +294,11 @@ impl Decoder {
             Body::Records(_, Records::Avro(avro)) => {
                 let Some(opened) = avro.open(message)? else { return Ok(false) };
                 opened.records(|read| self.append_record(message.log_time, read))?;
+                return Ok(true);
+            }
+            Body::Records(_, Records::Protobuf(protobuf)) => {
+                let protobuf = protobuf.clone();
+                protobuf.records(payload, |read| self.append_record(message.log_time, read))?;
                 return Ok(true);
             }
         }

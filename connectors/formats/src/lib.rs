@@ -10,6 +10,7 @@ mod encoded;
 mod infer;
 mod number;
 mod observed;
+mod protobuf;
 mod record;
 mod reject;
 mod scanner;
@@ -26,6 +27,7 @@ pub use decoder::{Decoder, Decoding, Format, JsonOptions, Message, Taken, Unknow
 pub use encoded::{Encoded, Rows};
 pub use infer::{InferredColumn, infer, quoted};
 pub use observed::{OBSERVED_ROWS, Observed};
+pub use protobuf::{ProtobufFraming, ProtobufOptions};
 pub use reject::Reject;
 pub use schemas::{Found, RegisteredSchema, SchemaId, SchemaKind, Schemas, Wake};
 pub use timed::Timed;
