@@ -79,6 +79,7 @@ async fn try_source(node: &SourceNode) -> Result<String, String> {
     for split in &splits {
         node.source.resolve(split, false).await.map_err(|e| e.to_string())?;
     }
+    node.source.probe().await.map_err(|e| e.to_string())?;
     let many = if splits.len() == 1 { "1 split".to_string() } else { format!("{} splits", splits.len()) };
     Ok(format!("{}; {many}", node.source.describe()))
 }

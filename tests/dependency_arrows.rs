@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Who may know whom. The binary may know everybody.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("engine", &[]),
     ("formats", &[]),
     ("sql", &["engine"]),
     ("identity", &["engine"]),
-    ("kafka", &["engine", "formats", "identity", "storage"]),
+    ("schema_registry", &["engine", "formats", "identity"]),
+    ("kafka", &["engine", "formats", "identity", "schema_registry", "storage"]),
     ("cosmosdb", &["engine", "formats", "identity", "storage"]),
     ("sqlserver", &["engine", "formats", "identity", "storage"]),
     ("tds_double", &[]),

@@ -54,6 +54,10 @@ impl Source for ComputedSource {
         self.inner.verify(split, at).await
     }
 
+    async fn probe(&self) -> Result<(), SourceError> {
+        self.inner.probe().await
+    }
+
     async fn open(
         &self,
         split: &str,

@@ -52,6 +52,11 @@ pub trait Source: Send + Sync {
         wake: Wake,
     ) -> Result<Box<dyn SplitReader>, SourceError>;
 
+    /// Looks at what a reader needs besides the log, such as a registry of schemas (`check --connect`).
+    async fn probe(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// These positions are in the job log. A hint for tools that watch lag; nothing depends on it.
     async fn checkpointed(&self, _positions: &[(String, Position)]) {}
 }

@@ -7,7 +7,7 @@ use arrow::array::*;
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int64Type, Schema, TimeUnit, TimestampNanosecondType};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm};
 use formats::{
-    AvroFraming, AvroOptions, AvroTimes, AvroWriter, Decoder, Decoding, Encoded, Format, Found, JsonOptions, Message,
+    AvroFraming, AvroOptions, AvroTimes, AvroWriter, Decoder, Decoding, Format, Found, JsonOptions, Message,
     RegisteredSchema, SchemaId, SchemaKind, Schemas, Taken, UnknownFields, Wake,
 };
 use rand::rngs::StdRng;
@@ -110,13 +110,13 @@ fn some_rows(columns: &Fields, rows: usize, random: &mut StdRng) -> RecordBatch 
     decoder.finish().unwrap()
 }
 
-fn messages(writer: &AvroWriter, batch: &RecordBatch, together: usize) -> Encoded {
-    let (rows, mut encoded) = (writer.rows(batch).unwrap(), Encoded::default());
-    for from in (0..batch.num_rows()).step_by(together) {
+fn messages(writer: &AvroWriter, batch: &RecordBatch, together: usize) -> Vec<Vec<u8>> {
+    let rows = writer.rows(batch).unwrap();
+    let message = |from: usize| {
         let to = (from + together).min(batch.num_rows());
-        writer.message(to - from, rows.between(from, to), &mut encoded);
-    }
-    encoded
+        writer.message(to - from, rows.between(from, to)).into_owned()
+    };
+    (0..batch.num_rows()).step_by(together).map(message).collect()
 }
 
 #[test]
@@ -131,8 +131,8 @@ fn what_is_written_is_read_as_it_was_in_every_framing() {
             let mut decoder = decoder(columns.clone(), options);
             let together = if writer.joins() { 7 } else { 1 };
             let encoded = messages(&writer, &batch, together);
-            for message in 0..encoded.len() {
-                let rows = decoder.push(encoded.get(message), None).unwrap();
+            for message in &encoded {
+                let rows = decoder.push(message, None).unwrap();
                 assert!((1..=together).contains(&rows));
             }
             let read = decoder.finish().unwrap();
@@ -155,7 +155,7 @@ fn a_payload_that_is_cut_or_changed_is_refused_or_read_and_leaves_its_neighbours
     let (mut refused, mut good, mut rows) = (0, 0, 0);
     for round in 0..2_000 {
         let row = round % encoded.len();
-        let mut payload = encoded.get(row).to_vec();
+        let mut payload = encoded[row].clone();
         match random.random_range(0..3) {
             0 => payload.truncate(random.random_range(0..payload.len())),
             1 => {
@@ -171,7 +171,7 @@ fn a_payload_that_is_cut_or_changed_is_refused_or_read_and_leaves_its_neighbours
                 refused += 1;
             }
         }
-        good += decoder.push(encoded.get(row), None).unwrap();
+        good += decoder.push(&encoded[row], None).unwrap();
         if round % 100 == 99 {
             let batch = decoder.finish().unwrap();
             assert_eq!(batch.num_rows(), good + rows);

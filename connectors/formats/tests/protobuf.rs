@@ -92,7 +92,8 @@ fn some_inner(random: &mut StdRng, depth: usize) -> Value {
 }
 
 fn some_time(random: &mut StdRng) -> Value {
-    format!("19{:02}-11-22T10:11:12.{:09}Z", random.random_range(10..99), random.random_range(0..100_000_000) * 10 + 7).into()
+    format!("19{:02}-11-22T10:11:12.{:09}Z", random.random_range(10..99), random.random_range(0..100_000_000) * 10 + 7)
+        .into()
 }
 
 fn some_message(random: &mut StdRng) -> Value {

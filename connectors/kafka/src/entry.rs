@@ -1,6 +1,7 @@
 //! The staged rows of one job log entry, on their way out.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -9,7 +10,7 @@ use object_store::path::Path;
 use storage::provenance::Provenance;
 use storage::staged_rows;
 
-use crate::messages::Layout;
+use crate::messages::{Layout, Messages};
 use crate::sending::{Handed, Sender};
 use crate::trouble::Trouble;
 
@@ -85,30 +86,23 @@ impl Entry {
             let mut place = 0;
             for batch in staged.batches.iter().flatten() {
                 let messages = layout.encode(batch)?;
-                for row in 0..messages.len() {
+                let mut row = 0;
+                while row < messages.len() {
                     let at = place + row as u64;
-                    if self.excluded.contains(&(token, at)) {
-                        continue;
+                    let own = self.fate(token, at, &mut fate)?;
+                    let mut rows = row..row + 1;
+                    while rows.end < messages.len()
+                        && messages.join(rows.clone())
+                        && (self.fate(token, place + rows.end as u64, &mut fate)? == Fate::Stays)
+                            == (own == Fate::Stays)
+                    {
+                        rows.end += 1;
                     }
-                    let identity = match fate(token, at)? {
-                        Fate::Stays => continue,
-                        Fate::Sent => None,
-                        Fate::SentNamed => Some(self.provenance.row(token, at)),
-                    };
-                    loop {
-                        match sender.send(&messages, row, identity.as_deref())? {
-                            Handed::Queued => break,
-                            Handed::NotYet => {
-                                std::thread::sleep(QUEUE_IS_FULL);
-                                // Whether the row may still be sent at all.
-                                fate(token, at)?;
-                            }
-                            Handed::Refused(reason) => {
-                                let content = as_text(&batch.slice(row, 1));
-                                rejected.push(RejectedRow { token, row: at, reason, content });
-                                break;
-                            }
-                        }
+                    row = rows.end;
+                    let together = Together { token, first: at, rows, fate: own };
+                    for (row, reason) in self.hand_over(sender, &messages, together, &mut fate)? {
+                        let content = as_text(&batch.slice(row, 1));
+                        rejected.push(RejectedRow { token, row: place + row as u64, reason, content });
                     }
                 }
                 place += messages.len() as u64;
@@ -116,6 +110,59 @@ impl Entry {
         }
         Ok(rejected)
     }
+
+    fn fate(
+        &self,
+        token: usize,
+        row: u64,
+        fate: &mut impl FnMut(usize, u64) -> Result<Fate, Trouble>,
+    ) -> Result<Fate, Trouble> {
+        if self.excluded.contains(&(token, row)) { Ok(Fate::Stays) } else { fate(token, row) }
+    }
+
+    /// Hands over rows as one message, or each by itself where that one can never be taken. Yields rows that cannot.
+    fn hand_over(
+        &self,
+        sender: &Sender,
+        messages: &Messages<'_>,
+        together: Together,
+        fate: &mut impl FnMut(usize, u64) -> Result<Fate, Trouble>,
+    ) -> Result<Vec<(usize, String)>, Trouble> {
+        let Together { token, first, rows, fate: own } = together;
+        let identity = match own {
+            Fate::Stays => return Ok(vec![]),
+            Fate::Sent => None,
+            Fate::SentNamed => Some(self.provenance.rows(token, first, rows.len() as u64)),
+        };
+        loop {
+            match sender.send(messages, rows.clone(), identity.as_deref())? {
+                Handed::Queued => return Ok(vec![]),
+                Handed::NotYet => {
+                    std::thread::sleep(QUEUE_IS_FULL);
+                    // Whether the rows may still be sent at all.
+                    fate(token, first)?;
+                }
+                Handed::Refused(reason) if rows.len() == 1 => return Ok(vec![(rows.start, reason)]),
+                Handed::Refused(_) => {
+                    let mut refused = vec![];
+                    for (behind, row) in rows.enumerate() {
+                        let first = first + behind as u64;
+                        let alone = Together { token, first, rows: row..row + 1, fate: own };
+                        refused.extend(self.hand_over(sender, messages, alone, fate)?);
+                    }
+                    return Ok(refused);
+                }
+            }
+        }
+    }
+}
+
+/// Rows of a token that are to be one message: where the first stands in the token, and where they stand in their batch.
+struct Together {
+    token: usize,
+    first: u64,
+    rows: Range<usize>,
+    fate: Fate,
 }
 
 fn as_text(row: &RecordBatch) -> String {

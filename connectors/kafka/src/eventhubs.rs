@@ -10,7 +10,9 @@ use identity::{Bearer, Identity, connection_string};
 
 use crate::endpoint::Login;
 use crate::messages::WRITTEN;
-use crate::options::{HUB_DELIVERIES, KafkaTable, Way, common_options, read_table, shown_table, written_table};
+use crate::options::{
+    HUB_DELIVERIES, KafkaTable, Way, common_options, of_environment, read_table, shown_table, written_table,
+};
 use crate::sink::KafkaSink;
 use crate::source::KafkaSource;
 
@@ -46,6 +48,7 @@ impl Connector for EventHubsConnector {
             ),
         ];
         options.extend(identity::options());
+        options.extend(schema_registry::event_hubs_options());
         // A connection string of one event hub names it.
         options.extend(common_options(HUB_DELIVERIES).into_iter().map(|o| OptionSpec { required: false, ..o }));
         options
@@ -57,7 +60,7 @@ impl Connector for EventHubsConnector {
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         let (table, way) = way(table, &of_environment)?;
-        Ok(Arc::new(KafkaSink::new(written_table(&table, way)?)))
+        Ok(Arc::new(KafkaSink::new(written_table(&table, way, &of_environment)?)))
     }
 
     fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
@@ -70,10 +73,6 @@ impl Connector for EventHubsConnector {
     }
 }
 
-fn of_environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 /// Turns checked options into a table. `environment`: where the identity's settings are looked for.
 fn event_hub(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> Result<KafkaTable, Vec<Problem>> {
     let (table, way) = way(table, environment)?;
@@ -81,7 +80,7 @@ fn event_hub(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) ->
         let what = format!("Event Hubs allows at most {GROUP_CHARACTERS} characters");
         return Err(vec![Problem::option("source.group_id", what)]);
     }
-    read_table(&table, way)
+    read_table(&table, way, environment)
 }
 
 /// The table with its topic, and the way to it.

@@ -7,6 +7,7 @@ mod embedded;
 mod endpoint;
 mod entry;
 mod eventhubs;
+mod format;
 mod incarnation;
 mod messages;
 mod metadata;

@@ -1,10 +1,13 @@
 //! Rows into messages: which column is the value, the key, a header, the partition or the time.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
 use arrow::error::ArrowError;
 use engine::connector::{ColumnSpec, Origin, Problem};
-use formats::Format;
+use formats::{AvroWriter, Format, Rows, SchemaId};
 
 /// For people: what `METADATA FROM` may name in a table that is written.
 pub const WRITTEN: &[&str] = &["key", "timestamp", "partition", "headers.<name>"];
@@ -17,26 +20,60 @@ pub struct Layout {
     partition: Option<usize>,
     time: Option<usize>,
     headers: Vec<(String, usize)>,
+    /// Rows that may be one message, if their keys, partitions and headers are the same.
+    together: usize,
+    /// What a header says of each value.
+    content_type: Option<String>,
+}
+
+/// How the values of a table are written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Written {
+    Json(Joined),
+    Avro(AvroWriter),
+    Raw(Format),
+}
+
+/// How several objects of JSON stand in one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Joined {
+    /// On a line each.
+    #[default]
+    Lines,
+    /// As an array, one object too.
+    Array,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 enum Value {
     /// One JSON object of these columns.
-    Json(Vec<usize>),
+    Json(Vec<usize>, Joined),
+    /// One record of these columns.
+    Avro(Vec<usize>, AvroWriter),
     /// The bytes of one column; NULL is a message without a payload.
     Raw(usize),
 }
 
 impl Layout {
     /// `key` and `time`: columns that are part of the value and are also the message's key and timestamp.
+    /// `together`: rows that may be one message.
     pub fn of(
         columns: &[ColumnSpec],
-        format: Format,
+        written: &Written,
+        together: usize,
         key: Option<&str>,
         time: Option<&str>,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = vec![];
-        let mut layout = Layout { value: Value::Json(vec![]), key: None, partition: None, time: None, headers: vec![] };
+        let mut layout = Layout {
+            value: Value::Json(vec![], Joined::Lines),
+            key: None,
+            partition: None,
+            time: None,
+            headers: vec![],
+            together,
+            content_type: None,
+        };
         for (index, column) in columns.iter().enumerate() {
             if let Origin::Metadata(name) = &column.origin
                 && let Err(problem) = layout.place(index, name, &column.field)
@@ -57,7 +94,7 @@ impl Layout {
                 problems.push(problem);
             }
         }
-        match value(columns, format) {
+        match value(columns, written) {
             Ok(value) => layout.value = value,
             Err(problem) => problems.push(problem),
         }
@@ -96,12 +133,8 @@ impl Layout {
     pub fn encode(&self, batch: &RecordBatch) -> Result<Messages<'_>, ArrowError> {
         let values = match &self.value {
             Value::Raw(column) => Values::Raw(batch.column(*column).clone()),
-            Value::Json(columns) => {
-                let (mut text, mut ends) = (vec![], Vec::with_capacity(batch.num_rows()));
-                formats::json_lines(&batch.project(columns)?, &mut text)?;
-                ends.extend(memchr::memchr_iter(b'\n', &text));
-                Values::Lines { text, ends }
-            }
+            Value::Json(columns, joined) => Values::Json(formats::json_rows(&batch.project(columns)?)?, *joined),
+            Value::Avro(columns, writer) => Values::Avro(writer.rows(&batch.project(columns)?)?, writer),
         };
         let column = |index: &usize| batch.column(*index).clone();
         Ok(Messages {
@@ -111,21 +144,48 @@ impl Layout {
             partition: self.partition.as_ref().map(column),
             time: self.time.as_ref().map(column),
             headers: self.headers.iter().map(|(name, index)| (name.as_str(), column(index))).collect(),
+            together: self.together,
+            content_type: self.content_type.as_deref(),
         })
     }
+
+    /// The schema that values are written by, where they are by one.
+    pub fn schema(&self) -> Option<&str> {
+        match &self.value {
+            Value::Avro(_, writer) => Some(writer.schema()),
+            _ => None,
+        }
+    }
+
+    /// With what a registry calls the schema.
+    pub fn named(mut self, id: &SchemaId) -> Self {
+        if let Value::Avro(columns, writer) = self.value {
+            self.value = Value::Avro(columns, writer.named(id));
+        }
+        if let SchemaId::Guid(guid) = id {
+            self.content_type = Some(format!("avro/binary+{guid}"));
+        }
+        self
+    }
 }
+
+/// The header that Microsoft's serializers name a schema in.
+pub const CONTENT_TYPE: &str = "content-type";
+/// Rows of more bytes are no one message.
+const BYTES_TOGETHER: usize = 256 << 10;
 
 /// The header that says which row of which job a message is.
 pub const IDENTITY: &str = "millrace";
 
-fn value(columns: &[ColumnSpec], format: Format) -> Result<Value, Problem> {
+fn value(columns: &[ColumnSpec], written: &Written) -> Result<Value, Problem> {
     let own: Vec<usize> =
         columns.iter().enumerate().filter(|(_, c)| c.origin == Origin::Value).map(|(index, _)| index).collect();
-    let wanted = match format {
-        Format::RawString => (DataType::Utf8, "raw_string", "STRING"),
-        Format::RawBytes => (DataType::Binary, "raw_bytes", "BYTES"),
+    let wanted = match written {
+        Written::Raw(Format::RawString) => (DataType::Utf8, "raw_string", "STRING"),
+        Written::Raw(_) => (DataType::Binary, "raw_bytes", "BYTES"),
         _ if own.is_empty() => return Err(Problem::of("all columns are metadata: a message needs a value")),
-        _ => return Ok(Value::Json(own)),
+        Written::Json(joined) => return Ok(Value::Json(own, *joined)),
+        Written::Avro(writer) => return Ok(Value::Avro(own, writer.clone())),
     };
     match own[..] {
         [only] if *columns[only].field.data_type() == wanted.0 => Ok(Value::Raw(only)),
@@ -139,19 +199,18 @@ fn value(columns: &[ColumnSpec], format: Format) -> Result<Value, Problem> {
 /// The messages of one batch.
 pub struct Messages<'a> {
     rows: usize,
-    values: Values,
+    values: Values<'a>,
     key: Option<ArrayRef>,
     partition: Option<ArrayRef>,
     time: Option<ArrayRef>,
     headers: Vec<(&'a str, ArrayRef)>,
+    together: usize,
+    content_type: Option<&'a str>,
 }
 
-enum Values {
-    /// `ends`: where each line's end stands.
-    Lines {
-        text: Vec<u8>,
-        ends: Vec<usize>,
-    },
+enum Values<'a> {
+    Json(Rows, Joined),
+    Avro(Rows, &'a AvroWriter),
     Raw(ArrayRef),
 }
 
@@ -160,15 +219,44 @@ impl Messages<'_> {
         self.rows
     }
 
-    /// `None`: a message without a payload, which deletes its key from a compacted topic.
-    pub fn value(&self, row: usize) -> Option<&[u8]> {
+    /// Whether the row behind these belongs into their message.
+    pub fn join(&self, rows: Range<usize>) -> bool {
+        if rows.len() >= self.together {
+            return false;
+        }
+        let bytes = match &self.values {
+            Values::Json(values, _) | Values::Avro(values, _) => values.between(rows.start, rows.end + 1).len(),
+            Values::Raw(_) => return false,
+        };
+        let (first, next) = (rows.start, rows.end);
+        bytes <= BYTES_TOGETHER
+            && self.key(first) == self.key(next)
+            && self.partition(first) == self.partition(next)
+            && self.headers(first).eq(self.headers(next))
+    }
+
+    /// The value of rows that are one message. `None`: one without a payload, which deletes its key from a compacted topic.
+    pub fn value(&self, rows: Range<usize>) -> Option<Cow<'_, [u8]>> {
         match &self.values {
-            Values::Raw(column) => bytes(column, row),
-            Values::Lines { text, ends } => {
-                let from = if row == 0 { 0 } else { ends[row - 1] + 1 };
-                Some(&text[from..ends[row]])
+            Values::Raw(column) => bytes(column, rows.start).map(Cow::Borrowed),
+            Values::Avro(values, writer) => Some(writer.message(rows.len(), values.between(rows.start, rows.end))),
+            Values::Json(values, joined) => {
+                let lines = values.between(rows.start, rows.end);
+                let lines = &lines[..lines.len() - 1];
+                Some(match joined {
+                    Joined::Lines => Cow::Borrowed(lines),
+                    // No line's end stands within an object.
+                    Joined::Array => {
+                        let comma = |byte: &u8| if *byte == b'\n' { b',' } else { *byte };
+                        Cow::Owned([b'['].into_iter().chain(lines.iter().map(comma)).chain([b']']).collect())
+                    }
+                })
             }
         }
+    }
+
+    pub fn content_type(&self) -> Option<&[u8]> {
+        self.content_type.map(str::as_bytes)
     }
 
     pub fn key(&self, row: usize) -> Option<&[u8]> {
@@ -223,6 +311,8 @@ mod tests {
 
     use super::*;
 
+    const JSON: Written = Written::Json(Joined::Lines);
+
     fn column(name: &str, data_type: DataType, metadata: Option<&str>) -> ColumnSpec {
         let origin = metadata.map_or(Origin::Value, |m| Origin::Metadata(m.to_string()));
         ColumnSpec { field: Arc::new(Field::new(name, data_type, true)), origin }
@@ -244,7 +334,7 @@ mod tests {
             column("at", DataType::Int64, Some("timestamp")),
             column("trace", DataType::Binary, Some("headers.traceparent")),
         ];
-        let layout = Layout::of(&columns, Format::Json, None, None).unwrap();
+        let layout = Layout::of(&columns, &JSON, 1, None, None).unwrap();
         let batch = of(
             &columns,
             vec![
@@ -256,7 +346,8 @@ mod tests {
             ],
         );
         let messages = layout.encode(&batch).unwrap();
-        assert_eq!((messages.value(0), messages.value(1)), (Some(b"{\"n\":7}".as_slice()), Some(b"{}".as_slice())));
+        let value = |row: usize| messages.value(row..row + 1);
+        assert_eq!((value(0).as_deref(), value(1).as_deref()), (Some(b"{\"n\":7}".as_slice()), Some(b"{}".as_slice())));
         assert_eq!((messages.key(0), messages.key(1)), (Some(b"d1".as_slice()), None));
         assert_eq!((messages.partition(0), messages.partition(1)), (Some(3), None));
         assert_eq!((messages.time(0), messages.time(1)), (Some(1_700_000_000_000), None));
@@ -267,20 +358,45 @@ mod tests {
     #[test]
     fn a_key_field_stays_in_the_value() {
         let columns = [column("device", DataType::Utf8, None), column("n", DataType::Int64, None)];
-        let layout = Layout::of(&columns, Format::Json, Some("device"), None).unwrap();
+        let layout = Layout::of(&columns, &JSON, 1, Some("device"), None).unwrap();
         let batch = of(&columns, vec![Arc::new(StringArray::from(vec!["d"])), Arc::new(Int64Array::from(vec![1]))]);
         let messages = layout.encode(&batch).unwrap();
-        assert_eq!(messages.value(0), Some(br#"{"device":"d","n":1}"#.as_slice()));
+        assert_eq!(messages.value(0..1).as_deref(), Some(br#"{"device":"d","n":1}"#.as_slice()));
         assert_eq!(messages.key(0), Some(b"d".as_slice()));
     }
 
     #[test]
     fn raw_text_is_written_as_it_is_and_null_has_no_payload() {
         let columns = [column("line", DataType::Utf8, None)];
-        let layout = Layout::of(&columns, Format::RawString, None, None).unwrap();
+        let layout = Layout::of(&columns, &Written::Raw(Format::RawString), 1, None, None).unwrap();
         let batch = of(&columns, vec![Arc::new(StringArray::from(vec![Some("a\nb"), None]))]);
         let messages = layout.encode(&batch).unwrap();
-        assert_eq!((messages.value(0), messages.value(1)), (Some(b"a\nb".as_slice()), None));
+        assert_eq!((messages.value(0..1).as_deref(), messages.value(1..2)), (Some(b"a\nb".as_slice()), None));
+        assert!(!messages.join(0..1));
+    }
+
+    #[test]
+    fn rows_of_one_key_are_one_message_up_to_what_is_allowed() {
+        let columns = [column("device", DataType::Utf8, Some("key")), column("n", DataType::Int64, None)];
+        let keys = vec![Some("a"), Some("a"), Some("a"), Some("b"), None, None];
+        let batch = of(&columns, vec![Arc::new(StringArray::from(keys)), Arc::new(Int64Array::from_iter_values(0..6))]);
+        let joined = |joined, together| {
+            let layout = Layout::of(&columns, &Written::Json(joined), together, None, None).unwrap();
+            let (messages, mut values, mut row) = (layout.encode(&batch).unwrap(), vec![], 0);
+            while row < messages.len() {
+                let mut rows = row..row + 1;
+                while rows.end < messages.len() && messages.join(rows.clone()) {
+                    rows.end += 1;
+                }
+                row = rows.end;
+                values.push(String::from_utf8(messages.value(rows).unwrap().into_owned()).unwrap());
+            }
+            values
+        };
+        let lines = ["{\"n\":0}\n{\"n\":1}", "{\"n\":2}", "{\"n\":3}", "{\"n\":4}\n{\"n\":5}"];
+        assert_eq!(joined(Joined::Lines, 2), lines);
+        let arrays = ["[{\"n\":0},{\"n\":1},{\"n\":2}]", "[{\"n\":3}]", "[{\"n\":4},{\"n\":5}]"];
+        assert_eq!(joined(Joined::Array, 100), arrays);
     }
 
     #[test]
@@ -290,7 +406,7 @@ mod tests {
             column("key", DataType::Int64, Some("key")),
             column("id", DataType::Utf8, Some("headers.millrace")),
         ];
-        let problems = Layout::of(&columns, Format::RawString, Some("nobody"), None).unwrap_err();
+        let problems = Layout::of(&columns, &Written::Raw(Format::RawString), 1, Some("nobody"), None).unwrap_err();
         let said: Vec<&str> = problems.iter().map(|p| p.message.as_str()).collect();
         assert_eq!(said.len(), 5, "{said:#?}");
         assert!(said[0].contains("no message can be given the metadata \"offset\""), "{said:#?}");

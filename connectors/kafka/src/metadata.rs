@@ -100,7 +100,7 @@ fn header<'a>(record: &'a Record<'_>, name: &str) -> Option<&'a [u8]> {
     record.headers().find(|(key, _)| *key == name)?.1
 }
 
-fn header_text(record: &Record<'_>, name: &str, amqp: bool) -> Option<String> {
+pub fn header_text(record: &Record<'_>, name: &str, amqp: bool) -> Option<String> {
     let value = header(record, name)?;
     if amqp && let Some(text) = amqp_text(value) {
         return Some(text);

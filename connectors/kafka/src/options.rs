@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::connector::{ColumnSpec, Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::connector::{ColumnSpec, Connector, OptionKind, OptionSpec, Origin, Problem, TableSpec};
 use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
-use formats::{Format, JsonOptions, UnknownFields};
+use formats::{Decoding, Format};
 use identity::{Bearer, Identity, Proof};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
+use schema_registry::Registry;
 
 use crate::client::{configuration_error, consumer};
 use crate::endpoint::{Endpoint, Login, Purpose};
-use crate::messages::{Layout, WRITTEN};
+use crate::format;
+use crate::messages::{Joined, Layout, WRITTEN, Written};
 use crate::sending::producer;
 use crate::shown::KafkaShown;
 use crate::sink::{Delivery, KafkaSink, WrittenTable};
@@ -22,6 +24,11 @@ use crate::source::KafkaSource;
 
 /// `connector = 'kafka'`.
 pub struct KafkaConnector;
+
+/// Where an identity's settings are looked for.
+pub fn of_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
 
 /// Where a fresh job begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +51,9 @@ pub struct KafkaTable {
     pub discovery: Duration,
     /// Bytes that librdkafka may hold ahead of the job, over all partitions.
     pub prefetch: u64,
-    pub format: Format,
-    pub json: JsonOptions,
+    /// Without what the registry gives: that is asked when the table is read.
+    pub decoding: Decoding,
+    pub registry: Option<Registry>,
 }
 
 impl KafkaTable {
@@ -71,11 +79,11 @@ impl Connector for KafkaConnector {
     }
 
     fn source(&self, table: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
-        Ok(Arc::new(KafkaSource::new(read_table(table, Way::of(table))?)))
+        Ok(Arc::new(KafkaSource::new(read_table(table, Way::of(table), &of_environment)?)))
     }
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
-        Ok(Arc::new(KafkaSink::new(written_table(table, Way::of(table))?)))
+        Ok(Arc::new(KafkaSink::new(written_table(table, Way::of(table), &of_environment)?)))
     }
 
     fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
@@ -102,19 +110,8 @@ pub fn common_options(deliveries: &'static [&'static [&'static str]]) -> Vec<Opt
         &["committed", "group", "group-offsets"],
         &["timestamp"],
     ];
-    vec![
+    let mut options = vec![
         OptionSpec::new("topic", OptionKind::Text, "the topic, or the event hub").required(),
-        OptionSpec::new(
-            "format",
-            OptionKind::OneOf(&[&["json"], &["raw_string", "raw"], &["raw_bytes"]]),
-            "json, raw_string or raw_bytes",
-        ),
-        OptionSpec::new("json.lenient", OptionKind::Boolean, "numbers may stand in quotes"),
-        OptionSpec::new(
-            "json.unknown",
-            OptionKind::OneOf(&[&["warn"], &["ignore"], &["dead-letter"]]),
-            "fields that no column takes: warn of them once (unless said), ignore them, or reject the record",
-        ),
         OptionSpec::new("source.offset", OptionKind::OneOf(START), "where a fresh job begins")
             .aliases(&["scan.startup.mode"]),
         OptionSpec::new(
@@ -149,7 +146,9 @@ pub fn common_options(deliveries: &'static [&'static [&'static str]]) -> Vec<Opt
             .aliases(&["key.fields"]),
         OptionSpec::new("sink.timestamp_field", OptionKind::Text, "a column that is also the message's timestamp"),
         OptionSpec::new("properties.*", OptionKind::Secret, "handed to librdkafka"),
-    ]
+    ];
+    options.splice(1..1, format::options());
+    options
 }
 
 /// How a table's clients get to its brokers, before what the table says in `properties.*`.
@@ -195,7 +194,11 @@ impl Way {
 }
 
 /// Turns the checked options of a table that is read into what they mean.
-pub fn read_table(table: &TableSpec, way: Way) -> Result<KafkaTable, Vec<Problem>> {
+pub fn read_table(
+    table: &TableSpec,
+    way: Way,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<KafkaTable, Vec<Problem>> {
     const POSITIONS: &str = "positions live in the job log, see source.offset";
     const OWN: &[(&str, &str)] = &[
         ("auto.offset.reset", POSITIONS),
@@ -223,8 +226,9 @@ pub fn read_table(table: &TableSpec, way: Way) -> Result<KafkaTable, Vec<Problem
     if start == StartAt::Committed && options.get("source.group_id").is_none() {
         problems.push(Problem::option("source.offset", "'committed' needs source.group_id"));
     }
-    let endpoint = match endpoint {
-        Some(endpoint) if problems.is_empty() => endpoint,
+    let decoding = format::read(table, environment).map_err(|more| problems.extend(more)).ok();
+    let (endpoint, (decoding, registry)) = match (endpoint, decoding) {
+        (Some(endpoint), Some(decoding)) if problems.is_empty() => (endpoint, decoding),
         _ => return Err(problems),
     };
     let kafka = KafkaTable {
@@ -234,8 +238,8 @@ pub fn read_table(table: &TableSpec, way: Way) -> Result<KafkaTable, Vec<Problem
         group: options.get("source.group_id").map(String::from),
         discovery: options.duration("source.discovery").unwrap_or(Duration::from_secs(30)),
         prefetch: options.bytes("source.prefetch").unwrap_or(256 << 20),
-        format: format(options),
-        json: JsonOptions { declared: declared(table), ..json(options) },
+        decoding,
+        registry,
     };
     match kafka.consumer(1).create_native_config() {
         Ok(_) => Ok(kafka),
@@ -244,7 +248,11 @@ pub fn read_table(table: &TableSpec, way: Way) -> Result<KafkaTable, Vec<Problem
 }
 
 /// Turns the checked options of a table that is written into what they mean.
-pub fn written_table(table: &TableSpec, way: Way) -> Result<WrittenTable, Vec<Problem>> {
+pub fn written_table(
+    table: &TableSpec,
+    way: Way,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<WrittenTable, Vec<Problem>> {
     const DELIVERY: &str = "what is promised rests on it, see sink.delivery";
     const OWN: &[(&str, &str)] = &[
         ("enable.idempotence", DELIVERY),
@@ -254,11 +262,16 @@ pub fn written_table(table: &TableSpec, way: Way) -> Result<WrittenTable, Vec<Pr
     ];
     let options = &table.options;
     let (key, time) = (options.get("sink.key_field"), options.get("sink.timestamp_field"));
-    let layout = Layout::of(&table.columns, format(options), key, time);
-    let (endpoint, layout) = match (way.to(table, Purpose::Write, OWN), layout) {
-        (Ok(endpoint), Ok(layout)) => (endpoint, layout),
-        (endpoint, layout) => {
-            return Err(endpoint.err().into_iter().chain(layout.err()).flatten().collect());
+    let writing = format::write(table, environment);
+    // Columns are judged however they are written.
+    let as_json = (&Written::Json(Joined::Lines), 1);
+    let (written, together) = writing.as_ref().map_or(as_json, |writing| (&writing.written, writing.together));
+    let layout = Layout::of(&table.columns, written, together, key, time);
+    let (endpoint, layout, writing) = match (way.to(table, Purpose::Write, OWN), layout, writing) {
+        (Ok(endpoint), Ok(layout), Ok(writing)) => (endpoint, layout, writing),
+        (endpoint, layout, writing) => {
+            let problems = [endpoint.err(), layout.err(), writing.err()];
+            return Err(problems.into_iter().flatten().flatten().collect());
         }
     };
     let delivery = match (options.get("sink.delivery"), endpoint.login.is_event_hubs()) {
@@ -267,14 +280,17 @@ pub fn written_table(table: &TableSpec, way: Way) -> Result<WrittenTable, Vec<Pr
         _ => Delivery::Transactions,
     };
     match producer(&endpoint, None).create_native_config() {
-        Ok(_) => Ok(WrittenTable { endpoint, layout, format: format(options), delivery }),
+        Ok(_) => {
+            let (format, registered) = (format::format(options), writing.registered);
+            Ok(WrittenTable { endpoint, layout, format, registered, delivery })
+        }
         Err(error) => Err(vec![wrong_property(&error)]),
     }
 }
 
 /// A table that is written, as it is read back.
 pub fn shown_table(table: &TableSpec, way: Way) -> Result<KafkaShown, Vec<Problem>> {
-    if format(&table.options) != Format::Json {
+    if format::format(&table.options) != Format::Json {
         return Err(vec![Problem::option("format", "only JSON can be read back")]);
     }
     let sets_time = |column: &ColumnSpec| column.origin == Origin::Metadata("timestamp".into());
@@ -316,27 +332,4 @@ fn oidc(properties: &mut Vec<(String, String)>) -> Result<Option<Bearer>, Proble
     let (endpoint, client) = (needed("token.endpoint.url")?, needed("client.id")?);
     let proof = Proof::Secret(needed("client.secret")?);
     Ok(Some(Bearer { identity: Identity::Application { endpoint, client, proof }, scope }))
-}
-
-fn format(options: &Options) -> Format {
-    match options.get("format") {
-        Some("raw_string") => Format::RawString,
-        Some("raw_bytes") => Format::RawBytes,
-        _ => Format::Json,
-    }
-}
-
-/// The fields of a record that the table knows.
-fn declared(table: &TableSpec) -> Vec<String> {
-    let own = table.columns.iter().filter(|c| c.origin == Origin::Value);
-    own.map(|c| c.field.name().clone()).collect()
-}
-
-fn json(options: &Options) -> JsonOptions {
-    let unknown = match options.get("json.unknown") {
-        Some("ignore") => UnknownFields::Ignore,
-        Some("dead-letter") => UnknownFields::DeadLetter,
-        _ => UnknownFields::Warn,
-    };
-    JsonOptions { lenient: options.flag("json.lenient"), unknown, ..JsonOptions::default() }
 }

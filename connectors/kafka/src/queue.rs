@@ -51,6 +51,9 @@ pub struct Record<'q> {
     queue: PhantomData<&'q ()>,
 }
 
+/// A message that nobody reads now.
+pub struct Held(Owned<sys::rd_kafka_message_t>);
+
 impl<C: ConsumerContext + 'static> Queue<C> {
     /// Splits the partition off from the client's queue. `wake` is rung when something comes and the queue was empty.
     /// `None` for a name that no topic can have.
@@ -87,6 +90,11 @@ impl<C: ConsumerContext + 'static> Queue<C> {
         })
     }
 
+    /// Gives back what was taken last: it comes next again.
+    pub fn put_back(&mut self, held: Held) {
+        self.taken.push(held.0);
+    }
+
     fn take(&mut self) {
         // SAFETY: there is room for as many as are asked for; as many as are returned were written, each ours to free.
         let came =
@@ -115,6 +123,10 @@ fn reason_of(message: &Owned<sys::rd_kafka_message_t>) -> String {
 }
 
 impl Record<'_> {
+    pub fn hold(self) -> Held {
+        Held(self.message)
+    }
+
     /// `None` is a message without a payload, which is not an empty one.
     #[inline]
     pub fn payload(&self) -> Option<&[u8]> {

@@ -84,7 +84,9 @@ pub fn arrived(
     let mut arrived = HashSet::new();
     read_to(&client, &mut goals, |message| {
         let own = message.headers().and_then(|headers| headers.iter().find(|h| h.key == IDENTITY));
-        arrived.extend(own.and_then(|header| of.parse(header.value?)));
+        if let Some((token, row, count)) = own.and_then(|header| of.parse(header.value?)) {
+            arrived.extend((row..row + count).map(|row| (token, row)));
+        }
         Ok(())
     })?;
     Ok(arrived)

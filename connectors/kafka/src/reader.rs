@@ -10,13 +10,14 @@ use engine::observed::Observed;
 use engine::source::{
     Position, Read, ReadLimit, ReadRequest, ReadStatus, Rejected, SourceError, SplitReader, Start, Wake,
 };
-use formats::Decoder;
+use formats::{Decoder, Decoding, Message, Taken as Decoded};
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::client::{Reports, Served};
 use crate::endpoint::{Login, Purpose};
-use crate::metadata::MetadataColumn;
+use crate::messages::CONTENT_TYPE;
+use crate::metadata::{MetadataColumn, header_text};
 use crate::options::KafkaTable;
 use crate::queue::{Came, Queue, Record};
 use crate::source::MADE_AGAIN;
@@ -29,6 +30,8 @@ pub struct KafkaReader {
     login: Login,
     partition: i32,
     decoder: Decoder,
+    /// Whether the decoder wants to know what messages say of their content.
+    content_type: bool,
     metadata: Vec<MetadataColumn>,
     schema: SchemaRef,
     /// For each requested column: where it comes from.
@@ -49,6 +52,7 @@ impl KafkaReader {
     pub fn new(
         served: Arc<Served>,
         table: &KafkaTable,
+        decoding: &Decoding,
         reports: Reports,
         partition: i32,
         start: &Start,
@@ -73,7 +77,10 @@ impl KafkaReader {
             From::Value(index) => Some((index, bound.max_ahead)),
             From::Metadata(_) => None,
         });
-        let decoder = Decoder::new(Arc::new(Schema::new(values)), table.format, table.json.clone(), event_time)?;
+        let ring = wake.clone();
+        let schema_came = Arc::new(move || ring.ring());
+        let decoder = Decoder::of(Arc::new(Schema::new(values)), decoding, event_time, schema_came)?;
+        let content_type = decoder.reads_content_type();
         let schema = Schema::new(request.columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>());
         let queue = Queue::split_off(served.client().clone(), &table.endpoint.topic, partition, wake)
             .ok_or_else(|| format!("partition {partition} has no queue of its own"))?;
@@ -85,6 +92,7 @@ impl KafkaReader {
             login: table.endpoint.login,
             partition,
             decoder,
+            content_type,
             metadata,
             schema: Arc::new(schema),
             layout,
@@ -218,15 +226,27 @@ impl SplitReader for KafkaReader {
                     }
                     let (payload, millis) = (record.payload(), record.millis());
                     let time = millis.map(|millis| millis.saturating_mul(1_000_000));
+                    let content_type = if self.content_type { content_type(&record) } else { None };
+                    let message = |payload| {
+                        let content_type = content_type.as_deref().map(str::as_bytes);
+                        Message { payload, content_type, log_time: time }
+                    };
+                    let decoded = payload.map(|payload| self.decoder.take(&message(payload)));
+                    self.at_end = false;
+                    if let Some(Ok(Decoded::Awaited)) = decoded {
+                        let held = record.hold();
+                        self.queue.put_back(held);
+                        break;
+                    }
                     taken.records += 1;
                     taken.bytes += payload.map_or(0, <[u8]>::len);
                     taken.log_time = taken.log_time.max(time);
-                    self.at_end = false;
                     self.position.offset = offset + 1;
                     self.position.last_time = millis;
-                    match payload.map(|payload| self.decoder.push(payload, time)) {
+                    match decoded {
                         None => self.reports.skipped(1),
-                        Some(Ok(rows)) => self.metadata.iter_mut().for_each(|m| m.push(&record, rows)),
+                        Some(Ok(Decoded::Awaited)) => {}
+                        Some(Ok(Decoded::Rows(rows))) => self.metadata.iter_mut().for_each(|m| m.push(&record, rows)),
                         Some(Err(reject)) => rejected.push_back(reject_of(&record, reject, time)),
                     }
                     self.finished = self.until.is_some_and(|until| offset + 1 >= until);
@@ -257,6 +277,11 @@ impl SplitReader for KafkaReader {
         let formats::Observed { rows, columns, unknown } = self.decoder.observed()?;
         Some(Observed { rows, columns, unknown })
     }
+}
+
+/// What a message says of its content; those that came by AMQP say it in its way.
+fn content_type(record: &Record<'_>) -> Option<String> {
+    header_text(record, CONTENT_TYPE, true)
 }
 
 fn reject_of(record: &Record<'_>, reject: formats::Reject, time: Option<i64>) -> Rejected {
@@ -308,8 +333,8 @@ mod tests {
             group: None,
             discovery: Duration::from_secs(10),
             prefetch: 1 << 20,
-            format: formats::Format::RawString,
-            json: formats::JsonOptions::default(),
+            decoding: Decoding { format: formats::Format::RawString, ..Decoding::default() },
+            registry: None,
         }
     }
 

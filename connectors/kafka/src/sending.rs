@@ -1,6 +1,7 @@
 //! A producer, and what its own threads report.
 
 use std::error::Error;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerConte
 
 use crate::client::Reports;
 use crate::endpoint::{ANSWER, Endpoint};
-use crate::messages::{IDENTITY, Messages};
+use crate::messages::{CONTENT_TYPE, IDENTITY, Messages};
 use crate::read_back::partitions_of;
 use crate::topics::Limits;
 
@@ -115,22 +116,30 @@ impl Sender {
         })
     }
 
-    /// Queues one row, if there is room. `identity`: what the header says of it, if it has one.
-    pub fn send(&self, messages: &Messages<'_>, row: usize, identity: Option<&str>) -> Result<Handed, KafkaError> {
+    /// Queues rows as one message, if there is room. `identity`: what the header says of them, if it has one.
+    pub fn send(
+        &self,
+        messages: &Messages<'_>,
+        rows: Range<usize>,
+        identity: Option<&str>,
+    ) -> Result<Handed, KafkaError> {
+        let row = rows.start;
         if let Some(partition) = messages.partition(row)
             && !self.has(partition)?
         {
             let partitions = self.partitions.load(Ordering::Relaxed);
             return Ok(Handed::Refused(format!("it is for partition {partition}, and the topic has {partitions}")));
         }
-        if let Some(reason) = self.limits.refuse(messages.key(row), messages.time(row)) {
+        let time = messages.time(rows.end - 1);
+        if let Some(reason) = self.limits.refuse(messages.key(row), time) {
             return Ok(Handed::Refused(reason));
         }
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic);
-        record.payload = messages.value(row);
+        let value = messages.value(rows);
+        record.payload = value.as_deref();
         record.key = messages.key(row);
         record.partition = messages.partition(row).map(|p| p as i32);
-        record.timestamp = messages.time(row);
+        record.timestamp = time;
         record.headers = headers(messages, row, identity);
         match self.producer.send(record) {
             Ok(()) => {
@@ -138,7 +147,7 @@ impl Sender {
                 Ok(Handed::Queued)
             }
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                let bytes = messages.value(row).map_or(0, <[u8]>::len) + messages.key(row).map_or(0, <[u8]>::len);
+                let bytes = value.map_or(0, |value| value.len()) + messages.key(row).map_or(0, <[u8]>::len);
                 let what = format!("{bytes} bytes are more than the topic, or message.max.bytes, allows a message");
                 Ok(Handed::Refused(what))
             }
@@ -179,6 +188,7 @@ impl Sender {
 
 fn headers(messages: &Messages<'_>, row: usize, identity: Option<&str>) -> Option<OwnedHeaders> {
     let given = messages.headers(row).map(|(key, value)| Header { key, value: Some(value) });
+    let given = given.chain(messages.content_type().map(|value| Header { key: CONTENT_TYPE, value: Some(value) }));
     let own = identity.map(|text| Header { key: IDENTITY, value: Some(text.as_bytes()) });
     let mut headers: Option<OwnedHeaders> = None;
     for header in given.chain(own) {

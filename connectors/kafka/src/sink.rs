@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use engine::metrics::SinkMetrics;
 use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter, Token};
-use formats::Format;
+use formats::{Format, SchemaKind};
 use parking_lot::Mutex;
 use rdkafka::error::KafkaError;
+use schema_registry::Registry;
 use serde_json::{Map, Value};
 use storage::provenance::Provenance;
 use storage::staged_rows::{self, StagingWriter};
@@ -39,6 +40,8 @@ pub struct WrittenTable {
     pub endpoint: Endpoint,
     pub layout: Layout,
     pub format: Format,
+    /// The registry that is to know the schema of the rows, and by which name.
+    pub registered: Option<(Registry, String)>,
     pub delivery: Delivery,
 }
 
@@ -68,6 +71,7 @@ pub struct KafkaSink {
 
 /// What an open sink holds.
 struct Open {
+    layout: Layout,
     reports: Reports,
     asking: Connection,
     limits: Limits,
@@ -95,7 +99,7 @@ impl KafkaSink {
         self.open.lock().clone().ok_or_else(|| SinkError::failed(self.table.endpoint.place(), "it was never opened"))
     }
 
-    async fn look(&self) -> Result<Open, SinkError> {
+    async fn look(&self, probe: bool) -> Result<Open, SinkError> {
         let endpoint = &self.table.endpoint;
         let failed = |what: String| SinkError::failed(endpoint.place(), what);
         let reports = endpoint.reports(Arc::default()).await.map_err(failed)?;
@@ -118,7 +122,9 @@ impl KafkaSink {
         let of = asking.clone();
         let ends = tokio::task::spawn_blocking(move || ends(&of, &topic)).await.map_err(|e| failed(e.to_string()))?;
         let ends = ends.map_err(|e| Trouble::from(e).at_start(endpoint, &reports))?;
+        let layout = self.layout(probe).await?;
         Ok(Open {
+            layout,
             asking,
             limits,
             ends: Arc::new(Mutex::new(ends)),
@@ -127,6 +133,26 @@ impl KafkaSink {
             failed: AtomicBool::new(false),
             reports,
         })
+    }
+}
+
+impl KafkaSink {
+    /// How rows are written, with what the registry calls their schema. With `probe`, nothing is made known to it.
+    async fn layout(&self, probe: bool) -> Result<Layout, SinkError> {
+        let layout = self.table.layout.clone();
+        let (Some((registry, subject)), Some(schema)) = (&self.table.registered, layout.schema()) else {
+            return Ok(layout);
+        };
+        let failed = |what: String| SinkError::failed(self.table.endpoint.place(), what);
+        let about = |e| failed(format!("{}: {e}", registry.place()));
+        if probe {
+            registry.probe().await.map_err(about)?;
+            return Ok(layout);
+        }
+        let id = registry.register(SchemaKind::Avro, schema, subject).await;
+        let id = id.map_err(|e| failed(format!("{}, subject {subject}: {e}", registry.place())))?;
+        tracing::info!(%id, subject, "{}: rows are written by this schema", registry.place());
+        Ok(layout.named(&id))
     }
 }
 
@@ -156,7 +182,7 @@ impl Sink for KafkaSink {
     }
 
     async fn open(&self, context: &SinkContext, probe: bool) -> Result<(), SinkError> {
-        let open = Arc::new(self.look().await?);
+        let open = Arc::new(self.look(probe).await?);
         if !probe {
             let (endpoint, reports) = (&self.table.endpoint, &open.reports);
             let lane = self.lane(&open, context, &context.writer, &[], Past::None).await;
@@ -287,7 +313,7 @@ impl KafkaSink {
         }
         let lane = open.lanes.lock().await.remove(&first.writer);
         let lane = lane.ok_or_else(|| SinkError::retry(self.table.endpoint.place(), "another commit is under way"))?;
-        let (layout, context, ends) = (self.table.layout.clone(), context.clone(), recorded_ends(entries));
+        let (layout, context, ends) = (open.layout.clone(), context.clone(), recorded_ends(entries));
         let metrics = context.metrics.clone();
         let sending = blocking(move || {
             let mut lane = lane;

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use engine::metrics::SourceMetrics;
 use engine::source::{Position, ReadRequest, Source, SourceError, SplitReader, Start, Wake};
+use formats::Decoding;
 use parking_lot::Mutex;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
+use schema_registry::Registry;
 use tokio::sync::OnceCell;
 
 use crate::client::{Client, Reports, configuration_error};
@@ -31,12 +33,23 @@ pub struct KafkaSource {
     connection: OnceCell<Connection>,
     metrics: Mutex<Arc<SourceMetrics>>,
     last_group_commit: Mutex<Option<Instant>>,
+    /// With the registry, which all readers ask together.
+    decoding: OnceCell<Decoding>,
 }
 
 impl KafkaSource {
     pub fn new(table: KafkaTable) -> Self {
         let (metrics, last_group_commit) = (Mutex::default(), Mutex::new(None));
-        KafkaSource { table, connection: OnceCell::new(), metrics, last_group_commit }
+        KafkaSource { table, connection: OnceCell::new(), metrics, last_group_commit, decoding: OnceCell::new() }
+    }
+
+    async fn decoding(&self) -> &Decoding {
+        let with_registry = async || {
+            let mut decoding = self.table.decoding.clone();
+            decoding.avro.registry = self.table.registry.as_ref().map(Registry::schemas);
+            decoding
+        };
+        self.decoding.get_or_init(with_registry).await
     }
 
     fn place(&self) -> String {
@@ -156,7 +169,7 @@ impl Source for KafkaSource {
         let bound = if self.table.bounded { ", up to the end found at start" } else { "" };
         format!(
             "kafka topic '{}', {:?}{bound}, from {:?}",
-            self.table.endpoint.topic, self.table.format, self.table.start
+            self.table.endpoint.topic, self.table.decoding.format, self.table.start
         )
     }
 
@@ -242,11 +255,18 @@ impl Source for KafkaSource {
     ) -> Result<Box<dyn SplitReader>, SourceError> {
         let partition = self.partition(split)?;
         let Connection { served, reports, .. } = self.connection().await?;
-        let reader = KafkaReader::new(served.clone(), &self.table, reports.clone(), partition, start, request, wake)
-            .map_err(|e| self.failed(e))?;
+        let decoding = self.decoding().await;
+        let reader =
+            KafkaReader::new(served.clone(), &self.table, decoding, reports.clone(), partition, start, request, wake)
+                .map_err(|e| self.failed(e))?;
         let list = self.list(partition, Offset::Offset(start.from.offset))?;
         self.ask(move |client, _| client.incremental_assign(&list)).await?;
         Ok(Box::new(reader))
+    }
+
+    async fn probe(&self) -> Result<(), SourceError> {
+        let Some(registry) = &self.table.registry else { return Ok(()) };
+        registry.probe().await.map_err(|e| self.failed(format!("{}: {e}", registry.place())))
     }
 
     async fn checkpointed(&self, positions: &[(String, Position)]) {

@@ -1,5 +1,6 @@
 //! Rows as values of Avro. `arrow-avro` writes the values; the schema, and what stands before a value, are ours.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -15,7 +16,7 @@ use super::fingerprint::fingerprint;
 use super::schema::Schema;
 use super::{AvroFraming, SINGLE_OBJECT};
 use crate::column::is_json;
-use crate::encoded::{Encoded, Rows};
+use crate::rows::Rows;
 use crate::schemas::SchemaId;
 
 /// The type of a written TIMESTAMP.
@@ -120,15 +121,16 @@ impl AvroWriter {
         Ok(Rows { bytes: rows.bytes().to_vec(), ends: rows.offsets()[1..].to_vec() })
     }
 
-    /// Appends the message of these values, which stand one behind the other.
-    pub fn message(&self, rows: usize, values: &[u8], encoded: &mut Encoded) {
+    /// The message of these values, which stand one behind the other: one, unless this [`joins`](Self::joins).
+    pub fn message<'a>(&self, rows: usize, values: &'a [u8]) -> Cow<'a, [u8]> {
         match &self.header {
-            None => encoded.push(&[&self.before, values]),
+            None if self.before.is_empty() => Cow::Borrowed(values),
+            None => Cow::Owned([&self.before, values].concat()),
             Some(header) => {
                 let (mut block, marker) = (vec![], &header[header.len() - MARKER..]);
                 put_long(rows as i64, &mut block);
                 put_long(values.len() as i64, &mut block);
-                encoded.push(&[header, &block, values, marker]);
+                Cow::Owned([header, &block, values, marker].concat())
             }
         }
     }
