@@ -40,6 +40,14 @@ pub const READ_BACK: Way = Way {
     steps: &["before-sending", "while-sending", "after-sending"],
 };
 
+/// The same, several rows a message.
+const PACKED: Way = Way {
+    name: "packed",
+    options: ", 'sink.delivery' = 'read-back', 'properties.message.timeout.ms' = '1000', \
+              'properties.request.timeout.ms' = '1000', 'sink.rows_per_message' = '7', 'json.rows' = 'array'",
+    steps: READ_BACK.steps,
+};
+
 const AT_LEAST_ONCE: Way = Way {
     name: "at-least-once",
     options: ", 'sink.delivery' = 'at-least-once', 'properties.message.timeout.ms' = '2000'",
@@ -60,13 +68,21 @@ pub fn numbers(servers: &str, from: &str, to: &str, options: &str) -> Job {
 
 /// The numbers that readers see, in order. Each row must be whole.
 pub fn received(servers: &str, topic: &str) -> Vec<u64> {
-    let mut numbers: Vec<u64> = read(servers, topic).iter().map(number).collect();
+    let mut numbers: Vec<u64> = read(servers, topic).iter().flat_map(numbers_of).collect();
     numbers.sort_unstable();
     numbers
 }
 
-fn number(message: &Received) -> u64 {
-    let row: Value = serde_json::from_str(message.value.as_deref().expect("a payload")).expect("the payload is JSON");
+/// Those of a message that has one row, or an array of them.
+fn numbers_of(message: &Received) -> Vec<u64> {
+    let value = serde_json::from_str(message.value.as_deref().expect("a payload")).expect("the payload is JSON");
+    match value {
+        Value::Array(rows) => rows.iter().map(number).collect(),
+        row => vec![number(&row)],
+    }
+}
+
+fn number(row: &Value) -> u64 {
     let n = row["n"].as_u64().expect("a number");
     assert_eq!(row["twice"].as_u64(), Some(n * 2), "{row}");
     n
@@ -95,7 +111,8 @@ async fn rows_are_in_the_topic_once_after_stops_and_restarts_without_transaction
 }
 
 /// At each step the second commit dies, which has rows before it, and then the first of the process that recovers.
-async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(way: &Way) {
+/// Returns the topic.
+async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(way: &Way) -> String {
     let broker = Broker::shared();
     let from = broker.topic(&format!("killed-from-{}", way.name), 2).await;
     let to = broker.topic(&format!("killed-to-{}", way.name), 3).await;
@@ -118,6 +135,7 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(way: &Way) {
     let sent = send_more();
     job.start().read_all_and_stop(2);
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..sent));
+    to
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,6 +146,13 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_with_transact
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_without_transactions() {
     a_process_that_dies_at_any_step_loses_and_repeats_nothing(&READ_BACK).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_of_messages_with_many_rows() {
+    let topic = a_process_that_dies_at_any_step_loses_and_repeats_nothing(&PACKED).await;
+    let packed = read(&Broker::shared().bootstrap_servers(), &topic);
+    assert!(packed.iter().any(|message| numbers_of(message).len() == 7));
 }
 
 /// Many rows, so that reading them back takes long enough for anybody else to take some of them away.
@@ -316,9 +341,8 @@ async fn what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_
     }
     let can_be = |n: &u64| ![7, 8].contains(&(n % 100));
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..1000).into_iter().filter(can_be).collect::<Vec<_>>());
-    assert!(
-        read(&broker.bootstrap_servers(), &to).iter().all(|message| number(message) % 3 == message.partition as u64)
-    );
+    let in_place = |message: &Received| numbers_of(message).iter().all(|n| n % 3 == message.partition as u64);
+    assert!(read(&broker.bootstrap_servers(), &to).iter().all(in_place));
     let letters = dead_letters(&job.state().join("dead-letter"));
     let reasons = |text: &str| letters.iter().filter(|l| l["error"].as_str().is_some_and(|e| e.contains(text))).count();
     assert_eq!(
@@ -336,6 +360,30 @@ async fn what_a_topic_can_never_take_goes_to_the_dead_letter_with_transactions()
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_topic_can_never_take_goes_to_the_dead_letter_without_transactions() {
     what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_into_the_topic(&READ_BACK).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_topic_can_never_take_goes_to_the_dead_letter_alone_out_of_a_message_with_many_rows() {
+    let broker = Broker::shared();
+    let from = broker.topic("packed-large-from", 1).await;
+    let to = broker.topic_with("packed-large-to", 1, &[("max.message.bytes", "20000")]).await;
+    let servers = broker.bootstrap_servers();
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE doubled (n BIGINT NOT NULL, twice BIGINT NOT NULL, text STRING)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{to}', format = 'json'{});
+         INSERT INTO doubled SELECT n, n * 2, CASE WHEN n % 100 = 7 THEN repeat('x', 30000) ELSE 'x' END FROM numbers;",
+        PACKED.options
+    ))
+    .argument("--checkpoint-interval=200ms");
+    send(&broker.properties(), &from, 0..500, 0..1);
+    job.start().read_all_and_stop(1);
+    let good = all(0..500).into_iter().filter(|n| n % 100 != 7).collect::<Vec<_>>();
+    assert_eq!(received(&broker.bootstrap_servers(), &to), good);
+    let letters = dead_letters(&job.state().join("dead-letter"));
+    assert_eq!(letters.len(), 5, "{letters:#?}");
+    assert!(letters.iter().all(|l| l["error"].as_str().is_some_and(|e| e.contains("bytes are more than"))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 //! `--guard` it fails if a ratio is far below all that was ever seen: the floors are for slow code, not for slow moments.
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, and stops at what is wrong")]
 
+mod binary;
 mod reference;
 mod seed;
 
@@ -53,6 +54,14 @@ fn main() -> ExitCode {
     };
     let last = || decode(&flat, vec![Field::new("field30", DataType::Float64, true)]);
     held &= compare("  the last / sonic_rs::get", 1.1, get, last);
+    let avro = binary::Avro::of(&wide);
+    println!("wide event as Avro, {} bytes", avro.payloads.iter().map(Vec::len).sum::<usize>() / EVENTS);
+    held &= compare("  Avro: all / arrow-avro, all", 0.0, || avro.decode_with_arrow_avro(), || avro.decode(29));
+    held &= compare("  Avro: 6 fields / arrow-avro, all", 0.0, || avro.decode_with_arrow_avro(), || avro.decode(6));
+    let protobuf = binary::Protobuf::of(EVENTS);
+    println!("protobuf event, {} bytes", protobuf.payloads.iter().map(Vec::len).sum::<usize>() / EVENTS);
+    held &=
+        compare("  protobuf: all / prost, into builders", 0.0, || protobuf.decode_with_prost(), || protobuf.decode());
     if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
