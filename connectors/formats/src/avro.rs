@@ -18,7 +18,7 @@ use self::fingerprint::fingerprint;
 use self::input::Input;
 use self::reading::Reading;
 use self::schema::Schema;
-use crate::decoder::Message;
+use crate::decoder::{Message, Rows};
 use crate::record::Record;
 use crate::reject::{Bad, bad};
 use crate::schemas::{Found, RegisteredSchema, SchemaId, SchemaKind, Schemas, Wake};
@@ -218,31 +218,25 @@ impl Avro {
 }
 
 impl Opened<'_> {
-    /// Reads all records. `next` is called before each with where it goes, and reads it.
-    pub fn records(
-        self,
-        mut next: impl FnMut(&mut dyn FnMut(&mut Record) -> Result<(), Bad>) -> Result<(), Bad>,
-    ) -> Result<(), Bad> {
-        let reading = &*self.reading;
+    /// Reads each record into a row.
+    pub fn read(self, rows: &mut Rows<'_>) -> Result<(), Bad> {
+        let one = |input: &mut Input<'_>, rows: &mut Rows<'_>| {
+            rows.append(|Record { columns, watch, .. }| self.reading.read(input, columns, watch.as_deref_mut()))
+        };
         match self.values {
             Values::One(value) => {
                 let mut input = Input::new(value);
-                next(&mut |record| read(reading, record, &mut input))?;
+                one(&mut input, rows)?;
                 ended(&input)
             }
-            Values::Container(container) => container.blocks(|rows, block| {
+            Values::Container(container) => container.blocks(|count, block| {
                 let mut input = Input::new(block);
-                input.expect(rows)?;
-                (0..rows).try_for_each(|_| next(&mut |record| read(reading, record, &mut input)))?;
+                input.expect(count)?;
+                (0..count).try_for_each(|_| one(&mut input, rows))?;
                 ended(&input)
             }),
         }
     }
-}
-
-fn read(reading: &Reading, record: &mut Record, input: &mut Input<'_>) -> Result<(), Bad> {
-    let Record { columns, watch, .. } = record;
-    reading.read(input, columns, watch.as_deref_mut())
 }
 
 fn ended(input: &Input<'_>) -> Result<(), Bad> {

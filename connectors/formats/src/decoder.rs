@@ -111,7 +111,7 @@ enum Body {
 enum Records {
     Json,
     Avro(Box<Avro>),
-    Protobuf(Arc<Protobuf>),
+    Protobuf(Box<Protobuf>),
 }
 
 /// The column whose time may not run ahead of the log's.
@@ -157,7 +157,7 @@ impl Decoder {
             Format::Protobuf => {
                 let options = decoding.protobuf.as_ref().ok_or("the format has no schema")?;
                 let protobuf = Protobuf::new(options, schema.fields());
-                Body::Records(record()?, Records::Protobuf(Arc::new(protobuf)))
+                Body::Records(record()?, Records::Protobuf(Box::new(protobuf)))
             }
             format if schema.fields().is_empty() => Body::Nothing { text: format == Format::RawString },
             Format::RawString => one_column(&DataType::Utf8).map(|()| Body::Text(StringBuilder::new()))?,
@@ -278,76 +278,36 @@ impl Decoder {
 
     /// Whether it could be taken: its schema is there.
     fn append(&mut self, message: &Message<'_>) -> Result<bool, Bad> {
-        let payload = message.payload;
+        let (payload, log_time) = (message.payload, message.log_time);
         match &mut self.body {
             Body::Nothing { text } => {
                 if *text {
                     utf8(payload)?;
                 }
+                self.filled += 1;
             }
-            Body::Bytes(b) => b.append_value(payload),
-            Body::Text(b) => b.append_value(utf8(payload)?),
-            Body::Records(_, Records::Json) => {
-                self.append_json(utf8(payload)?, message.log_time)?;
-                return Ok(true);
+            Body::Bytes(b) => {
+                b.append_value(payload);
+                self.filled += 1;
             }
-            Body::Records(_, Records::Avro(avro)) => {
-                let Some(opened) = avro.open(message)? else { return Ok(false) };
-                opened.records(|read| self.append_record(message.log_time, read))?;
-                return Ok(true);
+            Body::Text(b) => {
+                b.append_value(utf8(payload)?);
+                self.filled += 1;
             }
-            Body::Records(_, Records::Protobuf(protobuf)) => {
-                let protobuf = protobuf.clone();
-                protobuf.records(payload, |read| self.append_record(message.log_time, read))?;
-                return Ok(true);
+            Body::Records(record, records) => {
+                let (unknown, event_time) = (self.unknown, self.event_time.as_ref());
+                let mut rows = Rows { record, filled: &mut self.filled, unknown, event_time, log_time };
+                match records {
+                    Records::Json => append_json(utf8(payload)?, &mut rows)?,
+                    Records::Avro(avro) => match avro.open(message)? {
+                        Some(opened) => opened.read(&mut rows)?,
+                        None => return Ok(false),
+                    },
+                    Records::Protobuf(protobuf) => protobuf.read(payload, &mut rows)?,
+                }
             }
         }
-        self.filled += 1;
         Ok(true)
-    }
-
-    fn append_json(&mut self, text: &str, log_time: Option<i64>) -> Result<(), Bad> {
-        let mut scanner = Scanner::new(text.strip_prefix('\u{feff}').unwrap_or(text));
-        if scanner.peek() == b'[' {
-            scanner.array(|scanner| self.append_object(scanner, log_time))?;
-            return Ok(scanner.end()?);
-        }
-        loop {
-            self.append_object(&mut scanner, log_time)?;
-            let behind = scanner.rest();
-            if scanner.end().is_ok() {
-                return Ok(());
-            }
-            if !behind[..behind.len() - scanner.rest().len()].contains('\n') {
-                let next: String = scanner.rest().chars().take(20).collect();
-                return Err(bad("not-json", format_args!("after the record comes {next:?}")));
-            }
-        }
-    }
-
-    fn append_object(&mut self, scanner: &mut Scanner<'_>, log_time: Option<i64>) -> Result<(), Bad> {
-        if scanner.peek() != b'{' {
-            let found = scanner.raw()?;
-            let found: String = found.chars().take(20).collect();
-            return Err(bad("wrong-type", format_args!("found {found}, expected a JSON object")));
-        }
-        self.append_record(log_time, |record| record.read(scanner))
-    }
-
-    fn append_record(
-        &mut self,
-        log_time: Option<i64>,
-        read: impl FnOnce(&mut Record) -> Result<(), Bad>,
-    ) -> Result<(), Bad> {
-        let Body::Records(record, _) = &mut self.body else { return Ok(()) };
-        read(record)?;
-        self.filled += 1;
-        if let Some(name) = record.watch.as_mut().and_then(|watch| watch.unknown.take())
-            && self.unknown == UnknownFields::DeadLetter
-        {
-            return Err(bad("unknown-field", format_args!("no column takes the field {name}")));
-        }
-        check_event_time(self.event_time.as_ref(), record, log_time)
     }
 
     fn append_texts(&mut self, texts: &[Option<&str>], log_time: Option<i64>) -> Result<(), Bad> {
@@ -376,6 +336,58 @@ impl Decoder {
             Body::Text(_) | Body::Bytes(_) | Body::Nothing { .. } => self.filled,
         }
     }
+}
+
+/// Where records become rows.
+pub struct Rows<'a> {
+    record: &'a mut Record,
+    filled: &'a mut usize,
+    unknown: UnknownFields,
+    event_time: Option<&'a EventTime>,
+    log_time: Option<i64>,
+}
+
+impl Rows<'_> {
+    /// Appends what `read` puts into the columns: one value into each.
+    #[inline]
+    pub fn append(&mut self, read: impl FnOnce(&mut Record) -> Result<(), Bad>) -> Result<(), Bad> {
+        read(self.record)?;
+        *self.filled += 1;
+        if let Some(name) = self.record.watch.as_mut().and_then(|watch| watch.unknown.take())
+            && self.unknown == UnknownFields::DeadLetter
+        {
+            return Err(bad("unknown-field", format_args!("no column takes the field {name}")));
+        }
+        check_event_time(self.event_time, self.record, self.log_time)
+    }
+}
+
+fn append_json(text: &str, rows: &mut Rows<'_>) -> Result<(), Bad> {
+    let mut scanner = Scanner::new(text.strip_prefix('\u{feff}').unwrap_or(text));
+    if scanner.peek() == b'[' {
+        scanner.array(|scanner| append_object(scanner, rows))?;
+        return Ok(scanner.end()?);
+    }
+    loop {
+        append_object(&mut scanner, rows)?;
+        let behind = scanner.rest();
+        if scanner.end().is_ok() {
+            return Ok(());
+        }
+        if !behind[..behind.len() - scanner.rest().len()].contains('\n') {
+            let next: String = scanner.rest().chars().take(20).collect();
+            return Err(bad("not-json", format_args!("after the record comes {next:?}")));
+        }
+    }
+}
+
+fn append_object(scanner: &mut Scanner<'_>, rows: &mut Rows<'_>) -> Result<(), Bad> {
+    if scanner.peek() != b'{' {
+        let found = scanner.raw()?;
+        let found: String = found.chars().take(20).collect();
+        return Err(bad("wrong-type", format_args!("found {found}, expected a JSON object")));
+    }
+    rows.append(|record| record.read(scanner))
 }
 
 /// The columns of records, and who looks at the fields that none takes.

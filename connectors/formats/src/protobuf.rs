@@ -8,8 +8,9 @@ use std::path::Path;
 use arrow::datatypes::Fields as Columns;
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
-use self::reading::Reading;
+use self::reading::{Came, Reading};
 use self::wire::Fields;
+use crate::decoder::Rows;
 use crate::record::Record;
 use crate::reject::{Bad, bad};
 
@@ -78,6 +79,7 @@ fn compiled(file: &Path) -> Result<(DescriptorPool, Option<String>), String> {
 pub struct Protobuf {
     framing: ProtobufFraming,
     reading: Reading,
+    room: Vec<Came>,
     /// Where the message stands among those of its file, each within the one before.
     place: Vec<u64>,
     name: String,
@@ -88,35 +90,35 @@ impl Protobuf {
         Protobuf {
             framing: options.framing,
             reading: Reading::new(&options.message, columns),
+            room: vec![],
             // A path names the list of messages before each place in it.
             place: options.message.path().iter().skip(1).step_by(2).map(|place| *place as u64).collect(),
             name: options.message.full_name().to_string(),
         }
     }
 
-    /// Hands over what reads each message of the payload.
-    pub fn records(
-        &self,
-        payload: &[u8],
-        mut next: impl FnMut(&mut dyn FnMut(&mut Record) -> Result<(), Bad>) -> Result<(), Bad>,
-    ) -> Result<(), Bad> {
-        let mut one = |message: &[u8]| {
-            next(&mut |record| {
-                let Record { columns, watch, .. } = record;
-                self.reading.read(message, columns, watch.as_deref_mut())
-            })
-        };
+    /// Reads each message of the payload into a row.
+    pub fn read(&mut self, payload: &[u8], rows: &mut Rows<'_>) -> Result<(), Bad> {
         match self.framing {
-            ProtobufFraming::Bare => one(payload),
+            ProtobufFraming::Bare => self.one(payload, rows),
             ProtobufFraming::Delimited => {
                 let mut messages = Fields::of(payload);
                 while !messages.is_empty() {
-                    one(messages.delimited()?)?;
+                    self.one(messages.delimited()?, rows)?;
                 }
                 Ok(())
             }
-            ProtobufFraming::Confluent => one(self.behind_frame(payload)?),
+            ProtobufFraming::Confluent => {
+                let message = self.behind_frame(payload)?;
+                self.one(message, rows)
+            }
         }
+    }
+
+    fn one(&mut self, message: &[u8], rows: &mut Rows<'_>) -> Result<(), Bad> {
+        rows.append(|Record { columns, watch, .. }| {
+            self.reading.read(message, columns, watch.as_deref_mut(), &mut self.room)
+        })
     }
 
     fn behind_frame<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], Bad> {

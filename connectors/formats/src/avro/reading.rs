@@ -202,37 +202,38 @@ impl Reading {
             Type::Enum(_, symbols) => symbols[input.index(symbols.len(), "symbol")?].as_str().into(),
             Type::Union(branches) => {
                 let branch = input.index(branches.len(), "branch")?;
-                input.within(|input| self.json(branches[branch], input))?
+                self.json(branches[branch], input)?
             }
-            Type::Array(item) => {
+            Type::Array(item) => input.within(|input| {
                 let mut items = vec![];
                 while let Some((count, _)) = input.block()? {
                     for _ in 0..count {
-                        items.push(input.within(|input| self.json(*item, input))?);
+                        items.push(self.json(*item, input)?);
                     }
                 }
-                Value::Array(items)
-            }
-            Type::Map(value) => {
+                Ok(Value::Array(items))
+            })?,
+            Type::Map(value) => input.within(|input| {
                 let mut entries = Map::new();
                 while let Some((count, _)) = input.block()? {
                     for _ in 0..count {
                         let key = input.string()?.to_string();
-                        entries.insert(key, input.within(|input| self.json(*value, input))?);
+                        entries.insert(key, self.json(*value, input)?);
                     }
                 }
-                Value::Object(entries)
-            }
-            Type::Record(_, fields) => {
+                Ok(Value::Object(entries))
+            })?,
+            Type::Record(_, fields) => input.within(|input| {
                 let mut object = Map::new();
                 for (name, of) in fields {
-                    object.insert(name.clone(), input.within(|input| self.json(*of, input))?);
+                    object.insert(name.clone(), self.json(*of, input)?);
                 }
-                Value::Object(object)
-            }
+                Ok(Value::Object(object))
+            })?,
         })
     }
 
+    /// A type that holds itself does so through a record, an array or a map: these are counted.
     fn skip(&self, of: TypeId, input: &mut Input<'_>) -> Result<(), Bad> {
         match self.schema.get(of) {
             Type::Null => Ok(()),
@@ -247,7 +248,7 @@ impl Reading {
             Type::Enum(_, symbols) => input.index(symbols.len(), "symbol").map(drop),
             Type::Union(branches) => {
                 let branch = input.index(branches.len(), "branch")?;
-                input.within(|input| self.skip(branches[branch], input))
+                self.skip(branches[branch], input)
             }
             Type::Array(item) => self.skip_blocks(input, |input| self.skip(*item, input)),
             Type::Map(value) => self.skip_blocks(input, |input| {
@@ -255,19 +256,21 @@ impl Reading {
                 self.skip(*value, input)
             }),
             Type::Record(_, fields) => {
-                fields.iter().try_for_each(|(_, of)| input.within(|input| self.skip(*of, input)))
+                input.within(|input| fields.iter().try_for_each(|(_, of)| self.skip(*of, input)))
             }
         }
     }
 
     fn skip_blocks(&self, input: &mut Input<'_>, skip: impl Fn(&mut Input<'_>) -> Result<(), Bad>) -> Result<(), Bad> {
-        while let Some((count, size)) = input.block()? {
-            match size {
-                Some(size) => input.take(size).map(drop)?,
-                None => (0..count).try_for_each(|_| input.within(&skip))?,
+        input.within(|input| {
+            while let Some((count, size)) = input.block()? {
+                match size {
+                    Some(size) => input.take(size).map(drop)?,
+                    None => (0..count).try_for_each(|_| skip(input))?,
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -23,8 +23,9 @@ pub struct Reading {
 /// What fills the columns of a record: for each column a field, or nothing.
 struct Fill {
     columns: Vec<Option<Field>>,
-    /// By number, the columns that a field fills.
-    by_number: HashMap<u32, usize>,
+    /// By number, the columns that a field fills, of the small numbers.
+    near: Vec<u16>,
+    far: HashMap<u32, usize>,
 }
 
 struct Field {
@@ -62,8 +63,16 @@ impl Reading {
     }
 
     /// Takes one message.
-    pub fn read(&self, payload: &[u8], columns: &mut [Column], watch: Option<&mut Watch>) -> Result<(), Bad> {
-        self.message.read(payload, columns)?;
+    /// `room`: used again for each message.
+    pub fn read(
+        &self,
+        payload: &[u8],
+        columns: &mut [Column],
+        watch: Option<&mut Watch>,
+        room: &mut Vec<Came>,
+    ) -> Result<(), Bad> {
+        room.clear();
+        self.message.read(payload, columns, room)?;
         if let Some(watch) = watch {
             self.unknown.iter().for_each(|(name, what)| watch.meet(name, what));
             watch.record(self.fills.iter().copied());
@@ -72,37 +81,71 @@ impl Reading {
     }
 }
 
-/// What came of a field: the last value, and how many there were.
+/// What came of a field: how often, and where the last of them begins in its message. Without the value itself, so that
+/// the room for it serves all messages.
 #[derive(Clone, Copy, Default)]
-struct Came<'a> {
-    last: Option<Wire<'a>>,
-    times: usize,
+pub struct Came {
+    times: u32,
+    at: u32,
 }
 
+impl Came {
+    /// The last value.
+    fn last<'a>(&self, message: &'a [u8]) -> Result<Option<Wire<'a>>, Bad> {
+        match self.times {
+            0 => Ok(None),
+            _ => Ok(Fields::from(message, self.at as usize).next()?.map(|(_, wire)| wire)),
+        }
+    }
+}
+
+/// Field numbers below are found in a table; larger ones are rare.
+const NEAR: usize = 256;
+const NO_COLUMN: u16 = u16::MAX;
+
 impl Fill {
-    fn read(&self, payload: &[u8], columns: &mut [Column]) -> Result<(), Bad> {
-        let mut came = vec![Came::default(); self.columns.len()];
+    fn column(&self, number: u32) -> Option<usize> {
+        match self.near.get(number as usize) {
+            Some(&NO_COLUMN) => None,
+            Some(column) => Some(usize::from(*column)),
+            None => self.far.get(&number).copied(),
+        }
+    }
+
+    fn read(&self, payload: &[u8], columns: &mut [Column], room: &mut Vec<Came>) -> Result<(), Bad> {
+        let base = room.len();
+        room.resize(base + self.columns.len(), Came::default());
         let mut fields = Fields::of(payload);
-        while let Some((number, value)) = fields.next()? {
-            if let Some(column) = self.by_number.get(&number) {
-                let one = &mut came[*column];
-                (one.last, one.times) = (Some(value), one.times + 1);
+        loop {
+            let at = fields.at() as u32;
+            let Some((number, _)) = fields.next()? else { break };
+            if let Some(column) = self.column(number) {
+                let one = &mut room[base + column];
+                *one = Came { times: one.times + 1, at };
             }
         }
-        for ((field, column), came) in self.columns.iter().zip(columns).zip(came) {
+        for (index, (field, column)) in self.columns.iter().zip(columns).enumerate() {
             match field {
-                Some(field) => field.read(payload, came, column)?,
+                Some(field) => field.read(payload, room[base + index], column, room)?,
                 None => column.push_absent("missing")?,
             }
         }
+        room.truncate(base);
         Ok(())
     }
 }
 
 impl Field {
-    fn read(&self, payload: &[u8], came: Came<'_>, column: &mut Column) -> Result<(), Bad> {
+    fn read(&self, payload: &[u8], came: Came, column: &mut Column, room: &mut Vec<Came>) -> Result<(), Bad> {
         match &self.plan {
-            Plan::List(item) => column.push_list(|items| item.read_all(payload, items)),
+            Plan::List(item) => column.push_list(|items| match came.times {
+                0 => Ok(()),
+                1 => match came.last(payload)? {
+                    Some(wire) => item.push_all(wire, items, room),
+                    None => Ok(()),
+                },
+                _ => item.read_all(payload, items, room),
+            }),
             Plan::Map(entry) => column.push_map(|keys, values| {
                 let (key, value) = &**entry;
                 let mut fields = Fields::of(payload);
@@ -110,19 +153,19 @@ impl Field {
                     if number == self.number {
                         let entry = self.message(wire, values)?;
                         keys.append_value(key.text(entry)?);
-                        value.read_last(entry, values)?;
+                        value.read_last(entry, values, room)?;
                     }
                 }
                 Ok(())
             }),
             Plan::Json(of) => {
                 let (message, name) = &**of;
-                match came.last {
-                    None => column.push_absent("missing"),
-                    Some(_) => match self.canonical(message, name, payload)? {
-                        Value::Null => column.push_absent("null"),
-                        value => column.push_json(value),
-                    },
+                if came.times == 0 {
+                    return column.push_absent("missing");
+                }
+                match self.canonical(message, name, payload)? {
+                    Value::Null => column.push_absent("null"),
+                    value => column.push_json(value),
                 }
             }
             // A message that comes in parts is the parts one behind the other.
@@ -134,60 +177,70 @@ impl Field {
                         whole.extend_from_slice(self.message(wire, column)?);
                     }
                 }
-                self.push(Wire::Bytes(&whole), column)
+                self.push(Wire::Bytes(&whole), column, room)
             }
-            _ => match came.last.or(self.default) {
-                Some(wire) => self.push(wire, column),
+            _ => match came.last(payload)?.or(self.default) {
+                Some(wire) => self.push(wire, column, room),
                 None => column.push_absent("missing"),
             },
         }
     }
 
     /// As `read`, of a message whose only field that matters is this one.
-    fn read_last(&self, payload: &[u8], column: &mut Column) -> Result<(), Bad> {
+    fn read_last(&self, payload: &[u8], column: &mut Column, room: &mut Vec<Came>) -> Result<(), Bad> {
         let (mut came, mut fields) = (Came::default(), Fields::of(payload));
-        while let Some((number, wire)) = fields.next()? {
-            if number == self.number {
-                came = Came { last: Some(wire), times: came.times + 1 };
+        loop {
+            let at = fields.at() as u32;
+            match fields.next()? {
+                Some((number, _)) if number == self.number => came = Came { times: came.times + 1, at },
+                Some(_) => {}
+                None => return self.read(payload, came, column, room),
             }
         }
-        self.read(payload, came, column)
     }
 
-    /// Each value that comes, packed ones too.
-    fn read_all(&self, payload: &[u8], items: &mut Column) -> Result<(), Bad> {
+    /// Each value that comes.
+    fn read_all(&self, payload: &[u8], items: &mut Column, room: &mut Vec<Came>) -> Result<(), Bad> {
         let mut fields = Fields::of(payload);
         while let Some((number, wire)) = fields.next()? {
-            if number != self.number {
-                continue;
-            }
-            match wire {
-                Wire::Bytes(packed) if !matches!(self.kind, Kind::String | Kind::Bytes | Kind::Message(_)) => {
-                    let mut packed = Fields::of(packed);
-                    while !packed.is_empty() {
-                        match next_packed(&self.kind, &mut packed)? {
-                            Some(one) => self.push(one, items)?,
-                            None => break,
-                        }
-                    }
-                }
-                _ => self.push(wire, items)?,
+            if number == self.number {
+                self.push_all(wire, items, room)?;
             }
         }
         Ok(())
     }
 
-    fn push(&self, wire: Wire<'_>, column: &mut Column) -> Result<(), Bad> {
+    /// One value, or several that are packed.
+    fn push_all(&self, wire: Wire<'_>, items: &mut Column, room: &mut Vec<Came>) -> Result<(), Bad> {
+        match wire {
+            Wire::Bytes(packed) if !matches!(self.kind, Kind::String | Kind::Bytes | Kind::Message(_)) => {
+                if let (Kind::Double, (doubles, [])) = (&self.kind, packed.as_chunks()) {
+                    return doubles.iter().try_for_each(|bytes| items.push_double(f64::from_le_bytes(*bytes)));
+                }
+                let mut packed = Fields::of(packed);
+                while !packed.is_empty() {
+                    match next_packed(&self.kind, &mut packed)? {
+                        Some(one) => self.push(one, items, room)?,
+                        None => break,
+                    }
+                }
+                Ok(())
+            }
+            _ => self.push(wire, items, room),
+        }
+    }
+
+    fn push(&self, wire: Wire<'_>, column: &mut Column, room: &mut Vec<Came>) -> Result<(), Bad> {
         match &self.plan {
             Plan::Record(fill) => {
                 let message = self.message(wire, column)?;
-                column.push_record(|columns| fill.read(message, columns))
+                column.push_record(|columns| fill.read(message, columns, room))
             }
             Plan::Instant => {
                 let (seconds, nanos) = seconds_and_nanos(self.message(wire, column)?)?;
                 column.push_instant(i128::from(seconds) * 1_000_000_000 + i128::from(nanos), seconds)
             }
-            Plan::Wrapped(inner) => inner.read_last(self.message(wire, column)?, column),
+            Plan::Wrapped(inner) => inner.read_last(self.message(wire, column)?, column, room),
             Plan::Json(of) => {
                 // An item of a list: the message around it is made anew.
                 let (message, name) = &**of;
@@ -349,8 +402,18 @@ fn fill(message: &MessageDescriptor, columns: &Columns) -> Fill {
             })
         })
         .collect();
-    let by_number = columns.iter().enumerate().filter_map(|(index, field)| Some((field.as_ref()?.number, index)));
-    Fill { by_number: by_number.collect(), columns }
+    let (mut near, mut far) = (vec![], HashMap::new());
+    for (index, field) in columns.iter().enumerate() {
+        let Some(number) = field.as_ref().map(|field| field.number) else { continue };
+        match (number as usize, u16::try_from(index)) {
+            (number @ ..NEAR, Ok(index)) => {
+                near.resize(near.len().max(number + 1), NO_COLUMN);
+                near[number] = index;
+            }
+            _ => drop(far.insert(number, index)),
+        }
+    }
+    Fill { near, far, columns }
 }
 
 fn plain(field: &FieldDescriptor) -> Field {

@@ -29,6 +29,16 @@ impl<'a> Fields<'a> {
         Fields { bytes, at: 0 }
     }
 
+    /// From this byte on.
+    pub fn from(bytes: &'a [u8], at: usize) -> Self {
+        Fields { bytes, at }
+    }
+
+    /// The byte that is next.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     /// The next field's number and value.
     #[inline]
     pub fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, Bad> {
