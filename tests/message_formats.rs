@@ -92,10 +92,10 @@ async fn messages_wait_for_a_registry_that_is_away_and_none_is_lost() {
     let path = job.table().display().to_string();
     let job = job.variable("TABLE", &path);
     let mut run = job.start();
-    run.wait_until_it_says("messages wait for a schema");
+    run.wait_until_it_says("messages wait for their schemas");
     run.kill();
     let mut run = job.start();
-    run.wait_until_it_says("messages wait for a schema");
+    run.wait_until_it_says("messages wait for their schemas");
     assert!(shown(&job).is_empty());
     door.open();
     run.read_all_and_stop(2);

@@ -48,7 +48,6 @@ impl Connector for EventHubsConnector {
             ),
         ];
         options.extend(identity::options());
-        options.extend(schema_registry::event_hubs_options());
         // A connection string of one event hub names it.
         options.extend(common_options(HUB_DELIVERIES).into_iter().map(|o| OptionSpec { required: false, ..o }));
         options

@@ -146,12 +146,18 @@ pub fn write(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) ->
         Format::Avro => {
             let framing = framing(options, registry.as_ref());
             problems.extend(without_registry(framing, registry.as_ref()));
+            if framing == AvroFraming::EventHubs && options.get("schema_registry.group").is_none() {
+                let what = "a schema that is written lies in a group of the namespace: name it";
+                problems.push(Problem::option("schema_registry.group", what));
+            }
             if matches!(framing, AvroFraming::Confluent | AvroFraming::EventHubs) {
                 let topic = options.get("topic").unwrap_or(&table.name);
                 let usual =
                     if framing == AvroFraming::Confluent { format!("{topic}-value") } else { topic.to_string() };
-                let subject = options.get("schema_registry.subject").map_or(usual, String::from);
-                registered = registry.map(|registry| (registry, subject));
+                registered = registry.map(|registry| {
+                    let subject = registry.subject().map_or(usual, String::from);
+                    (registry, subject)
+                });
             }
             settle(avro_writer(table, framing), &mut problems).map(Written::Avro)
         }

@@ -15,7 +15,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::client::{Reports, Served};
-use crate::endpoint::{Login, Purpose};
+use crate::endpoint::{Connection, Login, Purpose};
 use crate::messages::CONTENT_TYPE;
 use crate::metadata::{MetadataColumn, header_text};
 use crate::options::KafkaTable;
@@ -50,15 +50,15 @@ enum From {
 
 impl KafkaReader {
     pub fn new(
-        served: Arc<Served>,
+        connection: &Connection,
         table: &KafkaTable,
         decoding: &Decoding,
-        reports: Reports,
         partition: i32,
         start: &Start,
         request: &ReadRequest,
         wake: Wake,
     ) -> Result<Self, String> {
+        let Connection { served, reports, .. } = connection;
         let (mut values, mut metadata, mut layout) = (vec![], vec![], vec![]);
         for column in &request.columns {
             match &column.origin {
@@ -86,8 +86,8 @@ impl KafkaReader {
             .ok_or_else(|| format!("partition {partition} has no queue of its own"))?;
         Ok(KafkaReader {
             queue,
-            served,
-            reports,
+            served: served.clone(),
+            reports: reports.clone(),
             place: format!("{}, partition {partition}", table.endpoint.place()),
             login: table.endpoint.login,
             partition,

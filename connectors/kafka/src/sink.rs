@@ -31,6 +31,8 @@ const ROWS_AT_ONCE: u64 = 200_000;
 const BYTES_AT_ONCE: u64 = 32 << 20;
 /// How often a client that is waited for is asked what troubles it.
 const LOOK_AT_CLIENT: Duration = Duration::from_secs(1);
+/// How long a registry that does not answer is asked at start to take a schema.
+const REGISTERED: Duration = Duration::from_secs(30);
 /// How often it is looked where the partitions end: what was written since is read after a crash.
 const ENDS_KEPT: Duration = Duration::from_secs(10);
 
@@ -149,8 +151,17 @@ impl KafkaSink {
             registry.probe().await.map_err(about)?;
             return Ok(layout);
         }
-        let id = registry.register(SchemaKind::Avro, schema, subject).await;
-        let id = id.map_err(|e| failed(format!("{}, subject {subject}: {e}", registry.place())))?;
+        let begun = Instant::now();
+        let id = loop {
+            match registry.register(SchemaKind::Avro, schema, subject).await {
+                Ok(id) => break id,
+                Err(error) if error.may_heal() && begun.elapsed() < REGISTERED => {
+                    tracing::warn!(%error, "{}: it does not answer yet", registry.place());
+                    tokio::time::sleep(LOOK_AT_CLIENT).await;
+                }
+                Err(error) => return Err(failed(format!("{}, subject {subject}: {error}", registry.place()))),
+            }
+        };
         tracing::info!(%id, subject, "{}: rows are written by this schema", registry.place());
         Ok(layout.named(&id))
     }

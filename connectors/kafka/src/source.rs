@@ -13,7 +13,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
-use schema_registry::Registry;
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 use crate::client::{Client, Reports, configuration_error};
@@ -46,7 +46,7 @@ impl KafkaSource {
     async fn decoding(&self) -> &Decoding {
         let with_registry = async || {
             let mut decoding = self.table.decoding.clone();
-            decoding.avro.registry = self.table.registry.as_ref().map(Registry::schemas);
+            decoding.avro.registry = self.table.registry.as_ref().map(|registry| registry.start(Handle::current()));
             decoding
         };
         self.decoding.get_or_init(with_registry).await
@@ -254,11 +254,9 @@ impl Source for KafkaSource {
         wake: Wake,
     ) -> Result<Box<dyn SplitReader>, SourceError> {
         let partition = self.partition(split)?;
-        let Connection { served, reports, .. } = self.connection().await?;
-        let decoding = self.decoding().await;
-        let reader =
-            KafkaReader::new(served.clone(), &self.table, decoding, reports.clone(), partition, start, request, wake)
-                .map_err(|e| self.failed(e))?;
+        let (connection, decoding) = (self.connection().await?, self.decoding().await);
+        let reader = KafkaReader::new(connection, &self.table, decoding, partition, start, request, wake);
+        let reader = reader.map_err(|e| self.failed(e))?;
         let list = self.list(partition, Offset::Offset(start.from.offset))?;
         self.ask(move |client, _| client.incremental_assign(&list)).await?;
         Ok(Box::new(reader))

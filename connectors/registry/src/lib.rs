@@ -1,139 +1,151 @@
-//! Schema registries: those of Confluent's kind, and Event Hubs' own.
+//! Clients of schema registries: of those that speak Confluent's protocol (Confluent's own, Apicurio, Redpanda, Karapace),
+//! and of the one that every Event Hubs namespace has.
 //!
-//! Schemas never change once they have an id, so each is asked for once and kept. While a registry is away, whoever needs a
-//! schema waits: messages are not rejected because somebody else is down.
+//! Decoders [`start`](Registry::start) one and look schemas up in it; encoders [`register`](Registry::register) theirs.
 
 mod confluent;
-mod event_hubs;
-mod fetching;
+mod connection;
+mod eventhubs;
+mod looking;
 mod options;
-#[cfg(test)]
-mod tests;
+mod trouble;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use engine::connector::{Options, Problem};
 use formats::{RegisteredSchema, SchemaId, SchemaKind, Schemas};
-use reqwest::{Response, StatusCode};
+use tokio::runtime::Handle;
 
-use self::confluent::Confluent;
-use self::event_hubs::EventHubs;
-use self::fetching::Fetching;
+use confluent::Confluent;
+use eventhubs::EventHubs;
+use looking::Looking;
+use trouble::Unfound;
 
-pub use options::{event_hubs_options, options};
+pub use options::options;
+pub use trouble::RegistryError;
 
-/// A registry that a table names. Nothing is asked before somebody needs to know.
+/// A schema registry, and how one is let in to it.
 #[derive(Clone)]
-pub struct Registry(Arc<Kind>);
+pub struct Registry(Arc<Settings>);
 
-enum Kind {
+struct Settings {
+    service: Service,
+    subject: Option<String>,
+    pace: Pace,
+}
+
+enum Service {
     Confluent(Confluent),
     EventHubs(EventHubs),
 }
 
-/// Why a registry was asked in vain.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RegistryError {
-    /// It is away, busy, or does not let us in: whoever waits may be lucky.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It has no such schema.
-    #[error("{0}")]
-    None(String),
-    /// It refuses what it was asked, and will do so again.
-    #[error("{0}")]
-    Refused(String),
+/// How patient a client is. Tests are less so.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// How long the registry may take for an answer.
+    answer: Duration,
+    /// Pauses before it is asked again: from, up to.
+    pause: (Duration, Duration),
+    /// How long it is believed that there is no such schema: it may be registered yet.
+    none: Duration,
+    /// How often it is told that it is still away.
+    told: Duration,
 }
 
-/// No schema is as long; something else answered.
-const LONGEST_ANSWER: usize = 4 << 20;
+const PACE: Pace = Pace {
+    answer: Duration::from_secs(10),
+    pause: (Duration::from_millis(250), Duration::from_secs(30)),
+    none: Duration::from_secs(30),
+    told: Duration::from_secs(60),
+};
 
 impl Registry {
+    /// Of a table with such [`options()`]; none if it names none. Does no I/O, and nothing is asked before the first use.
+    /// `environment`: what else is asked of an identity, by name.
+    pub fn of(
+        options: &Options,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Option<Registry>, Vec<Problem>> {
+        Registry::with_pace(options, environment, PACE)
+    }
+
+    fn with_pace(
+        options: &Options,
+        environment: &dyn Fn(&str) -> Option<String>,
+        pace: Pace,
+    ) -> Result<Option<Registry>, Vec<Problem>> {
+        let service = options::service(options, environment, pace.answer)?;
+        let subject = options.get(options::SUBJECT).map(String::from);
+        Ok(service.map(|service| Registry(Arc::new(Settings { service, subject, pace }))))
+    }
+
     /// Whether it names schemas as Event Hubs does, and not by numbers.
     pub fn is_event_hubs(&self) -> bool {
-        matches!(*self.0, Kind::EventHubs(_))
+        matches!(self.0.service, Service::EventHubs(_))
     }
 
-    /// Where it is, without what lets us in.
-    pub fn place(&self) -> String {
-        match &*self.0 {
-            Kind::Confluent(registry) => format!("schema registry {}", registry.url),
-            Kind::EventHubs(registry) => format!("schema registry of {}", registry.url),
-        }
+    /// What a decoder looks schemas up in. What is not known yet is asked for on `runtime`, until all of what is returned is
+    /// dropped. Call it once for all readers of a table: each has a memory of its own.
+    pub fn start(&self, runtime: Handle) -> Arc<dyn Schemas> {
+        Arc::new(Looking::new(self.clone(), runtime))
     }
 
-    /// As decoders see it. Call it on a runtime, whose tasks then ask; one for all readers of a table.
-    pub fn schemas(&self) -> Arc<dyn Schemas> {
-        Arc::new(Fetching::new(self.clone(), tokio::runtime::Handle::current()))
+    /// The name that a written schema has, if the table says one.
+    pub fn subject(&self) -> Option<&str> {
+        self.0.subject.as_deref()
     }
 
-    /// Makes the schema known under a subject, or a name in the table's group, and returns its id. One that is known already
-    /// keeps its id.
+    /// Registers a schema under a subject (in Event Hubs: under a name in the table's group), and gives its id. Registering
+    /// one that is there already gives the same id again.
     pub async fn register(&self, kind: SchemaKind, text: &str, subject: &str) -> Result<SchemaId, RegistryError> {
-        match &*self.0 {
-            Kind::Confluent(registry) => registry.register(kind, text, subject).await,
-            Kind::EventHubs(registry) => registry.register(kind, text, subject).await,
+        match &self.0.service {
+            Service::Confluent(registry) => registry.register(kind, text, subject).await,
+            Service::EventHubs(registry) => registry.register(kind, text, subject).await,
         }
     }
 
-    /// Whether it is there and lets us in.
+    /// Whether the registry can be reached and lets us in.
     pub async fn probe(&self) -> Result<(), RegistryError> {
-        match &*self.0 {
-            Kind::Confluent(registry) => registry.probe().await,
-            Kind::EventHubs(registry) => registry.probe().await,
+        match &self.0.service {
+            Service::Confluent(registry) => registry.probe().await,
+            Service::EventHubs(registry) => registry.probe().await,
         }
     }
 
-    async fn fetch(&self, id: &SchemaId) -> Result<RegisteredSchema, RegistryError> {
-        match (&*self.0, id) {
-            (Kind::Confluent(registry), SchemaId::Number(number)) => registry.fetch(*number).await,
-            (Kind::EventHubs(registry), SchemaId::Guid(guid)) => registry.fetch(guid).await,
-            _ => Err(RegistryError::None(format!("{} does not name schemas like this", self.place()))),
+    /// For plans: where it is, and who asks. No secret.
+    pub fn describe(&self) -> String {
+        format!("{}, {}", self.place(), self.connection().login.describe())
+    }
+
+    /// For errors: where it is.
+    pub fn place(&self) -> String {
+        format!("schema registry {}", self.connection().address())
+    }
+
+    fn connection(&self) -> &connection::Connection {
+        match &self.0.service {
+            Service::Confluent(registry) => &registry.connection,
+            Service::EventHubs(registry) => &registry.connection,
+        }
+    }
+
+    async fn fetch(&self, id: &SchemaId) -> Result<RegisteredSchema, Unfound> {
+        match (&self.0.service, id) {
+            (Service::Confluent(registry), SchemaId::Number(number)) => registry.fetch(*number).await,
+            (Service::EventHubs(registry), SchemaId::Guid(guid)) => registry.fetch(guid).await,
+            (_, foreign) => Err(Unfound::None(format!("{} does not name schemas as '{foreign}'", self.place()))),
         }
     }
 }
 
+/// The address only: the rest may hold secrets.
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.place())
+        f.debug_tuple("Registry").field(&self.connection().address()).finish()
     }
 }
 
-fn unreachable(error: reqwest::Error) -> RegistryError {
-    // The innermost reason is the one that helps: "connection refused", "certificate has expired".
-    let mut reason: &dyn std::error::Error = &error;
-    while let Some(within) = reason.source() {
-        reason = within;
-    }
-    RegistryError::Unavailable(format!("it cannot be reached: {reason}"))
-}
-
-/// The body of an answer that is not unreasonably long.
-async fn body(mut response: Response) -> Result<String, RegistryError> {
-    let mut bytes = vec![];
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        if bytes.len() + chunk.len() > LONGEST_ANSWER {
-            return Err(RegistryError::Refused(format!("its answer is longer than {LONGEST_ANSWER} bytes")));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    String::from_utf8(bytes).map_err(|_| RegistryError::Refused("its answer is not UTF-8".into()))
-}
-
-/// What an answer without success means. `said`: the registry's own words. `login`: what to look at if it lets nobody in.
-fn failure(status: StatusCode, said: &str, login: &str) -> RegistryError {
-    let said = said.trim();
-    let said: String =
-        if said.is_empty() { String::new() } else { format!(": {}", said.chars().take(500).collect::<String>()) };
-    match status {
-        StatusCode::NOT_FOUND => RegistryError::None(format!("the registry has none{said}")),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            RegistryError::Unavailable(format!("it does not let us in ({status}){said}. {login}"))
-        }
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-            RegistryError::Unavailable(format!("it answers {status}{said}"))
-        }
-        _ if status.is_server_error() => RegistryError::Unavailable(format!("it answers {status}{said}")),
-        _ => RegistryError::Refused(format!("it answers {status}{said}")),
-    }
-}
+#[cfg(test)]
+mod tests;
