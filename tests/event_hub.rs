@@ -1,4 +1,5 @@
-//! A broker dressed as an Event Hub: its login over TLS, the rights of a receiver and nothing more, its limits.
+//! A broker dressed as an Event Hub: its login over TLS, its limits; and read from, with the rights of a receiver and
+//! nothing more.
 
 use kafka::create_topic;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -11,11 +12,12 @@ use crate::millrace::{Job, PATIENCE};
 use crate::table::shows_each_event_once;
 use crate::wait::wait_for;
 
-const USER: &str = "$ConnectionString";
-const CONNECTION_STRING: &str = "Endpoint=sb://localhost/;SharedAccessKeyName=listen;SharedAccessKey=abc+topsecret=";
+pub const USER: &str = "$ConnectionString";
+pub const CONNECTION_STRING: &str =
+    "Endpoint=sb://localhost/;SharedAccessKeyName=listen;SharedAccessKey=abc+topsecret=";
 const GROUP: &str = "millrace-receiver";
 
-fn event_hub(certificates: &Certificates) -> Broker {
+pub fn event_hub(certificates: &Certificates) -> Broker {
     let login = format!(
         "org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{CONNECTION_STRING}\";"
     );

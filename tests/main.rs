@@ -14,6 +14,7 @@ mod disk_full;
 mod documentation;
 mod end_to_end;
 mod event_hub;
+mod event_hub_out;
 mod feed;
 mod fencing;
 mod files;

@@ -14,8 +14,8 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::{Broker, Statistics};
 
+use crate::described::untaken;
 use crate::endpoint::Endpoint;
-use crate::incarnation::untaken;
 
 /// What is said again within this is counted and not said.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
@@ -40,8 +40,9 @@ struct Reported {
     /// Partitions of whose end nobody can say anything now, and how many looks their broker must be up for until one can.
     unreached: HashMap<i32, u32>,
     topic: String,
-    /// The client has the settings of another kind of client beside its own: a table that is written has both kinds.
-    has_others_settings: bool,
+    /// The client is one of a table that is written: it has the settings of another kind of client beside its own. Where it
+    /// needs a group, it is told in the answers; elsewhere it has one in name only.
+    of_written_table: bool,
     /// The id of the topic that is fetched from now on, as the client last said.
     incarnation: Option<String>,
     token: Option<FreshToken>,
@@ -104,9 +105,9 @@ impl Reports {
         Reports(Arc::new(Mutex::new(Reported { topic: topic.to_string(), token, metrics, ..Reported::default() })))
     }
 
-    /// The same, of a client that has the settings of another kind of client beside its own.
-    pub fn with_others_settings(self) -> Self {
-        self.0.lock().has_others_settings = true;
+    /// The same, of a table that is written.
+    pub fn of_written_table(self) -> Self {
+        self.0.lock().of_written_table = true;
         self
     }
 
@@ -195,7 +196,7 @@ impl ClientContext for Reports {
             }
             return;
         }
-        if facility == "CONFWARN" && message.contains("will be ignored by this") && self.0.lock().has_others_settings {
+        if facility == "CONFWARN" && message.contains("will be ignored by this") && self.0.lock().of_written_table {
             return;
         }
         // A failed connection comes as an error too, with its reason; what a partition's queue still held when it was let
@@ -211,6 +212,9 @@ impl ClientContext for Reports {
         // The end of a partition comes here too; it is the reader's to use and nothing to tell.
         let KafkaError::Global(code) = error else { return };
         if code == RDKafkaErrorCode::PartitionEOF {
+            return;
+        }
+        if code == RDKafkaErrorCode::GroupAuthorizationFailed && self.0.lock().of_written_table {
             return;
         }
         self.0.lock().suffer(code, reason);

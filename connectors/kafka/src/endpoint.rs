@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::client::{Client, Reports, Served, configuration_error};
+use crate::rights::Right;
 
 /// How long a question to the broker may take, tries and pauses included.
 pub const ANSWER: Duration = Duration::from_secs(30);
@@ -62,7 +63,7 @@ impl Endpoint {
             None => None,
         };
         let reports = Reports::of(&self.topic, token, metrics);
-        Ok(if self.purpose == Purpose::Write { reports.with_others_settings() } else { reports })
+        Ok(if self.purpose == Purpose::Write { reports.of_written_table() } else { reports })
     }
 
     /// For people: what is wrong, what the client said about its brokers, and what to look at.
@@ -102,10 +103,29 @@ impl Login {
             (Login::ConnectionString, Purpose::Write) => {
                 "Check connection_string: was its key renewed, and has its policy the rights to send and to listen?"
             }
-            (Login::EntraId, Purpose::Read) => {
+            (Login::EntraId, Purpose::Read) => self.grant(Right::Read),
+            (Login::EntraId, Purpose::Write) => self.grant(Right::Both),
+        }
+    }
+
+    /// How a right to a topic is given.
+    pub fn grant(self, right: Right) -> &'static str {
+        match (self, right) {
+            (Login::Properties, Right::Read) => "Allow Read and Describe on the topic",
+            (Login::Properties, Right::Write) => "Allow Write and Describe on the topic",
+            (Login::Properties, Right::Both) => "Allow Write, Read and Describe on the topic",
+            (Login::ConnectionString, Right::Read) => "Give the policy of connection_string the claim Listen",
+            (Login::ConnectionString, Right::Write) => "Give the policy of connection_string the claim Send",
+            (Login::ConnectionString, Right::Both) => {
+                "Give the policy of connection_string the claims Send and Listen: what was sent is read back after a crash"
+            }
+            (Login::EntraId, Right::Read) => {
                 "Give the identity the role 'Azure Event Hubs Data Receiver' on the namespace or the event hub"
             }
-            (Login::EntraId, Purpose::Write) => {
+            (Login::EntraId, Right::Write) => {
+                "Give the identity the role 'Azure Event Hubs Data Sender' on the namespace or the event hub"
+            }
+            (Login::EntraId, Right::Both) => {
                 "Give the identity the roles 'Azure Event Hubs Data Sender' and 'Azure Event Hubs Data Receiver' on the \
                  namespace or the event hub: what was sent is read back after a crash"
             }

@@ -1,14 +1,14 @@
 //! Kafka-protocol logs as sources: Apache Kafka, Redpanda, and Azure Event Hubs' Kafka endpoint.
 //!
-//! What is unsafe is in `queue`, `incarnation` and `owned`.
+//! What is unsafe is in `queue`, `described` and `owned`.
 
 mod client;
+mod described;
 mod embedded;
 mod endpoint;
 mod entry;
 mod eventhubs;
 mod format;
-mod incarnation;
 mod messages;
 mod metadata;
 mod options;
@@ -18,6 +18,7 @@ mod queue;
 mod read_back;
 mod reader;
 mod resending;
+mod rights;
 mod sending;
 mod shown;
 mod sink;

@@ -115,6 +115,7 @@ pub fn read_to(
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 ended.insert(partition, Instant::now());
             }
+            Some(Err(error)) if is_about_a_group(&error) => {}
             // A broker that is away for a moment; the client goes on by itself.
             Some(Err(error)) if may_heal(&error) && last.elapsed() <= ANSWER => {}
             Some(Err(error)) => return Err(error.into()),
@@ -128,6 +129,12 @@ pub fn read_to(
         goals.retain(|partition, _| ended.get(partition).is_none_or(|since: &Instant| since.elapsed() < END_IS_SURE));
     }
     Ok(())
+}
+
+/// librdkafka gives each consumer a group and asks who coordinates it, though this one reads what it was assigned: that it
+/// has no right to the group matters to nobody.
+pub fn is_about_a_group(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed)
 }
 
 /// What to read, and up to where.

@@ -25,8 +25,9 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(15);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a message may wait where no takeover waits for it: librdkafka's own.
 const UNNAMED_MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
-/// At one throughput unit of an event hub, a megabyte a second, that is a third of a message's time.
+/// At one throughput unit of an event hub, a megabyte or a thousand events a second, that is a third of a message's time.
 const NAMED_QUEUE_KB: &str = "4096";
+const NAMED_QUEUE_MESSAGES: &str = "5000";
 /// One setting under two names.
 const MESSAGE_TIMEOUTS: &[&str] = &["message.timeout.ms", "delivery.timeout.ms"];
 
@@ -62,6 +63,7 @@ impl Way {
         if self.named {
             // What is queued must be sent before it expires, over a slow line too.
             config.set("queue.buffering.max.kbytes", NAMED_QUEUE_KB);
+            config.set("queue.buffering.max.messages", NAMED_QUEUE_MESSAGES);
         }
         config.set("message.timeout.ms", self.message_timeout().as_millis().to_string());
         config.set("request.timeout.ms", request_timeout(&self.endpoint).as_millis().to_string());

@@ -152,7 +152,15 @@ impl Sender {
                 Ok(Handed::Refused(what))
             }
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Handed::NotYet),
-            Err((error, _)) => Err(error),
+            Err((error, _)) => Err(self.cause(error)),
+        }
+    }
+
+    /// What ended the producer for good, instead of what follows from it.
+    fn cause(&self, error: KafkaError) -> KafkaError {
+        match self.producer.client().fatal_error() {
+            Some((code, _)) => KafkaError::MessageProduction(code),
+            None => error,
         }
     }
 
@@ -182,7 +190,7 @@ impl Sender {
 
     /// Why a message did not arrive, if one did not. What is flushed and has not failed has arrived.
     pub fn failure(&self) -> Option<KafkaError> {
-        self.producer.context().failure.lock().clone()
+        self.producer.context().failure.lock().clone().map(|error| self.cause(error))
     }
 }
 

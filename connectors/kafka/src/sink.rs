@@ -22,6 +22,7 @@ use crate::entry::Entry;
 use crate::messages::Layout;
 use crate::read_back::{Ends, arrived, ends};
 use crate::resending::{Past, Resending, Way, settled_after};
+use crate::rights::{must_be_readable, must_be_writable};
 use crate::topics::{Limits, limits};
 use crate::transactions::Transactions;
 use crate::trouble::Trouble;
@@ -84,6 +85,8 @@ struct Open {
     since: Instant,
     /// Whether the last commit did not come to its end.
     failed: AtomicBool,
+    /// Whether any rows were shown yet.
+    shown: AtomicBool,
 }
 
 /// How the rows of one writer get out.
@@ -120,10 +123,7 @@ impl KafkaSink {
                         'sink.delivery' = 'transactions', or 'at-least-once'";
             return Err(failed(what.into()));
         }
-        let topic = endpoint.topic.clone();
-        let of = asking.clone();
-        let ends = tokio::task::spawn_blocking(move || ends(&of, &topic)).await.map_err(|e| failed(e.to_string()))?;
-        let ends = ends.map_err(|e| Trouble::from(e).at_start(endpoint, &reports))?;
+        let ends = self.first_ends(&asking).await.map_err(|trouble| trouble.at_start(endpoint, &reports))?;
         let layout = self.layout(probe).await?;
         Ok(Open {
             layout,
@@ -133,8 +133,26 @@ impl KafkaSink {
             lanes: tokio::sync::Mutex::default(),
             since: Instant::now(),
             failed: AtomicBool::new(false),
+            shown: AtomicBool::new(false),
             reports,
         })
+    }
+
+    /// Where the topic's partitions end, if that is ever asked; once all is allowed that the job will do.
+    async fn first_ends(&self, asking: &Connection) -> Result<Ends, Trouble> {
+        let (endpoint, asking, delivery) = (self.table.endpoint.clone(), asking.clone(), self.table.delivery);
+        blocking(move || {
+            must_be_writable(&asking, &endpoint.topic)?;
+            if delivery == Delivery::AtLeastOnce {
+                return Ok(Ends::new());
+            }
+            let ends = ends(&asking, &endpoint.topic)?;
+            if delivery == Delivery::ReadBack {
+                must_be_readable(&endpoint, &asking.reports, &ends)?;
+            }
+            Ok(ends)
+        })
+        .await
     }
 }
 
@@ -199,7 +217,9 @@ impl Sink for KafkaSink {
             let lane = self.lane(&open, context, &context.writer, &[], Past::None).await;
             let lane = lane.map_err(|trouble| trouble.at_start(endpoint, reports))?;
             open.lanes.lock().await.insert(context.writer.clone(), lane);
-            tokio::spawn(keep_ends(Arc::downgrade(&open), self.table.endpoint.topic.clone()));
+            if self.table.delivery != Delivery::AtLeastOnce {
+                tokio::spawn(keep_ends(Arc::downgrade(&open), self.table.endpoint.topic.clone()));
+            }
             *self.open.lock() = Some(open);
         }
         Ok(())
@@ -229,8 +249,12 @@ impl Sink for KafkaSink {
                 let shown = self.show(&open, context, of_writer, together).await;
                 let rejected = shown.map_err(|trouble| match trouble {
                     Failure::Sink(error) => error,
-                    Failure::Trouble(trouble) => trouble.at_work(&self.table.endpoint, &open.reports),
+                    Failure::Trouble(trouble) => {
+                        let first = !open.shown.load(Ordering::Relaxed);
+                        trouble.at_showing(first, &self.table.endpoint, &open.reports)
+                    }
                 })?;
+                open.shown.store(true, Ordering::Relaxed);
                 if let Some((entry, rows)) = rejected {
                     return Ok(Committed::Rejected { entry, rows });
                 }

@@ -17,8 +17,8 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 use crate::client::{Client, Reports, configuration_error};
+use crate::described::topic_id;
 use crate::endpoint::{ANSWER, Connection, answered, only_offset};
-use crate::incarnation::topic_id;
 use crate::options::{KafkaTable, StartAt};
 use crate::reader::KafkaReader;
 

@@ -7,7 +7,8 @@ use engine::sink::SinkError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::client::Reports;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Login};
+use crate::rights::Right;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
@@ -28,6 +29,9 @@ pub enum Trouble {
          end it with 'abort'"
     )]
     Hidden { partition: i32, offset: i64 },
+    /// Brokers let the job in, and not do this.
+    #[error("it may not {}", .0.word())]
+    MayNot(Right),
     /// Nobody can tell any more which rows have arrived; says what a person should do.
     #[error("{0}")]
     Unknown(String),
@@ -37,9 +41,10 @@ impl Trouble {
     /// While a job starts, what brokers refuse ends it.
     pub fn at_start(self, endpoint: &Endpoint, reports: &Reports) -> SinkError {
         match &self {
-            Trouble::Kafka(error) if remedy(error).is_some() || reports.refusal().is_some() => {
+            Trouble::Kafka(error) if remedy(error, endpoint.login).is_some() || reports.refusal().is_some() => {
                 SinkError::failed(endpoint.place(), self.say(endpoint, reports))
             }
+            Trouble::MayNot(_) => SinkError::failed(endpoint.place(), self.say(endpoint, reports)),
             _ => self.at_work(endpoint, reports),
         }
     }
@@ -48,34 +53,64 @@ impl Trouble {
     pub fn at_work(self, endpoint: &Endpoint, reports: &Reports) -> SinkError {
         let what = self.say(endpoint, reports);
         match self {
-            Trouble::Kafka(_) | Trouble::NotBegun(_) | Trouble::Hidden { .. } => {
+            Trouble::Kafka(_) | Trouble::NotBegun(_) | Trouble::Hidden { .. } | Trouble::MayNot(_) => {
                 SinkError::retry(endpoint.place(), what)
             }
             Trouble::Encoding(_) | Trouble::Unknown(_) => SinkError::failed(endpoint.place(), what),
         }
     }
 
+    /// The same, while rows are shown. `first`: none were yet. A right that was missing all the time is told like one that
+    /// is missed at start: brokers that do not say what one may do only refuse what is sent.
+    pub fn at_showing(self, first: bool, endpoint: &Endpoint, reports: &Reports) -> SinkError {
+        match &self {
+            Trouble::Kafka(error) if first && is_missing_right(error) => self.at_start(endpoint, reports),
+            _ => self.at_work(endpoint, reports),
+        }
+    }
+
     fn say(&self, endpoint: &Endpoint, reports: &Reports) -> String {
         match self {
-            Trouble::Kafka(error) => match remedy(error) {
+            Trouble::Kafka(error) => match remedy(error, endpoint.login) {
                 Some(remedy) => format!("{error}. {remedy}"),
                 None => endpoint.explain(error, reports),
             },
+            Trouble::MayNot(Right::Read) => format!(
+                "{self}, so nobody could tell after a crash which rows arrived. {}, or set 'sink.delivery' = 'at-least-once', \
+                 which only sends",
+                endpoint.login.grant(Right::Read)
+            ),
+            Trouble::MayNot(right) => format!("{self}. {}", endpoint.login.grant(*right)),
             other => other.to_string(),
         }
     }
 }
 
+fn is_missing_right(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::*;
+    matches!(error.rdkafka_error_code(), Some(TopicAuthorizationFailed | ClusterAuthorizationFailed))
+}
+
+/// Which right a refusal is about.
+fn missed(error: &KafkaError) -> Right {
+    match error {
+        KafkaError::MessageProduction(_) => Right::Write,
+        KafkaError::MessageConsumption(_) => Right::Read,
+        _ => Right::Both,
+    }
+}
+
 /// What a person can do about what brokers will never do as things are.
-fn remedy(error: &KafkaError) -> Option<&'static str> {
+fn remedy(error: &KafkaError, login: Login) -> Option<&'static str> {
     use RDKafkaErrorCode::*;
     Some(match error.rdkafka_error_code()? {
         TransactionalIdAuthorizationFailed => {
             "Allow Write and Describe on transactional ids that begin with 'millrace-'"
         }
         GroupAuthorizationFailed => "Allow Read on groups that begin with 'millrace-'",
-        TopicAuthorizationFailed => "Allow Write, Read and Describe on the topic",
-        ClusterAuthorizationFailed => "Allow IdempotentWrite on the cluster",
+        TopicAuthorizationFailed => login.grant(missed(error)),
+        ClusterAuthorizationFailed if login.is_event_hubs() => login.grant(Right::Write),
+        ClusterAuthorizationFailed => "Allow Write on the topic, or IdempotentWrite on the cluster",
         UnsupportedFeature | UnsupportedVersion | UnsupportedForMessageFormat => {
             "Do these brokers have no transactions? Set 'sink.delivery' = 'read-back', or 'at-least-once'"
         }

@@ -1,4 +1,5 @@
-//! What librdkafka knows and its Rust face does not show: a topic's id, and whether anything told waits to be handled.
+//! What librdkafka knows and its Rust face does not show: a topic's id, what one may do with it, and whether anything told
+//! waits to be handled.
 
 use std::ffi::{CStr, CString, c_int};
 use std::ptr;
@@ -13,14 +14,48 @@ use crate::owned::Owned;
 
 /// The id that the brokers gave the topic when it was made, as librdkafka writes it. A topic that is made again under
 /// the same name has another one. `None` where brokers give no ids.
-///
-/// Every broker knows it. Left alone, librdkafka would wait for the controller, which may be away, and which the
-/// embedded broker does not have.
 pub fn topic_id<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
     within: Duration,
 ) -> Result<Option<String>, KafkaError> {
+    // SAFETY: the description lives while this runs, and its id with it.
+    described(client, topic, within, false, |topic| unsafe { text_of(sys::rd_kafka_TopicDescription_topic_id(topic)) })
+}
+
+/// Whether the client may write the topic. `None` where brokers do not say what one may do.
+pub fn may_write<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: &str,
+    within: Duration,
+) -> Result<Option<bool>, KafkaError> {
+    const WRITE: u32 = sys::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_WRITE as u32;
+    described(client, topic, within, true, |topic| {
+        let mut count = 0;
+        // SAFETY: the description lives while this runs, and its operations with it: as many as are said, each a C enum. As
+        // plain numbers, since there may be some that this version does not know.
+        let allowed = unsafe {
+            let allowed = sys::rd_kafka_TopicDescription_authorized_operations(topic, &mut count);
+            if allowed.is_null() || count == 0 {
+                return None;
+            }
+            std::slice::from_raw_parts(allowed.cast::<u32>(), count)
+        };
+        Some(allowed.contains(&WRITE))
+    })
+}
+
+/// What `take` takes from what brokers say of a topic. `rights`: whether they are asked for what the client may do with it.
+///
+/// Every broker knows it. Left alone, librdkafka would wait for the controller, which may be away, and which the
+/// embedded broker does not have.
+fn described<C: ConsumerContext, T>(
+    client: &BaseConsumer<C>,
+    topic: &str,
+    within: Duration,
+    rights: bool,
+    take: impl FnOnce(*const sys::rd_kafka_TopicDescription_t) -> Option<T>,
+) -> Result<Option<T>, KafkaError> {
     let failed = |code: RDKafkaRespErr| KafkaError::MetadataFetch(code.into());
     let name = CString::new(topic)?;
     let milliseconds = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
@@ -35,6 +70,10 @@ pub fn topic_id<C: ConsumerContext>(
         let options = Owned(sys::rd_kafka_AdminOptions_new(client, kind), sys::rd_kafka_AdminOptions_destroy);
         sys::rd_kafka_AdminOptions_set_request_timeout(options.0, milliseconds, ptr::null_mut(), 0);
         sys::rd_kafka_AdminOptions_set_broker(options.0, broker.id(), ptr::null_mut(), 0);
+        if rights {
+            let error = sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0, 1);
+            drop(Owned(error, sys::rd_kafka_error_destroy));
+        }
         let mut names = [name.as_ptr()];
         let topics = Owned(
             sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
@@ -69,7 +108,7 @@ pub fn topic_id<C: ConsumerContext>(
                 code => Err(failed(code)),
             };
         }
-        Ok(text_of(sys::rd_kafka_TopicDescription_topic_id(description)))
+        Ok(take(description))
     }
 }
 
