@@ -18,7 +18,7 @@ use self::fingerprint::fingerprint;
 use self::input::Input;
 use self::reading::Reading;
 use self::schema::Schema;
-use crate::decoder::{Message, Rows};
+use crate::decoder::{Appender, Message};
 use crate::record::Record;
 use crate::reject::{Bad, bad};
 use crate::schemas::{Found, RegisteredSchema, SchemaId, SchemaKind, Schemas, Wake};
@@ -147,6 +147,11 @@ impl Avro {
             }
             AvroFraming::Container => {
                 let container = Container::open(payload)?;
+                if let Some((Named::Text(last), met)) = &self.last
+                    && **last == *container.schema
+                {
+                    return Ok(Some(Opened { reading: usable(met)?, values: Values::Container(container) }));
+                }
                 (Named::Text(container.schema.into()), Values::Container(container))
             }
             AvroFraming::Confluent => {
@@ -219,8 +224,8 @@ impl Avro {
 
 impl Opened<'_> {
     /// Reads each record into a row.
-    pub fn read(self, rows: &mut Rows<'_>) -> Result<(), Bad> {
-        let one = |input: &mut Input<'_>, rows: &mut Rows<'_>| {
+    pub fn read(self, rows: &mut Appender<'_>) -> Result<(), Bad> {
+        let one = |input: &mut Input<'_>, rows: &mut Appender<'_>| {
             rows.append(|Record { columns, watch, .. }| self.reading.read(input, columns, watch.as_deref_mut()))
         };
         match self.values {

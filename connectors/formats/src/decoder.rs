@@ -296,7 +296,7 @@ impl Decoder {
             }
             Body::Records(record, records) => {
                 let (unknown, event_time) = (self.unknown, self.event_time.as_ref());
-                let mut rows = Rows { record, filled: &mut self.filled, unknown, event_time, log_time };
+                let mut rows = Appender { record, filled: &mut self.filled, unknown, event_time, log_time };
                 match records {
                     Records::Json => append_json(utf8(payload)?, &mut rows)?,
                     Records::Avro(avro) => match avro.open(message)? {
@@ -339,7 +339,7 @@ impl Decoder {
 }
 
 /// Where records become rows.
-pub struct Rows<'a> {
+pub struct Appender<'a> {
     record: &'a mut Record,
     filled: &'a mut usize,
     unknown: UnknownFields,
@@ -347,7 +347,7 @@ pub struct Rows<'a> {
     log_time: Option<i64>,
 }
 
-impl Rows<'_> {
+impl Appender<'_> {
     /// Appends what `read` puts into the columns: one value into each.
     #[inline]
     pub fn append(&mut self, read: impl FnOnce(&mut Record) -> Result<(), Bad>) -> Result<(), Bad> {
@@ -362,7 +362,7 @@ impl Rows<'_> {
     }
 }
 
-fn append_json(text: &str, rows: &mut Rows<'_>) -> Result<(), Bad> {
+fn append_json(text: &str, rows: &mut Appender<'_>) -> Result<(), Bad> {
     let mut scanner = Scanner::new(text.strip_prefix('\u{feff}').unwrap_or(text));
     if scanner.peek() == b'[' {
         scanner.array(|scanner| append_object(scanner, rows))?;
@@ -381,7 +381,7 @@ fn append_json(text: &str, rows: &mut Rows<'_>) -> Result<(), Bad> {
     }
 }
 
-fn append_object(scanner: &mut Scanner<'_>, rows: &mut Rows<'_>) -> Result<(), Bad> {
+fn append_object(scanner: &mut Scanner<'_>, rows: &mut Appender<'_>) -> Result<(), Bad> {
     if scanner.peek() != b'{' {
         let found = scanner.raw()?;
         let found: String = found.chars().take(20).collect();

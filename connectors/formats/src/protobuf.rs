@@ -10,7 +10,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 use self::reading::{Came, Reading};
 use self::wire::Fields;
-use crate::decoder::Rows;
+use crate::decoder::Appender;
 use crate::record::Record;
 use crate::reject::{Bad, bad};
 
@@ -98,7 +98,7 @@ impl Protobuf {
     }
 
     /// Reads each message of the payload into a row.
-    pub fn read(&mut self, payload: &[u8], rows: &mut Rows<'_>) -> Result<(), Bad> {
+    pub fn read(&mut self, payload: &[u8], rows: &mut Appender<'_>) -> Result<(), Bad> {
         match self.framing {
             ProtobufFraming::Bare => self.one(payload, rows),
             ProtobufFraming::Delimited => {
@@ -115,7 +115,7 @@ impl Protobuf {
         }
     }
 
-    fn one(&mut self, message: &[u8], rows: &mut Rows<'_>) -> Result<(), Bad> {
+    fn one(&mut self, message: &[u8], rows: &mut Appender<'_>) -> Result<(), Bad> {
         rows.append(|Record { columns, watch, .. }| {
             self.reading.read(message, columns, watch.as_deref_mut(), &mut self.room)
         })

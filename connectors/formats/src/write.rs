@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use arrow::json::writer::LineDelimited;
 use arrow::json::{Encoder, EncoderFactory, EncoderOptions, WriterBuilder};
 
-use crate::rows::Rows;
+use crate::encoded::EncodedRows;
 
 /// Appends one object a row. What is NULL is left out; a `JSON` column is a value and not text in quotes; bytes are base64.
 pub fn json_lines(batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ArrowError> {
@@ -19,11 +19,11 @@ pub fn json_lines(batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ArrowErr
 }
 
 /// As [`json_lines`], each row with the end of its line.
-pub fn json_rows(batch: &RecordBatch) -> Result<Rows, ArrowError> {
+pub fn json_rows(batch: &RecordBatch) -> Result<EncodedRows, ArrowError> {
     let mut bytes = vec![];
     json_lines(batch, &mut bytes)?;
     let ends = memchr::memchr_iter(b'\n', &bytes).map(|end| end + 1).collect();
-    Ok(Rows { bytes, ends })
+    Ok(EncodedRows { bytes, ends })
 }
 
 /// Writes what arrow writes otherwise than the decoder reads it.

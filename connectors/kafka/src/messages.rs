@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
 use arrow::error::ArrowError;
 use engine::connector::{ColumnSpec, Origin, Problem};
-use formats::{AvroWriter, Format, Rows, SchemaId};
+use formats::{AvroWriter, EncodedRows, Format, SchemaId};
 
 /// For people: what `METADATA FROM` may name in a table that is written.
 pub const WRITTEN: &[&str] = &["key", "timestamp", "partition", "headers.<name>"];
@@ -209,8 +209,8 @@ pub struct Messages<'a> {
 }
 
 enum Values<'a> {
-    Json(Rows, Joined),
-    Avro(Rows, &'a AvroWriter),
+    Json(EncodedRows, Joined),
+    Avro(EncodedRows, &'a AvroWriter),
     Raw(ArrayRef),
 }
 

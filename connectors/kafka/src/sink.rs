@@ -188,7 +188,10 @@ impl KafkaSink {
 #[async_trait]
 impl Sink for KafkaSink {
     fn describe(&self) -> String {
-        format!("kafka topic '{}', {:?}", self.table.endpoint.topic, self.table.format)
+        let registry = self.table.registered.as_ref();
+        let registry = registry.map(|(registry, subject)| format!(", {}, subject {subject}", registry.place()));
+        let (topic, format) = (&self.table.endpoint.topic, self.table.format);
+        format!("kafka topic '{topic}', {format:?}{}", registry.unwrap_or_default())
     }
 
     fn guarantee(&self) -> String {

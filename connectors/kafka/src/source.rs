@@ -167,9 +167,13 @@ impl KafkaSource {
 impl Source for KafkaSource {
     fn describe(&self) -> String {
         let bound = if self.table.bounded { ", up to the end found at start" } else { "" };
+        let registry = self.table.registry.as_ref().map(|registry| format!(", {}", registry.place()));
         format!(
-            "kafka topic '{}', {:?}{bound}, from {:?}",
-            self.table.endpoint.topic, self.table.decoding.format, self.table.start
+            "kafka topic '{}', {:?}{}{bound}, from {:?}",
+            self.table.endpoint.topic,
+            self.table.decoding.format,
+            registry.unwrap_or_default(),
+            self.table.start
         )
     }
 

@@ -16,7 +16,7 @@ use super::fingerprint::fingerprint;
 use super::schema::Schema;
 use super::{AvroFraming, SINGLE_OBJECT};
 use crate::column::is_json;
-use crate::rows::Rows;
+use crate::encoded::EncodedRows;
 use crate::schemas::SchemaId;
 
 /// The type of a written TIMESTAMP.
@@ -111,14 +111,14 @@ impl AvroWriter {
     }
 
     /// Each row of the batch, as its value.
-    pub fn rows(&self, batch: &RecordBatch) -> Result<Rows, ArrowError> {
+    pub fn rows(&self, batch: &RecordBatch) -> Result<EncodedRows, ArrowError> {
         let columns = batch.columns().iter().zip(self.columns.fields());
         let columns = columns.map(|(column, field)| fit(column, field.data_type())).collect::<Result<Vec<_>, _>>()?;
         let batch = RecordBatch::try_new(self.columns.clone(), columns)?;
         let mut encoder = self.encoder()?;
         encoder.encode(&batch)?;
         let rows = encoder.flush();
-        Ok(Rows { bytes: rows.bytes().to_vec(), ends: rows.offsets()[1..].to_vec() })
+        Ok(EncodedRows { bytes: rows.bytes().to_vec(), ends: rows.offsets()[1..].to_vec() })
     }
 
     /// The message of these values, which stand one behind the other: one, unless this [`joins`](Self::joins).
