@@ -1,6 +1,8 @@
 //! `millrace verify`: what serving layers show, compared with what the simulator sent, and by itself.
 
-use std::process::Command;
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tds_double::{Accident, Options, Server};
@@ -8,7 +10,7 @@ use tds_double::{Accident, Options, Server};
 use crate::broker::Broker;
 use crate::cosmos_account::Account;
 use crate::cosmosdb::job_of_solution;
-use crate::millrace::Job;
+use crate::millrace::{Job, PATIENCE};
 
 /// Runs it; yields the exit code, and what it says on stdout and on stderr.
 fn verify(job: &Job, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -87,6 +89,51 @@ async fn a_topic_is_compared_with_what_the_simulator_sent_and_its_copies_are_cou
     assert_eq!(code, Some(1), "{found}");
     let (code, found, _) = verify(&once, &["--copies", "0.6"]);
     assert_eq!(code, Some(0), "{found}");
+}
+
+/// What is read is not held; what is kept of a row to tell it from its copies does not grow with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_larger_than_the_memory_is_read_back() {
+    const ROWS: usize = 15_000;
+    const BYTES: usize = 20_000;
+    let broker = Broker::shared();
+    let topic = broker.topic("verify-large", 3).await;
+    let producer = kafka::Producer::new(&topic, &broker.properties()).expect("a producer");
+    let text = "x".repeat(BYTES);
+    for n in 0..ROWS {
+        let row = format!("{{\"eventId\":\"e{n}\",\"text\":\"{text}\"}}");
+        producer.send(Some(n as i32 % 3), None, row.as_bytes()).expect("a message can be queued");
+    }
+    producer.flush(PATIENCE).expect("the messages are delivered");
+    let servers = broker.bootstrap_servers();
+    let job = Job::new(&format!(
+        "CREATE TABLE events (eventId STRING, text STRING)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = 'events', format = 'json');
+         CREATE TABLE shown WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{topic}', format = 'json');
+         INSERT INTO shown SELECT eventId, text FROM events;"
+    ));
+    let mut command = job.command("verify");
+    let child = command.args(["--unnumbered", "--json"]).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    let (found, peak) = tokio::task::spawn_blocking(|| outcome(child)).await.expect("it ends");
+    let found: Value = serde_json::from_str(&found).expect("it prints JSON");
+    assert_eq!((found["rows"].as_u64(), found["duplicates"].as_u64()), (Some(ROWS as u64), Some(0)), "{found}");
+    assert!(peak < (ROWS * BYTES) as u64 * 3 / 4, "it took {} MB for {} MB", peak >> 20, (ROWS * BYTES) >> 20);
+}
+
+/// What it prints, and the bytes of memory that it had at most, as far as one looks in time.
+fn outcome(mut child: Child) -> (String, u64) {
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().expect("it can be waited for").is_none() {
+        let said = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = said.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        peak = peak.max(kilobytes.unwrap_or_default() * 1024);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut printed = String::new();
+    child.stdout.take().expect("stdout is piped").read_to_string(&mut printed).expect("it prints text");
+    (printed, peak)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ pub type Take<'a> = dyn FnMut(Option<i64>, RecordBatch) -> Result<(), String> + 
 /// A table that can be read back.
 #[async_trait]
 pub trait Shown: Send + Sync {
-    /// Hands over all rows that readers see now, in the order in which they became visible, as far as the system tells.
+    /// Hands over all rows that readers see now, in batches of which no more than a few are held at once. They come in any
+    /// order: where the system tells, their times say which became visible first.
     async fn read(&self, take: &mut Take<'_>) -> Result<(), String>;
 }

@@ -25,13 +25,19 @@ impl Shown for CosmosShown {
         let all = container.client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
         let mut all = std::pin::pin!(all.map_err(failed)?);
         let mut rows = Timed::new(self.columns.clone());
+        let mut hand_over = |rows: &mut Timed| {
+            rows.hand_over().try_for_each(|second| {
+                let (time, rows) = second?;
+                take(Some(time), rows)
+            })
+        };
         while let Some(document) = all.try_next().await.map_err(failed)? {
             let written = document.get("_ts").and_then(Value::as_i64).unwrap_or_default();
             rows.push(written * 1000, document.to_string().as_bytes())?;
+            if rows.is_full() {
+                hand_over(&mut rows)?;
+            }
         }
-        rows.finish().try_for_each(|second| {
-            let (time, rows) = second?;
-            take(Some(time), rows)
-        })
+        hand_over(&mut rows)
     }
 }

@@ -8,15 +8,20 @@ use arrow::datatypes::{FieldRef, Schema};
 
 use crate::{Decoder, Format, JsonOptions};
 
-/// Collects rows by the second in which they were written: all of them, in memory.
+/// Bytes of rows that are held at once; one row may come on top.
+const AT_ONCE: usize = 4 << 20;
+
+/// Collects rows by the second in which they were written, until there are enough to be handed over. Rows of one second
+/// may come in several batches.
 pub struct Timed {
     schema: Arc<Schema>,
     seconds: BTreeMap<i64, Decoder>,
+    bytes: usize,
 }
 
 impl Timed {
     pub fn new(columns: Vec<FieldRef>) -> Self {
-        Timed { schema: Arc::new(Schema::new(columns)), seconds: BTreeMap::new() }
+        Timed { schema: Arc::new(Schema::new(columns)), seconds: BTreeMap::new(), bytes: 0 }
     }
 
     /// A row, and when it was written, milliseconds since 1970.
@@ -29,16 +34,49 @@ impl Timed {
             self.seconds.insert(second, decoder);
         }
         let Some(decoder) = self.seconds.get_mut(&second) else { return Ok(()) };
+        self.bytes += row.len();
         decoder
             .push(row, None)
             .map(drop)
             .map_err(|reject| format!("{}: {}", reject.error, String::from_utf8_lossy(row)))
     }
 
-    /// The rows of each second, in order, with the time at which it began.
-    pub fn finish(self) -> impl Iterator<Item = Result<(i64, RecordBatch), String>> {
-        self.seconds
+    /// Whether what is held should be handed over before more comes.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= AT_ONCE
+    }
+
+    /// What is held: the rows of each second, in order, with the time at which it began.
+    pub fn hand_over(&mut self) -> impl Iterator<Item = Result<(i64, RecordBatch), String>> {
+        self.bytes = 0;
+        std::mem::take(&mut self.seconds)
             .into_iter()
             .map(|(second, mut decoder)| decoder.finish().map(|rows| (second * 1000, rows)).map_err(|e| e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+
+    #[test]
+    fn rows_are_handed_over_by_their_second_before_there_are_too_many_of_them() {
+        let mut rows = Timed::new(vec![Arc::new(Field::new("text", DataType::Utf8, true))]);
+        let row = format!("{{\"text\": \"{}\"}}", "x".repeat(1 << 20));
+        let (mut pushed, mut handed_over) = (0, vec![]);
+        for n in 0..10 {
+            rows.push(7_000 + 400 * (n % 4), row.as_bytes()).unwrap();
+            pushed += 1;
+            if rows.is_full() || n == 9 {
+                assert!(pushed <= 4, "{pushed} MB are held");
+                pushed = 0;
+                let seconds = rows.hand_over().map(|second| second.map(|(time, rows)| (time, rows.num_rows())));
+                handed_over.extend(seconds.collect::<Result<Vec<_>, _>>().unwrap());
+            }
+        }
+        assert_eq!(handed_over, [(7000, 3), (8000, 1), (7000, 3), (8000, 1), (7000, 2)]);
+        assert_eq!(rows.hand_over().count(), 0);
     }
 }

@@ -102,12 +102,13 @@ pub fn read_to(
     while !goals.is_empty() {
         match client.poll(LOOK_AGAIN) {
             Some(Ok(message)) => {
-                last = Instant::now();
                 ended.remove(&message.partition());
                 let Some(goal) = goals.get(&message.partition()).copied() else { continue };
                 if message.offset() < goal {
                     take(&message)?;
                 }
+                // Taking it may have been what took so long.
+                last = Instant::now();
                 if message.offset() + 1 >= goal {
                     goals.remove(&message.partition());
                 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
 use engine::shown::{Shown, Take};
@@ -18,7 +19,9 @@ use crate::read_back::{read_to, wait_until_settled};
 use crate::trouble::Trouble;
 
 /// What the client may hold ahead of us.
-const PREFETCH: u64 = 64 << 20;
+const PREFETCH: u64 = 16 << 20;
+/// Batches that wait to be taken.
+const WAITING: usize = 1;
 
 /// A topic of JSON rows, to be read back.
 pub struct KafkaShown {
@@ -41,28 +44,37 @@ impl Shown for KafkaShown {
             return Err(format!("{}: the broker knows no such topic", self.endpoint.place()));
         }
         let (endpoint, columns, timed) = (self.endpoint.clone(), self.columns.clone(), self.timed);
+        let (batches, mut read_so_far) = tokio::sync::mpsc::channel(WAITING);
         let read = move || {
-            read(&endpoint, &reports, &asking, &partitions, columns, timed).map_err(|trouble| match trouble {
-                Trouble::Kafka(error) => format!("{}: {}", endpoint.place(), endpoint.explain(&error, &reports)),
-                trouble => format!("{}: {trouble}", endpoint.place()),
+            let hand_over = |time, rows| {
+                let nobody = |_| Trouble::Unknown("nobody takes its rows any more".into());
+                batches.blocking_send((time, rows)).map_err(nobody)
+            };
+            read(&endpoint, &reports, &asking, &partitions, Timed::new(columns), timed, hand_over).map_err(|trouble| {
+                match trouble {
+                    Trouble::Kafka(error) => format!("{}: {}", endpoint.place(), endpoint.explain(&error, &reports)),
+                    trouble => format!("{}: {trouble}", endpoint.place()),
+                }
             })
         };
-        let rows = tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())??;
-        rows.finish().try_for_each(|second| {
-            let (time, rows) = second?;
-            take(timed.then_some(time), rows)
-        })
+        let reading = tokio::task::spawn_blocking(read);
+        while let Some((time, rows)) = read_so_far.recv().await {
+            take(timed.then_some(time), rows)?;
+        }
+        reading.await.map_err(|e| e.to_string())?
     }
 }
 
+/// Hands over the rows of a topic as they come, with the seconds in which they were written.
 fn read(
     endpoint: &Endpoint,
     reports: &Reports,
     asking: &Connection,
     partitions: &[i32],
-    columns: Vec<FieldRef>,
+    mut rows: Timed,
     timed: bool,
-) -> Result<Timed, Trouble> {
+    mut hand_over: impl FnMut(i64, RecordBatch) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
     let (mut list, mut goals) = (TopicPartitionList::new(), HashMap::new());
     for partition in partitions {
         let (low, high) =
@@ -78,12 +90,18 @@ fn read(
     wait_until_settled(settling.served.client(), &endpoint.topic, &goals)?;
     let client: Client = config.create_with_context(reports.clone())?;
     client.assign(&list)?;
-    let mut rows = Timed::new(columns);
+    let mut hand_over = |rows: &mut Timed| {
+        rows.hand_over().try_for_each(|second| {
+            let (time, rows) = second.map_err(Trouble::Unknown)?;
+            hand_over(time, rows)
+        })
+    };
     read_to(&client, &mut goals, |message| {
         let time = message.timestamp().to_millis().filter(|_| timed).unwrap_or_default();
         let place =
             |what| Trouble::Unknown(format!("partition {}, offset {}: {what}", message.partition(), message.offset()));
-        rows.push(time, message.payload().unwrap_or_default()).map_err(place)
+        rows.push(time, message.payload().unwrap_or_default()).map_err(place)?;
+        if rows.is_full() { hand_over(&mut rows) } else { Ok(()) }
     })?;
-    Ok(rows)
+    hand_over(&mut rows)
 }

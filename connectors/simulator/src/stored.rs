@@ -9,19 +9,18 @@ use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use serde::Serialize;
 
 use crate::verification::{
-    Latency, Throughput, add_commit, latency, named, out_of_sequence, throughput, verdict, write_pace,
+    Commits, Latency, Throughput, latency, named, out_of_sequence, throughput, verdict, write_pace,
 };
 
-/// Takes stored rows in the order in which they became visible.
+/// Takes stored rows in any order.
 #[derive(Debug, Default)]
 pub struct Stored {
     rows: u64,
     events: HashSet<u128>,
     devices: HashMap<String, u32>,
-    /// Device, commit, sequence number.
-    shown: Vec<(u32, usize, i64)>,
-    /// When rows became visible, milliseconds since 1970, and how many.
-    commits: Vec<(i64, u64)>,
+    /// Device, when it became visible, sequence number.
+    shown: Vec<(u32, i64, i64)>,
+    commits: Commits,
     latencies: Vec<i64>,
     untimed: bool,
 }
@@ -47,7 +46,7 @@ pub struct StoredReport {
 }
 
 impl Stored {
-    /// Rows that became visible together. `time`: milliseconds since 1970, if it is known.
+    /// Rows that became visible at the same time. `time`: milliseconds since 1970, if it is known.
     pub fn take(&mut self, time: Option<i64>, batch: &RecordBatch) -> Result<(), String> {
         let column = |name: &str, data_type: &DataType| match named(batch, name) {
             Some(column) => cast(column, data_type).map(Some).map_err(|e| format!("column {name}: {e}")),
@@ -60,7 +59,7 @@ impl Stored {
         let enqueued = column("enqueuedAt", &DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())))?;
         self.rows += batch.num_rows() as u64;
         self.untimed |= time.is_none();
-        add_commit(&mut self.commits, time.unwrap_or_default(), batch.num_rows() as u64);
+        self.commits.add(time.unwrap_or_default(), batch.num_rows() as u64);
         for id in ids.as_string::<i32>().iter() {
             self.events.insert(xxhash_rust::xxh3::xxh3_128(id.unwrap_or_default().as_bytes()));
         }
@@ -73,7 +72,7 @@ impl Stored {
                     Some(device) => *device,
                     None => *self.devices.entry(device.unwrap_or_default().to_string()).or_insert(next),
                 };
-                self.shown.push((device, self.commits.len(), numbers.value(row)));
+                self.shown.push((device, time.unwrap_or_default(), numbers.value(row)));
             }
         }
         if let (Some(time), Some(enqueued)) = (time, enqueued) {
@@ -94,7 +93,6 @@ impl Stored {
         let missing = self.shown.windows(2).filter(|pair| pair[0].0 == pair[1].0);
         let missing = missing.map(|pair| (pair[1].2 - pair[0].2 - 1).max(0) as u64).sum();
         self.latencies.sort_unstable();
-        self.commits.sort_by_key(|(time, _)| *time);
         let events = self.events.len() as u64;
         StoredReport {
             rows: self.rows,
@@ -102,7 +100,7 @@ impl Stored {
             duplicates: self.rows - events,
             missing: told.then_some(missing),
             out_of_sequence,
-            throughput: if self.untimed { None } else { throughput(&self.commits) },
+            throughput: if self.untimed { None } else { throughput(&self.commits.in_order()) },
             latency: latency(&self.latencies),
             copies_allowed,
             unnumbered,

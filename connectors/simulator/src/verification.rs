@@ -3,7 +3,7 @@
 //! The seed's own check takes the best minute, tolerates any disorder and cannot see a loss at the ends; since the
 //! generator is ours, the sent events themselves are the reference.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -22,10 +22,9 @@ pub struct Verification {
     rows: u64,
     strangers: u64,
     altered: u64,
-    /// Device, commit, sequence number: the order in which rows became visible.
-    shown: Vec<(u32, usize, i64)>,
-    /// When each commit was made, milliseconds since 1970, and its rows.
-    commits: Vec<(i64, u64)>,
+    /// Device, when it became visible, sequence number.
+    shown: Vec<(u32, i64, i64)>,
+    commits: Commits,
     latencies: Vec<i64>,
     /// Whether nobody knows when the devices were started, and so when events were made.
     start_is_unknown: bool,
@@ -55,10 +54,10 @@ impl Verification {
         self.events.len() as u64
     }
 
-    /// Rows that became visible with one commit; its batches come one after the other. `time`: milliseconds since 1970.
+    /// Rows that became visible with one commit, or some of them, in any order. `time`: milliseconds since 1970.
     pub fn commit(&mut self, time: i64, batches: &[RecordBatch]) -> Result<(), String> {
         let rows = batches.iter().map(|b| b.num_rows() as u64).sum();
-        add_commit(&mut self.commits, time, rows);
+        self.commits.add(time, rows);
         batches.iter().try_for_each(|batch| self.rows(time, batch))
     }
 
@@ -75,7 +74,7 @@ impl Verification {
             sent.stored += 1;
             let sequence = content.sequence;
             self.altered += u64::from(sent.content != content.hash_of(self.start_is_unknown));
-            self.shown.push((sent.device, self.commits.len(), sequence));
+            self.shown.push((sent.device, time, sequence));
             if let Some(enqueued) = columns.enqueued_at(row) {
                 self.latencies.push(time - enqueued / 1000);
             }
@@ -85,7 +84,6 @@ impl Verification {
 
     pub fn report(mut self) -> Report {
         self.shown.sort_unstable();
-        self.commits.sort_by_key(|(time, _)| *time);
         self.latencies.sort_unstable();
         Report {
             sent: self.events.len() as u64,
@@ -96,7 +94,7 @@ impl Verification {
             strangers: self.strangers,
             altered: self.altered,
             out_of_sequence: out_of_sequence(&self.shown),
-            throughput: throughput(&self.commits),
+            throughput: throughput(&self.commits.in_order()),
             latency: latency(&self.latencies),
         }
     }
@@ -104,15 +102,21 @@ impl Verification {
 
 /// Rows whose sequence number is more than one above that of the row shown before it for the same device (the seed's
 /// definition), that is, rows that became visible before one that came earlier.
-pub(crate) fn out_of_sequence(shown: &[(u32, usize, i64)]) -> u64 {
+pub(crate) fn out_of_sequence(shown: &[(u32, i64, i64)]) -> u64 {
     shown.windows(2).filter(|w| w[0].0 == w[1].0 && w[1].2 - w[0].2 > 1).count() as u64
 }
 
-/// Rows that became visible at the same moment as those before them belong to the same commit.
-pub(crate) fn add_commit(commits: &mut Vec<(i64, u64)>, time: i64, rows: u64) {
-    match commits.last_mut() {
-        Some((last, before)) if *last == time => *before += rows,
-        _ => commits.push((time, rows)),
+/// When rows became visible, milliseconds since 1970, and how many did. Those of one moment belong to one commit.
+#[derive(Debug, Default)]
+pub(crate) struct Commits(BTreeMap<i64, u64>);
+
+impl Commits {
+    pub fn add(&mut self, time: i64, rows: u64) {
+        *self.0.entry(time).or_default() += rows;
+    }
+
+    pub fn in_order(&self) -> Vec<(i64, u64)> {
+        self.0.iter().map(|(time, rows)| (*time, *rows)).collect()
     }
 }
 
@@ -456,6 +460,20 @@ mod tests {
         let report = verify(&sent, &[&[&sent[0], &sent[0], &altered, &sent[2], &stranger]]);
         assert!(!report.holds());
         assert_eq!((report.duplicates, report.missing, report.altered, report.strangers), (1, 1, 1, 1));
+    }
+
+    #[test]
+    fn it_does_not_matter_in_which_order_commits_are_read() {
+        let sent = events(9);
+        let of_one: Vec<&Event> = sent.iter().filter(|e| e.device == sent[0].device).collect();
+        let mut verification = Verification::default();
+        sent.iter().for_each(|e| verification.sent(e));
+        for (time, event) in [(3000, of_one[2]), (1000, of_one[0]), (2000, of_one[1]), (1000, of_one[0])] {
+            verification.commit(time, &[table(&[event])]).unwrap();
+        }
+        let report = verification.report();
+        assert_eq!((report.out_of_sequence, report.duplicates), (0, 1));
+        assert_eq!(report.throughput, Some(Throughput { min: 1.0, mean: 1.0, seconds: 2 }));
     }
 
     #[test]
