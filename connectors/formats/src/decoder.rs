@@ -296,7 +296,9 @@ impl Decoder {
             }
             Body::Records(record, records) => {
                 let (unknown, event_time) = (self.unknown, self.event_time.as_ref());
-                let mut rows = Appender { record, filled: &mut self.filled, unknown, event_time, log_time };
+                let small = matches!((&*records, self.compression), (Records::Json, Compression::None));
+                let most = if small { usize::MAX } else { self.filled + MOST_ROWS };
+                let mut rows = Appender { record, filled: &mut self.filled, most, unknown, event_time, log_time };
                 match records {
                     Records::Json => append_json(utf8(payload)?, &mut rows)?,
                     Records::Avro(avro) => match avro.open(message)? {
@@ -338,10 +340,16 @@ impl Decoder {
     }
 }
 
+/// Rows of one payload whose bytes say little of how many there are: some kilobytes, packed, could otherwise fill the
+/// memory.
+const MOST_ROWS: usize = 1_000_000;
+
 /// Where records become rows.
 pub struct Appender<'a> {
     record: &'a mut Record,
     filled: &'a mut usize,
+    /// `filled` goes no further.
+    most: usize,
     unknown: UnknownFields,
     event_time: Option<&'a EventTime>,
     log_time: Option<i64>,
@@ -351,6 +359,9 @@ impl Appender<'_> {
     /// Appends what `read` puts into the columns: one value into each.
     #[inline]
     pub fn append(&mut self, read: impl FnOnce(&mut Record) -> Result<(), Bad>) -> Result<(), Bad> {
+        if *self.filled == self.most {
+            return Err(bad("too-many-rows", format_args!("the payload holds more than {MOST_ROWS} records")));
+        }
         read(self.record)?;
         *self.filled += 1;
         if let Some(name) = self.record.watch.as_mut().and_then(|watch| watch.unknown.take())

@@ -237,6 +237,39 @@ fn containers_that_another_writer_wrote_are_read_in_each_codec() {
     assert_eq!(read[0].column(9).null_count(), 200, "a column that no field fills");
 }
 
+#[test]
+fn a_small_payload_that_stands_for_very_many_rows_is_refused() {
+    let schema = r#"{"type": "record", "name": "R", "fields": [{"name": "id", "type": ["null", "string"]}]}"#;
+    let mut payload = b"Obj\x01".to_vec();
+    let long = |number: usize, out: &mut Vec<u8>| {
+        let mut bits = number << 1;
+        while bits >= 0x80 {
+            out.push(bits as u8 | 0x80);
+            bits >>= 7;
+        }
+        out.push(bits as u8);
+    };
+    long(2, &mut payload);
+    for part in ["avro.schema", schema, "avro.codec", "deflate"] {
+        long(part.len(), &mut payload);
+        payload.extend(part.as_bytes());
+    }
+    payload.push(0);
+    payload.extend([7; 16]);
+    let mut packed = flate2::write::DeflateEncoder::new(vec![], flate2::Compression::best());
+    std::io::Write::write_all(&mut packed, &vec![0; 2_000_000]).unwrap();
+    let packed = packed.finish().unwrap();
+    long(2_000_000, &mut payload);
+    long(packed.len(), &mut payload);
+    payload.extend(&packed);
+    payload.extend([7; 16]);
+    assert!(payload.len() < 4_000);
+    let columns = Fields::from(vec![Field::new("id", DataType::Utf8, true)]);
+    let mut decoder = decoder(columns, AvroOptions::default());
+    assert_eq!(decoder.push(&payload, None).unwrap_err().code, "too-many-rows");
+    assert_eq!(decoder.finish().unwrap().num_rows(), 0);
+}
+
 /// What a registry holds, and who waits for it.
 #[derive(Default)]
 struct Shelf {
