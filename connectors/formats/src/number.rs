@@ -31,7 +31,7 @@ const POWERS: [f64; 23] = [
 
 impl<'a> Number<'a> {
     /// Reads the number that begins at `from`; says what is wrong, and where.
-    #[inline]
+    #[inline(always)]
     pub fn read(text: &'a str, from: usize) -> Result<Number<'a>, (usize, &'static str)> {
         let bytes = text.as_bytes();
         let negative = bytes.get(from) == Some(&b'-');
@@ -65,7 +65,7 @@ impl<'a> Number<'a> {
     }
 
     /// The nearest double, infinite if there is none.
-    #[inline]
+    #[inline(always)]
     pub fn double(&self) -> f64 {
         let nearest = if !self.exact {
             None
@@ -117,7 +117,7 @@ pub fn end_of_digits(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// Appends the digits that begin at `at` to a number; it wraps around beyond 64 bits. Returns it, and where they end.
-#[inline]
+#[inline(always)]
 fn gather(bytes: &[u8], mut at: usize, mut number: u64) -> (u64, usize) {
     loop {
         let word = eight(bytes, at);
@@ -206,7 +206,7 @@ const fn reciprocal(of: u64) -> (u128, i32) {
 }
 
 /// The double nearest to `digits` / 10^`power`; `None` where the reciprocal's 128 bits do not tell.
-#[inline]
+#[inline(always)]
 fn divide(digits: u64, power: i32) -> Option<f64> {
     if !(1..28).contains(&power) || digits == 0 {
         return None;

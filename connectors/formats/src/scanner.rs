@@ -71,7 +71,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next byte that is not white space, which it goes to; 0 at the end.
-    #[inline]
+    #[inline(always)]
     pub fn peek(&mut self) -> u8 {
         let bytes = self.text.as_bytes();
         loop {
@@ -102,7 +102,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes the lead if it is there, byte for byte.
-    #[inline]
+    #[inline(always)]
     pub fn try_lead(&mut self, lead: &Lead) -> bool {
         let found = lead.begins(&self.text.as_bytes()[self.at..]);
         if found {
@@ -153,7 +153,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes a string, whose quote is next.
-    #[inline]
+    #[inline(always)]
     pub fn string(&mut self) -> Taken<Cow<'a, str>> {
         let from = self.at + 1;
         match self.plain_string() {
@@ -174,7 +174,7 @@ impl<'a> Scanner<'a> {
         Ok(end)
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn number(&mut self) -> Taken<Number<'a>> {
         match Number::read(self.text, self.at) {
             Ok(number) => {
