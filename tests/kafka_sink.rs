@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::broker::{Broker, BrokerSettings};
 use crate::millrace::{FENCED, Job, PATIENCE};
-use crate::numbers::{all, send};
+use crate::numbers::{all, job_of, send, shown};
 use crate::topic_reader::{Received, read};
 use crate::trouble::dead_letters;
 use crate::wait::wait_for;
@@ -111,6 +111,22 @@ async fn rows_are_in_the_topic_once_after_stops_and_restarts_without_transaction
 }
 
 /// At each step the second commit dies, which has rows before it, and then the first of the process that recovers.
+/// The last offset of such a topic is a mark that no reader sees: nothing that is left to be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_ends_with_the_mark_of_a_transaction_is_read_to_its_end() {
+    let broker = Broker::shared();
+    let (from, to) = (broker.topic("marked-from", 2).await, broker.topic("marked-to", 2).await);
+    send(&broker.properties(), &from, 0..500, 0..2);
+    numbers(&broker.bootstrap_servers(), &from, &to, TRANSACTIONS.options).start().read_all_and_stop(2);
+    let reader = job_of(&broker.bootstrap_servers(), &to, "");
+    let mut run = reader.start();
+    run.wait_until_read(500);
+    // The client hears every second where partitions end.
+    std::thread::sleep(Duration::from_secs(3));
+    run.read_all_and_stop(2);
+    assert_eq!(shown(&reader), all(0..500));
+}
+
 /// Returns the topic.
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(way: &Way) -> String {
     let broker = Broker::shared();

@@ -64,7 +64,6 @@ async fn what_confluents_client_writes_is_read_and_what_is_written_its_client_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "beside much other work it does not end now and then, and nobody knows why yet"]
 async fn messages_wait_for_a_registry_that_is_away_and_none_is_lost() {
     let (broker, registry) = (Broker::shared(), Registry::start());
     let door = Door::to(&registry).await;

@@ -36,8 +36,9 @@ unsafe impl<C: ConsumerContext + 'static> Send for Queue<C> {}
 /// What came next.
 pub enum Came<'q> {
     Record(Record<'q>),
-    /// The broker says that there is nothing more for now.
-    End,
+    /// The broker says that there is nothing more for now: the next message will have this offset, or a higher one. Marks
+    /// of transactions, which nobody reads, may lie before it.
+    End(i64),
     /// The client could not go on at the partition. Most of these heal by themselves.
     Failure {
         code: RDKafkaErrorCode,
@@ -85,7 +86,10 @@ impl<C: ConsumerContext + 'static> Queue<C> {
         let code = unsafe { (*message.0).err };
         Some(match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Came::Record(Record { message, queue: PhantomData }),
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => Came::End,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
+                // SAFETY: as above.
+                Came::End(unsafe { (*message.0).offset })
+            }
             code => Came::Failure { code: code.into(), reason: reason_of(&message) },
         })
     }
@@ -246,7 +250,7 @@ mod tests {
         BaseRecord::to("events")
     }
 
-    /// What came, as text: payloads, `End`.
+    /// What came, as text: payloads, `End at` an offset.
     fn read(queue: &mut Queue<rdkafka::consumer::DefaultConsumerContext>, how_many: usize) -> Vec<String> {
         let (begun, mut came) = (Instant::now(), vec![]);
         while came.len() < how_many {
@@ -256,7 +260,7 @@ mod tests {
                 Some(Came::Record(r)) => {
                     came.push(String::from_utf8_lossy(r.payload().unwrap_or(b"null")).into_owned())
                 }
-                Some(Came::End) => came.push("End".into()),
+                Some(Came::End(offset)) => came.push(format!("End at {offset}")),
                 Some(Came::Failure { reason, .. }) => came.push(reason),
             }
         }
@@ -301,10 +305,10 @@ mod tests {
         broker.flush();
         let mut queue = broker.queue(Wake::new(|| {}));
         assert_eq!(read(&mut queue, sent.len()), sent);
-        assert_eq!(read(&mut queue, 1), ["End"]);
+        assert_eq!(read(&mut queue, 1), [format!("End at {}", sent.len())]);
         broker.send(to_events().payload(b"later"));
         broker.flush();
-        assert_eq!(read(&mut queue, 2), ["later", "End"]);
+        assert_eq!(read(&mut queue, 2), ["later".to_string(), format!("End at {}", sent.len() + 1)]);
         assert!(queue.next().is_none(), "the end is told once");
     }
 
@@ -316,7 +320,7 @@ mod tests {
         let mut queue = broker.queue(Wake::new(move || {
             counted.fetch_add(1, Ordering::SeqCst);
         }));
-        assert_eq!(read(&mut queue, 1), ["End"]);
+        assert_eq!(read(&mut queue, 1), ["End at 0"]);
         let before = rings.load(Ordering::SeqCst);
         assert!(before > 0, "of the end, too");
         (0..10).for_each(|_| broker.send(to_events().payload(b"held")));

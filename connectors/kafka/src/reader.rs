@@ -40,6 +40,8 @@ pub struct KafkaReader {
     until: Option<i64>,
     /// The broker said that the position is the end, and nothing has come since. It says so once.
     at_end: bool,
+    /// The end that it said: behind the position, there may be marks of transactions.
+    end: i64,
     finished: bool,
 }
 
@@ -99,6 +101,7 @@ impl KafkaReader {
             position: start.from.clone(),
             until: start.until,
             at_end: false,
+            end: start.from.offset,
             finished: start.until.is_some_and(|until| start.from.offset >= until),
         })
     }
@@ -251,8 +254,9 @@ impl SplitReader for KafkaReader {
                     }
                     self.finished = self.until.is_some_and(|until| offset + 1 >= until);
                 }
-                Some(Came::End) => {
+                Some(Came::End(offset)) => {
                     self.at_end = true;
+                    self.end = offset;
                     // The last offsets may belong to markers that no reader sees.
                     self.finished = self.until.is_some();
                 }
@@ -270,7 +274,8 @@ impl SplitReader for KafkaReader {
     }
 
     fn lag(&self) -> Option<u64> {
-        self.reports.end(self.partition).map(|end| (end - self.position.offset).max(0) as u64)
+        let read = self.position.offset.max(self.end);
+        self.reports.end(self.partition).map(|end| (end - read).max(0) as u64)
     }
 
     fn observed(&mut self) -> Option<Observed> {
