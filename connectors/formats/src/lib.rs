@@ -18,6 +18,7 @@ mod schemas;
 mod structure;
 mod timed;
 mod timestamp;
+mod varint;
 mod write;
 
 pub use avro::{AvroCodec, AvroFraming, AvroOptions, AvroTimes, AvroWriter, avro_fingerprint};

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use crate::reject::{Bad, bad};
+use crate::varint::unzigzag;
 
 /// Values within values: a schema may hold itself, and a short payload could otherwise fill the stack.
 const DEEPEST: usize = 128;
@@ -168,24 +169,16 @@ impl<'a> Input<'a> {
     }
 }
 
-fn unzigzag(bits: u64) -> i64 {
-    (bits >> 1) as i64 ^ -((bits & 1) as i64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::varint::{put, zigzag};
 
     #[test]
     fn numbers_are_read_up_to_the_last_of_64_bits_and_no_further() {
         for number in [0, -1, 1, 63, -64, 64, 300, i64::MAX, i64::MIN] {
             let mut bytes = vec![];
-            let mut bits = ((number << 1) ^ (number >> 63)) as u64;
-            while bits >= 0x80 {
-                bytes.push(bits as u8 | 0x80);
-                bits >>= 7;
-            }
-            bytes.push(bits as u8);
+            put(zigzag(number), &mut bytes);
             let mut input = Input::new(&bytes);
             assert_eq!((input.long().unwrap(), input.is_empty()), (number, true));
             assert!(Input::new(&bytes[..bytes.len() - 1]).long().is_err());

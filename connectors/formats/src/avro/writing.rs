@@ -18,6 +18,7 @@ use super::{AvroFraming, SINGLE_OBJECT};
 use crate::column::is_json;
 use crate::encoded::EncodedRows;
 use crate::schemas::SchemaId;
+use crate::varint::{put, zigzag};
 
 /// The type of a written TIMESTAMP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,8 +129,8 @@ impl AvroWriter {
             None => Cow::Owned([&self.before, values].concat()),
             Some(header) => {
                 let (mut block, marker) = (vec![], &header[header.len() - MARKER..]);
-                put_long(rows as i64, &mut block);
-                put_long(values.len() as i64, &mut block);
+                put(zigzag(rows as i64), &mut block);
+                put(zigzag(values.len() as i64), &mut block);
                 Cow::Owned([header, &block, values, marker].concat())
             }
         }
@@ -233,23 +234,13 @@ fn fit(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
 /// The marker is the schema's fingerprint twice: the same rows are the same bytes, however often they are written.
 fn container_header(schema: &str, fingerprint: u64) -> Vec<u8> {
     let mut header = b"Obj\x01".to_vec();
-    put_long(2, &mut header);
+    put(zigzag(2), &mut header);
     for part in ["avro.schema", schema, "avro.codec", "null"] {
-        put_long(part.len() as i64, &mut header);
+        put(zigzag(part.len() as i64), &mut header);
         header.extend(part.as_bytes());
     }
-    put_long(0, &mut header);
+    put(zigzag(0), &mut header);
     header.extend(fingerprint.to_be_bytes());
     header.extend(fingerprint.to_le_bytes());
     header
-}
-
-/// Zigzag, seven bits a byte.
-fn put_long(number: i64, out: &mut Vec<u8>) {
-    let mut bits = ((number << 1) ^ (number >> 63)) as u64;
-    while bits >= 0x80 {
-        out.push(bits as u8 | 0x80);
-        bits >>= 7;
-    }
-    out.push(bits as u8);
 }

@@ -10,6 +10,7 @@ use super::wire::{Fields, Wire};
 use crate::column::{Column, is_json};
 use crate::observed::Watch;
 use crate::reject::{Bad, bad};
+use crate::varint::{put, unzigzag};
 
 /// How messages of one type become rows.
 pub struct Reading {
@@ -347,37 +348,29 @@ fn alone(number: u32, wire: Wire<'_>) -> Vec<u8> {
     let key = u64::from(number) << 3;
     match wire {
         Wire::Varint(bits) => {
-            put_varint(key, &mut bytes);
-            put_varint(bits, &mut bytes);
+            put(key, &mut bytes);
+            put(bits, &mut bytes);
         }
         Wire::Fixed64(bits) => {
-            put_varint(key | 1, &mut bytes);
+            put(key | 1, &mut bytes);
             bytes.extend(bits.to_le_bytes());
         }
         Wire::Bytes(content) => {
-            put_varint(key | 2, &mut bytes);
-            put_varint(content.len() as u64, &mut bytes);
+            put(key | 2, &mut bytes);
+            put(content.len() as u64, &mut bytes);
             bytes.extend_from_slice(content);
         }
         Wire::Group(content) => {
-            put_varint(key | 3, &mut bytes);
+            put(key | 3, &mut bytes);
             bytes.extend_from_slice(content);
-            put_varint(key | 4, &mut bytes);
+            put(key | 4, &mut bytes);
         }
         Wire::Fixed32(bits) => {
-            put_varint(key | 5, &mut bytes);
+            put(key | 5, &mut bytes);
             bytes.extend(bits.to_le_bytes());
         }
     }
     bytes
-}
-
-fn put_varint(mut bits: u64, out: &mut Vec<u8>) {
-    while bits >= 0x80 {
-        out.push(bits as u8 | 0x80);
-        bits >>= 7;
-    }
-    out.push(bits as u8);
 }
 
 fn fill(message: &MessageDescriptor, columns: &Columns) -> Fill {
@@ -501,10 +494,6 @@ fn seconds_and_nanos(message: &[u8]) -> Result<(i64, i32), Bad> {
         }
     }
     Ok((seconds, nanos))
-}
-
-fn unzigzag(bits: u64) -> i64 {
-    (bits >> 1) as i64 ^ -((bits & 1) as i64)
 }
 
 fn describe(field: &FieldDescriptor) -> String {
