@@ -14,6 +14,7 @@ mod lookup;
 mod options;
 mod parquet_file;
 mod partitioning;
+mod parts;
 mod protocol;
 mod reader;
 mod schema;
@@ -28,6 +29,7 @@ mod tests;
 mod unreliable;
 mod upkeep;
 mod upload;
+mod uploads;
 mod vacuum;
 mod writer;
 

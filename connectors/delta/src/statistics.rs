@@ -245,7 +245,7 @@ mod tests {
         let mut file = ParquetFile::new(schema.clone(), Encodings::default(), &first).unwrap();
         file.write(&first).unwrap();
         file.write(&second).unwrap();
-        file.close().unwrap().1
+        file.close().unwrap().stats
     }
 
     fn bounds_of(first: ArrayRef, second: ArrayRef) -> (Value, Value) {

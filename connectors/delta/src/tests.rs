@@ -19,6 +19,7 @@ mod lookup;
 mod readers;
 mod spark;
 mod types;
+mod uploads;
 mod vacuum;
 
 use crate::DeltaConnector;

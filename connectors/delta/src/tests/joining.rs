@@ -41,7 +41,7 @@ impl Files {
     async fn add(&mut self, rows: &RecordBatch, encodings: Encodings) {
         let mut file = ParquetFile::new(rows.schema(), encodings, rows).unwrap();
         file.write(rows).unwrap();
-        let (body, _) = file.close().unwrap();
+        let body = file.close().unwrap().rest.into_payload();
         let path = format!("part-{:06}.parquet", self.live.len());
         self.live.push(LiveFile {
             path: path.clone(),
