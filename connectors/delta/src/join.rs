@@ -164,7 +164,7 @@ impl Source {
 
     async fn copy(&mut self, group: usize, into: &mut JoinedFile) -> Result<()> {
         let part = self.stored.row_group(self.metadata.metadata().row_group(group)).await?;
-        into.copy(&part, &self.metadata, group).await?;
+        into.copy(part, &self.metadata, group).await?;
         tokio::task::yield_now().await;
         Ok(())
     }

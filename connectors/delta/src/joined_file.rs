@@ -64,16 +64,17 @@ impl JoinedFile {
     }
 
     /// A row group of a file that has the same columns. `of` has its page indexes.
-    pub async fn copy(&mut self, part: &Part, of: &ArrowReaderMetadata, index: usize) -> Result<()> {
+    pub async fn copy(&mut self, part: Part, of: &ArrowReaderMetadata, index: usize) -> Result<()> {
         self.close_group().await?;
-        self.look_for_nan(part, of, index)?;
+        self.look_for_nan(&part, of, index)?;
         let metadata = of.metadata();
         let group = metadata.row_group(index);
         let mut copied = self.writer.next_row_group()?;
         for column in 0..group.num_columns() {
-            copied.append_column(part, as_closed(metadata, index, column))?;
+            copied.append_column(&part, as_closed(metadata, index, column))?;
         }
         copied.close()?;
+        drop(part);
         self.rows += group.num_rows() as u64;
         self.send().await
     }

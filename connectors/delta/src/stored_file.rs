@@ -60,7 +60,7 @@ impl AsyncFileReader for StoredFile {
 #[derive(Clone)]
 pub struct Part {
     start: u64,
-    pub bytes: Bytes,
+    bytes: Bytes,
 }
 
 impl Part {
