@@ -11,7 +11,7 @@ use object_store::local::LocalFileSystem;
 
 use crate::{TURNS, open, write};
 
-/// Files that are joined, of three row groups each.
+/// Files that are joined, of two or three row groups each.
 const FILES: usize = 3;
 
 pub async fn compare(what: &str, batches: &[RecordBatch]) {
