@@ -18,6 +18,7 @@ mod reader;
 mod schema;
 mod shown;
 mod sink;
+mod state;
 mod statistics;
 mod store;
 #[cfg(test)]
