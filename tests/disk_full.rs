@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use crate::feed::{Feed, Feeding};
+use crate::large_files;
 use crate::millrace::{Job, PATIENCE, Running};
 use crate::small_disk::SmallDisk;
 use crate::table::verify;
@@ -68,4 +69,21 @@ async fn a_full_disk_is_waited_for_and_a_job_that_died_on_it_goes_on_when_there_
     disk.copy_out("table", &job.table());
     let report = verify(sent, &job.table()).await;
     assert!(report.holds() && report.copies > 0, "{report}\n{}", second.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_whose_next_part_finds_the_disk_full_goes_on_with_that_part_when_there_is_room() {
+    let disk = SmallDisk::of_megabytes(100);
+    let job = large_files::job().on_disk(&disk);
+    disk.fill();
+    // For the job log, the table's first entry and one part.
+    disk.make_room(12 << 20);
+    let mut run = job.start();
+    wait_for_trouble(&run);
+    disk.make_room(84 << 20);
+    assert_eq!(run.wait().code(), Some(0), "{}", run.said());
+    assert!(run.said().contains("No space left on device"), "{}", run.said());
+    disk.copy_out("table", &job.table());
+    let (numbers, live) = large_files::shown(&job).await;
+    assert_eq!((numbers.len(), live.len()), (large_files::ROWS as usize, 1));
 }

@@ -23,6 +23,7 @@ mod kafka_faults;
 mod kafka_login;
 mod kafka_sink;
 mod kafka_topics;
+mod large_files;
 mod lookup;
 mod message_formats;
 mod millrace;

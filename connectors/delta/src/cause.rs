@@ -45,8 +45,9 @@ fn lasting(error: &object_store::Error) -> bool {
     }
 }
 
-/// What stands in an answer that a listing makes an error without a kind of.
-const REFUSALS: [&str; 3] = ["401 Unauthorized", "403 Forbidden", "<Code>ContainerNotFound</Code>"];
+/// What stands in an answer that is made an error without a kind of: of a listing, and of a file's parts that are gone.
+const REFUSALS: [&str; 4] =
+    ["401 Unauthorized", "403 Forbidden", "<Code>ContainerNotFound</Code>", "<Code>InvalidBlockList</Code>"];
 
 /// An answer of Azure is a page of XML: its code says what a person wants to know.
 fn in_one_line(text: &str) -> String {

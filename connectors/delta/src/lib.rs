@@ -8,11 +8,13 @@ mod commit;
 mod compaction;
 mod encoding;
 mod join;
+mod joined_file;
 mod log_cleanup;
 mod lookup;
 mod options;
 mod parquet_file;
 mod partitioning;
+mod parts;
 mod protocol;
 mod reader;
 mod schema;
@@ -21,14 +23,19 @@ mod sink;
 mod state;
 mod statistics;
 mod store;
+mod stored_file;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod unreliable;
 mod upkeep;
 mod upload;
+mod uploads;
 mod vacuum;
 mod writer;
 
+pub use encoding::Encodings;
+pub use join::{Joined, LARGE_ENOUGH, LiveFile, join};
 pub use options::DeltaConnector;
+pub use parquet_file::DataFile;
 pub use reader::{Commit, TableReader};

@@ -1,6 +1,6 @@
 //! One Parquet file of the table: encoded in memory, with the statistics that Delta keeps of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 
 use arrow::array::RecordBatch;
@@ -22,8 +22,11 @@ use crate::statistics::{Boundless, statistics};
 pub struct DataFile {
     /// Within the table.
     pub path: String,
+    /// In bytes.
     pub size: u64,
+    /// That it holds.
     pub rows: u64,
+    /// By column.
     #[serde(rename = "partitionValues")]
     pub partition_values: BTreeMap<String, Option<String>>,
     /// Delta's own JSON text of the statistics.
@@ -31,6 +34,7 @@ pub struct DataFile {
 }
 
 impl DataFile {
+    /// The action that adds it to the table, as of this time in milliseconds.
     pub fn add_action(&self, now: i64) -> Value {
         json!({"add": {
             "path": encode_path(&self.path),
@@ -58,15 +62,35 @@ const PIECE: usize = 1 << 20;
 
 /// A file's bytes. What is in a piece that is full does not move while the file grows.
 #[derive(Default)]
-struct Pieces {
-    full: Vec<Bytes>,
+pub struct Pieces {
+    full: VecDeque<Bytes>,
+    /// Bytes of the full ones.
+    size: usize,
     open: Vec<u8>,
 }
 
 impl Pieces {
-    fn into_payload(mut self) -> PutPayload {
+    /// Takes the first bytes out, if as many are in full pieces.
+    pub fn take(&mut self, size: usize) -> Option<PutPayload> {
+        if self.size < size {
+            return None;
+        }
+        let (mut taken, mut missing) = (vec![], size);
+        while let Some(piece) = self.full.front_mut().filter(|_| missing > 0) {
+            let bytes = piece.split_to(missing.min(piece.len()));
+            if piece.is_empty() {
+                self.full.pop_front();
+            }
+            missing -= bytes.len();
+            taken.push(bytes);
+        }
+        self.size -= size;
+        Some(taken.into_iter().collect())
+    }
+
+    pub fn into_payload(mut self) -> PutPayload {
         self.open.shrink_to_fit();
-        self.full.push(self.open.into());
+        self.full.push_back(self.open.into());
         self.full.into_iter().collect()
     }
 }
@@ -75,7 +99,8 @@ impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.open.extend_from_slice(bytes);
         if self.open.len() >= PIECE {
-            self.full.push(std::mem::take(&mut self.open).into());
+            self.size += self.open.len();
+            self.full.push_back(std::mem::take(&mut self.open).into());
         }
         Ok(bytes.len())
     }
@@ -90,7 +115,18 @@ pub struct ParquetFile {
     writer: ArrowWriter<Pieces>,
     schema: SchemaRef,
     boundless: Boundless,
+    /// Bytes that were taken out of it.
+    taken: usize,
     pub rows: u64,
+}
+
+/// A file to which no rows are added any more.
+pub struct Closed {
+    /// What was not taken before.
+    pub rest: Pieces,
+    /// Of the whole file.
+    pub size: usize,
+    pub stats: String,
 }
 
 impl ParquetFile {
@@ -98,7 +134,7 @@ impl ParquetFile {
     pub fn new(schema: SchemaRef, encodings: Encodings, first: &RecordBatch) -> Result<Self, ParquetError> {
         let properties = properties(&schema, encodings, first)?;
         let writer = ArrowWriter::try_new(Pieces::default(), schema.clone(), Some(properties))?;
-        Ok(ParquetFile { writer, schema, boundless: Boundless::default(), rows: 0 })
+        Ok(ParquetFile { writer, schema, boundless: Boundless::default(), taken: 0, rows: 0 })
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
@@ -112,12 +148,29 @@ impl ParquetFile {
         self.writer.bytes_written() + self.writer.in_progress_size()
     }
 
-    /// The file's bytes and statistics.
-    pub fn close(mut self) -> Result<(PutPayload, String), ParquetError> {
+    /// Those of them that are in memory.
+    pub fn held(&self) -> usize {
+        self.size() - self.taken
+    }
+
+    /// Those of them that may be taken.
+    pub fn ready(&self) -> usize {
+        self.writer.inner().size
+    }
+
+    /// Takes the next bytes out of it, if as many are encoded.
+    pub fn take(&mut self, size: usize) -> Option<PutPayload> {
+        let taken = self.writer.inner_mut().take(size)?;
+        self.taken += size;
+        Some(taken)
+    }
+
+    pub fn close(mut self) -> Result<Closed, ParquetError> {
         let metadata = self.writer.finish()?;
         let stats = statistics(&self.schema, &metadata, self.rows, &self.boundless);
         // `into_inner` would finish a second time, which is an error.
-        Ok((std::mem::take(self.writer.inner_mut()).into_payload(), stats))
+        let rest = std::mem::take(self.writer.inner_mut());
+        Ok(Closed { size: self.taken + rest.size + rest.open.len(), rest, stats })
     }
 }
 

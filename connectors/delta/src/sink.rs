@@ -15,17 +15,19 @@ use crate::checkpoint::interval;
 use crate::commit::{Log, app_id, day_of};
 use crate::options::DeltaOptions;
 use crate::partitioning::difference;
+use crate::parts::Parts;
 use crate::protocol::{TIME_WITHOUT_ZONE, has_feature, protocol_for, refusal};
 use crate::schema::{delta_schema, has_time_without_zone, reconcile};
 use crate::state::TableState;
 use crate::store::{Opened, create, entry_path, foreign_file, is_table, lines, missing_folder, place, read_entry};
 use crate::upkeep::Upkeep;
+use crate::uploads::Destination;
 use crate::writer::DeltaWriter;
 
 /// Where writers put their files.
 #[derive(Clone)]
 struct Target {
-    store: Arc<dyn ObjectStore>,
+    destination: Destination,
     partition_by: Vec<String>,
 }
 
@@ -144,7 +146,8 @@ impl DeltaSink {
         let (state, opened) = self.prepare_table(context).await?;
         let store = state.store();
         let partition_by = opened.partition_by();
-        *self.opened.lock() = Some(Target { store: store.clone(), partition_by: partition_by.clone() });
+        let destination = Destination { store: store.clone(), parts: Parts::of(&self.options)? };
+        *self.opened.lock() = Some(Target { destination, partition_by: partition_by.clone() });
         let mut shown = HashMap::new();
         for writer in writers {
             let app = app_id(context, writer);
@@ -210,8 +213,8 @@ impl Sink for DeltaSink {
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
         let opened = self.opened.lock().clone();
-        let Target { store, partition_by } = opened.ok_or_else(|| self.failed("the table is not open"))?;
-        Ok(Box::new(DeltaWriter::new(self.options.clone(), context.clone(), store, &partition_by)))
+        let Target { destination, partition_by } = opened.ok_or_else(|| self.failed("the table is not open"))?;
+        Ok(Box::new(DeltaWriter::new(self.options.clone(), context.clone(), destination, &partition_by)))
     }
 
     async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {

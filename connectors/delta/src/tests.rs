@@ -14,10 +14,12 @@ use serde_json::{Value, json};
 
 mod azure;
 mod compaction;
+mod joining;
 mod lookup;
 mod readers;
 mod spark;
 mod types;
+mod uploads;
 mod vacuum;
 
 use crate::DeltaConnector;

@@ -9,10 +9,11 @@ use engine::metrics::SinkMetrics;
 use engine::sink::{Committable, Names, SinkContext, SinkError};
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
+use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -21,9 +22,11 @@ use crate::commit::Log;
 use crate::join::{Joined, LiveFile};
 use crate::store::{entry_path, log_versions, read_entry};
 
-/// What becomes of the next put.
+/// What becomes of the next put, of a file or of a part of one.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+pub enum Fate {
+    /// Written, and the answer says so.
+    Done,
     /// Written, and the answer is an error.
     AnswerLost,
     /// Not written, and the answer is an error.
@@ -35,9 +38,35 @@ enum Fate {
 }
 
 #[derive(Debug)]
-struct Unreliable {
-    inner: InMemory,
-    fates: Mutex<Vec<Fate>>,
+pub struct Unreliable {
+    pub inner: InMemory,
+    /// The last one comes first.
+    pub fates: Mutex<Vec<Fate>>,
+    /// Files in parts that were given up.
+    pub given_up: Mutex<Vec<Path>>,
+}
+
+impl Unreliable {
+    pub fn new(fates: &[Fate]) -> Self {
+        Unreliable { inner: InMemory::new(), fates: Mutex::new(fates.to_vec()), given_up: Mutex::default() }
+    }
+
+    async fn put<T>(&self, path: &Path, put: impl Future<Output = Result<T>>) -> Result<T> {
+        let fate = self.fates.lock().pop();
+        match fate {
+            None | Some(Fate::Done) => put.await,
+            Some(Fate::RequestLost) => Err(broken()),
+            Some(Fate::Forbidden) => Err(Error::PermissionDenied { path: path.to_string(), source: "403".into() }),
+            Some(Fate::AnswerLost) => {
+                put.await?;
+                Err(broken())
+            }
+            Some(Fate::SaidToExist) => {
+                put.await?;
+                Err(Error::AlreadyExists { path: path.to_string(), source: "409 Conflict".into() })
+            }
+        }
+    }
 }
 
 impl fmt::Display for Unreliable {
@@ -53,20 +82,7 @@ fn broken() -> Error {
 #[async_trait]
 impl ObjectStore for Unreliable {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let fate = self.fates.lock().pop();
-        match fate {
-            None => self.inner.put_opts(path, payload, options).await,
-            Some(Fate::RequestLost) => Err(broken()),
-            Some(Fate::Forbidden) => Err(Error::PermissionDenied { path: path.to_string(), source: "403".into() }),
-            Some(Fate::AnswerLost) => {
-                self.inner.put_opts(path, payload, options).await?;
-                Err(broken())
-            }
-            Some(Fate::SaidToExist) => {
-                self.inner.put_opts(path, payload, options).await?;
-                Err(Error::AlreadyExists { path: path.to_string(), source: "409 Conflict".into() })
-            }
-        }
+        self.put(path, self.inner.put_opts(path, payload, options)).await
     }
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(path, options).await
@@ -85,6 +101,23 @@ impl ObjectStore for Unreliable {
     }
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[async_trait]
+impl MultipartStore for Unreliable {
+    async fn create_multipart(&self, path: &Path) -> Result<MultipartId> {
+        self.put(path, self.inner.create_multipart(path)).await
+    }
+    async fn put_part(&self, path: &Path, id: &MultipartId, index: usize, data: PutPayload) -> Result<PartId> {
+        self.put(path, self.inner.put_part(path, id, index, data)).await
+    }
+    async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
+        self.put(path, self.inner.complete_multipart(path, id, parts)).await
+    }
+    async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {
+        self.given_up.lock().push(path.clone());
+        self.inner.abort_multipart(path, id).await
     }
 }
 
@@ -109,7 +142,7 @@ fn entry(number: u64) -> Committable {
 }
 
 async fn log(fates: &[Fate]) -> (Arc<Unreliable>, Log) {
-    let store = Unreliable { inner: InMemory::new(), fates: Mutex::new(fates.to_vec()) };
+    let store = Unreliable::new(fates);
     store.inner.put(&entry_path(0), "{}\n".into()).await.unwrap();
     let store = Arc::new(store);
     let (path, shown) = ("table".to_string(), HashMap::new());

@@ -1,34 +1,39 @@
-//! One worker's hand in the table: encodes on the worker's thread, uploads on the I/O runtime.
+//! One worker's hand in the table: encodes on the worker's thread, uploads on the I/O runtime. A file that becomes large
+//! leaves in parts while it grows; most are closed before, and leave whole.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, RecordBatch, UInt32Array};
 use arrow::compute::{partition, take_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use engine::sink::{SinkContext, SinkError, SinkWriter, Token};
-use futures::future::{BoxFuture, join_all};
-use object_store::ObjectStore;
+use futures::future::BoxFuture;
 use serde_json::json;
-use tokio::task::JoinHandle;
 
 use crate::options::DeltaOptions;
-use crate::parquet_file::{DataFile, ParquetFile, to_stored};
+use crate::parquet_file::{Closed, DataFile, ParquetFile, to_stored};
 use crate::partitioning::{folder, value_texts};
+use crate::parts::PART;
 use crate::schema::stored;
-use crate::upload::upload;
-
-/// Files of one open epoch that may be on their way at once; at this, the sources wait.
-const UPLOADS: usize = 4;
+use crate::uploads::{Destination, Growing, Uploads};
 
 type Partition = Vec<Option<String>>;
+
+/// A file that rows are written into.
+struct OpenFile {
+    /// A name that nobody can make again.
+    path: String,
+    partition_values: BTreeMap<String, Option<String>>,
+    rows: ParquetFile,
+    /// Once its first part has left.
+    growing: Option<Growing>,
+}
 
 pub struct DeltaWriter {
     options: Arc<DeltaOptions>,
     context: SinkContext,
-    store: Arc<dyn ObjectStore>,
     /// Of whole rows, as stored.
     schema: SchemaRef,
     /// Of a file: without the partition columns, whose values stand in the log.
@@ -37,16 +42,15 @@ pub struct DeltaWriter {
     /// Partition columns of the table that the job does not have: NULL in each of its rows.
     absent: Vec<String>,
     file_columns: Vec<usize>,
-    open: HashMap<Partition, ParquetFile>,
-    uploads: Vec<JoinHandle<Result<DataFile, SinkError>>>,
-    uploading: Arc<AtomicUsize>,
+    open: HashMap<Partition, OpenFile>,
+    uploads: Uploads,
 }
 
 impl DeltaWriter {
     pub fn new(
         options: Arc<DeltaOptions>,
         context: SinkContext,
-        store: Arc<dyn ObjectStore>,
+        destination: Destination,
         partition_by: &[String],
     ) -> Self {
         let schema = stored(&context.schema);
@@ -59,16 +63,14 @@ impl DeltaWriter {
         let file_fields: Vec<_> = file_columns.iter().map(|i| schema.field(*i).clone()).collect();
         DeltaWriter {
             options,
+            uploads: Uploads::new(destination, &context),
             context,
-            store,
             file_schema: Arc::new(Schema::new(file_fields)),
             schema,
             partition_columns,
             absent,
             file_columns,
             open: HashMap::new(),
-            uploads: vec![],
-            uploading: Arc::default(),
         }
     }
 
@@ -79,35 +81,52 @@ impl DeltaWriter {
     fn append(&mut self, partition: Partition, rows: &RecordBatch) -> Result<(), SinkError> {
         let rows = rows.project(&self.file_columns).map_err(|e| self.failed(e))?;
         if !self.open.contains_key(&partition) {
-            let file = ParquetFile::new(self.file_schema.clone(), self.options.encodings, &rows);
-            self.open.insert(partition.clone(), file.map_err(|e| self.failed(e))?);
+            let file = self.open(&partition, &rows)?;
+            self.open.insert(partition.clone(), file);
         }
         let Some(file) = self.open.get_mut(&partition) else { return Ok(()) };
         let path = &self.options.path;
-        file.write(&rows).map_err(|e| SinkError::failed(path, e))?;
-        if file.size() >= self.options.target_file_size {
-            self.close(&partition)?;
+        file.rows.write(&rows).map_err(|e| SinkError::failed(path, e))?;
+        if file.rows.size() >= self.options.target_file_size {
+            return self.close(&partition);
+        }
+        if file.rows.ready() >= PART && file.growing.is_none() {
+            file.growing = self.uploads.begin(&file.path);
+        }
+        if let Some(growing) = &file.growing {
+            while let Some(part) = file.rows.take(PART) {
+                growing.send(part);
+            }
         }
         Ok(())
     }
 
-    /// Closes a file and sends it on its way, under a name that nobody can make again.
-    fn close(&mut self, partition: &Partition) -> Result<(), SinkError> {
-        let Some(file) = self.open.remove(partition) else { return Ok(()) };
-        let rows = file.rows;
-        let (body, stats) = file.close().map_err(|e| self.failed(e))?;
+    /// `first`: the file's first rows.
+    fn open(&self, partition: &Partition, first: &RecordBatch) -> Result<OpenFile, SinkError> {
+        let rows = ParquetFile::new(self.file_schema.clone(), self.options.encodings, first);
         let names = self.partition_columns.iter().map(|i| self.schema.field(*i).name().clone());
         let absent = self.absent.iter().map(|name| (name.clone(), None));
         let partition_values: BTreeMap<_, _> = names.zip(partition.iter().cloned()).chain(absent).collect();
         let path = format!("{}part-{}.parquet", folder(&partition_values), self.context.names.next());
-        let file = DataFile { path, size: body.content_length() as u64, rows, partition_values, stats };
-        let (store, uploading, metrics) = (self.store.clone(), self.uploading.clone(), self.context.metrics.clone());
-        uploading.fetch_add(1, Ordering::Relaxed);
-        self.uploads.push(self.context.runtime.spawn(async move {
-            let uploaded = upload(&store, &file.path, body, &metrics).await;
-            uploading.fetch_sub(1, Ordering::Relaxed);
-            uploaded.map(|()| file)
-        }));
+        Ok(OpenFile { path, partition_values, rows: rows.map_err(|e| self.failed(e))?, growing: None })
+    }
+
+    /// Closes a file and sends what is left of it on its way.
+    fn close(&mut self, partition: &Partition) -> Result<(), SinkError> {
+        let Some(OpenFile { path, partition_values, rows: file, growing }) = self.open.remove(partition) else {
+            return Ok(());
+        };
+        let rows = file.rows;
+        let Closed { mut rest, size, stats } = file.close().map_err(|e| self.failed(e))?;
+        let file = DataFile { path, size: size as u64, rows, partition_values, stats };
+        let Some(growing) = growing else {
+            self.uploads.send(file, rest.into_payload());
+            return Ok(());
+        };
+        while let Some(part) = rest.take(PART) {
+            growing.send(part);
+        }
+        growing.send_last(rest.into_payload(), file);
         Ok(())
     }
 
@@ -145,24 +164,26 @@ impl SinkWriter for DeltaWriter {
     }
 
     fn ready(&self) -> bool {
-        self.uploading.load(Ordering::Relaxed) < UPLOADS
+        self.uploads.has_room()
     }
 
     fn buffered(&self) -> usize {
-        self.open.values().map(ParquetFile::size).sum()
+        self.open.values().map(|file| file.rows.held()).sum::<usize>() + self.uploads.bytes()
     }
 
     fn prepare(&mut self) -> BoxFuture<'static, Result<Option<Token>, SinkError>> {
         let mut partitions: Vec<Partition> = self.open.keys().cloned().collect();
         partitions.sort();
         let closed = partitions.iter().try_for_each(|p| self.close(p));
-        let uploads = std::mem::take(&mut self.uploads);
+        let mut uploading = self.uploads.take();
         let path = self.options.path.clone();
         Box::pin(async move {
             closed?;
-            let uploads = join_all(uploads).await.into_iter();
-            let files = uploads.map(|done| done.map_err(|e| SinkError::failed(&path, e))?);
-            let files = files.collect::<Result<Vec<DataFile>, SinkError>>()?;
+            let mut files = vec![];
+            while let Some(uploaded) = uploading.join_next().await {
+                files.push(uploaded.map_err(|e| SinkError::failed(&path, e))??);
+            }
+            files.sort_by(|a: &DataFile, b| a.path.cmp(&b.path));
             Ok((!files.is_empty()).then(|| json!({"files": files})))
         })
     }

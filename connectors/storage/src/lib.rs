@@ -11,9 +11,11 @@ pub mod staging;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use object_store::ObjectStore;
 use object_store::azure::AzureConfigKey::{self, *};
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreScheme};
 use url::Url;
 
 /// Each says by itself who asks. One that is given with the URL is not mixed with one of the environment: a pod's workload
@@ -29,6 +31,23 @@ pub fn open(url: &Url, options: &[(String, String)]) -> Result<(Arc<dyn ObjectSt
     let (store, path) =
         object_store::parse_url_opts(url, settings(std::env::vars(), options)?).map_err(|e| e.to_string())?;
     Ok((Arc::from(store), path))
+}
+
+/// A store to which an object is brought part by part, where one part may be tried again while others stay.
+pub type Parts = Arc<dyn MultipartStore>;
+
+/// Opens what `open` opens in the same way, for objects in parts. `None` if the store has none that may be tried again.
+pub fn open_parts(url: &Url, options: &[(String, String)]) -> Result<Option<(Parts, Path)>, String> {
+    let (scheme, path) = ObjectStoreScheme::parse(url).map_err(|e| e.to_string())?;
+    if scheme != ObjectStoreScheme::MicrosoftAzure {
+        return Ok(None);
+    }
+    let settings = settings(std::env::vars(), options)?;
+    let named = settings.into_iter().filter_map(|(name, value)| Some((key(&name)?, value)));
+    let builder = named.fold(MicrosoftAzureBuilder::new().with_url(url.as_str()), |builder, (key, value)| {
+        builder.with_config(key, value)
+    });
+    Ok(Some((Arc::new(builder.build().map_err(|e| e.to_string())?), path)))
 }
 
 /// Variables come first and lose to options.
@@ -99,5 +118,14 @@ mod tests {
         assert!(store.to_string().contains("tables"), "{store}");
         assert_eq!(path.as_ref(), "streaming/serving");
         assert!(opened("gopher://a/b").is_err());
+    }
+
+    #[test]
+    fn a_store_of_parts_is_opened_as_the_store_of_whole_objects() {
+        let opened = |url: &str| open_parts(&Url::parse(url).unwrap(), &pairs("account_name=a account_key=a2V5"));
+        let (_, path) = opened("abfss://tables@a.dfs.core.windows.net/streaming/serving").unwrap().unwrap();
+        assert_eq!(path.as_ref(), "streaming/serving");
+        assert!(opened("file:///tmp/serving").unwrap().is_none());
+        assert!(open_parts(&Url::parse("az://tables/a").unwrap(), &pairs("acount_name=a")).is_err());
     }
 }

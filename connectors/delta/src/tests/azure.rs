@@ -5,6 +5,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 
 use super::readers::{script, tool};
+use super::uploads::{large_rows, paths};
 use super::*;
 use crate::checkpoint::checkpoint;
 use crate::compaction::compact;
@@ -84,6 +85,47 @@ async fn a_table_in_blob_storage_is_made_shown_kept_up_and_taken_over() {
         let reader = TableReader::at(&options.path, &options.storage).unwrap();
         assert_eq!(reader.live_files().await.unwrap().len(), 2, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_large_file_in_blob_storage_is_made_of_its_parts_and_not_there_before() {
+    let story = Azurite::shared().story("abfss://test@devstoreaccount1.dfs.core.windows.net/large/files");
+    let story = story.option("parquet.compression", "none");
+    let process = story.start("w1").await;
+    let mut writer = process.sink.writer(&process.context).unwrap();
+    for from in [0, 20] {
+        writer.write(&large_rows(from, 20)).unwrap();
+    }
+    let token = writer.prepare().await.unwrap().unwrap();
+    assert_eq!(paths(&token).len(), 1);
+    process.insist(&[of("w1", 1, token)]).await;
+    let found: Vec<usize> = ids(&story).await.iter().map(|id| id[..6].parse().unwrap()).collect();
+    assert_eq!(found, (0..40).collect::<Vec<_>>());
+
+    let mut writer = process.sink.writer(&process.context).unwrap();
+    writer.write(&large_rows(40, 20)).unwrap();
+    while !writer.ready() || writer.buffered() > 13 << 20 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    drop(writer);
+    let store = crate::store::table_at(&story.options["path"], &story.of_upkeep().storage).unwrap();
+    let listed: Vec<_> = store.log_store().object_store(None).list(None).try_collect().await.unwrap();
+    let files = listed.iter().filter(|file| !file.location.as_ref().starts_with("_delta_log"));
+    assert_eq!(files.count(), 1, "a part that is there is no file");
+}
+
+#[tokio::test]
+async fn a_large_file_whose_parts_blob_storage_forgot_ends_the_job() {
+    let parts = crate::parts::Parts::of(&Azurite::shared().story("az://test/forgotten").of_upkeep()).unwrap().unwrap();
+    let place = parts.locate("part-1.parquet");
+    let id = parts.store.create_multipart(&place).await.unwrap();
+    let part = parts.store.put_part(&place, &id, 0, "rows".into()).await.unwrap();
+    parts.store.complete_multipart(&place, &id, vec![part.clone()]).await.unwrap();
+    // What was made of the parts takes them with it.
+    let error = parts.store.complete_multipart(&place, &id, vec![part]).await.unwrap_err();
+    let judged = crate::cause::writing("part-1.parquet", &error);
+    assert!(matches!(judged, SinkError::Failed { .. }), "{error}");
+    assert!(judged.to_string().ends_with("(InvalidBlockList)"), "{judged}");
 }
 
 #[tokio::test]
