@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::cause::writing;
 use crate::commit::above_checkpoint;
-use crate::join::{Joined, LiveFile, join};
+use crate::join::{Joined, LARGE_ENOUGH, LiveFile, join};
 use crate::options::DeltaOptions;
 use crate::parquet_file::encode_path;
 use crate::protocol::refusal;
@@ -44,7 +44,7 @@ pub async fn compact(options: &DeltaOptions, names: &Names) -> Result<(), SinkEr
     let files: Vec<LiveFile> = state.files.into_values().collect();
     for group in groups(files, options.target_file_size as u64) {
         let path = beside(&group[0].path, names);
-        let joined = join(&state.store, &group, path, options.encodings).await;
+        let joined = join(&state.store, &group, path, options.encodings, LARGE_ENOUGH).await;
         let Some(joined) = joined.map_err(|e| SinkError::retry(&options.path, e))? else { continue };
         let (files, rows, bytes) = (joined.instead_of.len(), joined.file.rows, joined.file.size);
         if put_in_place(options, &joined).await? {

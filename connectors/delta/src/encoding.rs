@@ -13,6 +13,7 @@ use parquet::schema::types::ColumnPath;
 /// What the table's options say of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Encodings {
+    /// Of all columns that are worth it.
     pub compression: Compression,
     /// Only the encodings that the first version of Parquet has: for readers that know no others.
     pub plain: bool,
@@ -28,7 +29,7 @@ impl Default for Encodings {
 pub const WRITTEN_BY: &str = "millrace version ";
 /// Encoded bytes after which a row group is closed: readers and compactions hold one in memory, more than once while it
 /// is on its way. Smaller ones cost a reader of few columns a request each.
-const ROW_GROUP: usize = 16 << 20;
+pub const ROW_GROUP: usize = 16 << 20;
 /// Values that are looked at.
 const SAMPLE: usize = 4096;
 /// Fewer bytes tell nothing.
@@ -36,6 +37,12 @@ const SMALLEST_SAMPLE: usize = 1024;
 /// The part of a column that a codec has to save to be worth its time, and each reader's: a twelfth. Measured doubles are what
 /// this is for: their last bits are noise, of which zstd saves 6 %, for a third of the time that it takes to write a row.
 const WORTHWHILE: usize = 12;
+
+/// Whether all that these encodings stand for is known to readers of the table.
+pub fn are_allowed(mut encodings: impl Iterator<Item = Encoding>, by: Encodings) -> bool {
+    use Encoding::{PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY};
+    !by.plain || encodings.all(|encoding| matches!(encoding, PLAIN | PLAIN_DICTIONARY | RLE | RLE_DICTIONARY))
+}
 
 /// `first`: the file's first rows.
 pub fn properties(schema: &SchemaRef, encodings: Encodings, first: &RecordBatch) -> Result<WriterProperties> {

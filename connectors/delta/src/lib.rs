@@ -8,6 +8,7 @@ mod commit;
 mod compaction;
 mod encoding;
 mod join;
+mod joined_file;
 mod log_cleanup;
 mod lookup;
 mod options;
@@ -20,6 +21,7 @@ mod shown;
 mod sink;
 mod statistics;
 mod store;
+mod stored_file;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -29,5 +31,8 @@ mod upload;
 mod vacuum;
 mod writer;
 
+pub use encoding::Encodings;
+pub use join::{Joined, LARGE_ENOUGH, LiveFile, join};
 pub use options::DeltaConnector;
+pub use parquet_file::DataFile;
 pub use reader::{Commit, TableReader};

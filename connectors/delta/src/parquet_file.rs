@@ -22,8 +22,11 @@ use crate::statistics::{Boundless, statistics};
 pub struct DataFile {
     /// Within the table.
     pub path: String,
+    /// In bytes.
     pub size: u64,
+    /// That it holds.
     pub rows: u64,
+    /// By column.
     #[serde(rename = "partitionValues")]
     pub partition_values: BTreeMap<String, Option<String>>,
     /// Delta's own JSON text of the statistics.
@@ -31,6 +34,7 @@ pub struct DataFile {
 }
 
 impl DataFile {
+    /// The action that adds it to the table, as of this time in milliseconds.
     pub fn add_action(&self, now: i64) -> Value {
         json!({"add": {
             "path": encode_path(&self.path),

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema, SchemaRef};
 use chrono::Datelike;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::arrow::ProjectionMask;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
+use parquet::schema::types::SchemaDescriptor;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -17,19 +19,28 @@ const LONGEST_TEXT: usize = 64;
 /// The years that ISO 8601 writes with four digits, which is how readers read them.
 const YEARS: std::ops::RangeInclusive<i32> = 0..=9999;
 
-/// Columns in which a NaN was seen. It stands above every number for some readers and nowhere for others, and Parquet's
-/// own bounds leave it out: bounds beside it would make readers pass over the file that holds it.
+/// Columns in which a NaN was seen, by name. It stands above every number for some readers and nowhere for others, and
+/// Parquet's own bounds leave it out: bounds beside it would make readers pass over the file that holds it.
 #[derive(Default)]
-pub struct Boundless(HashSet<usize>);
+pub struct Boundless(HashSet<String>);
 
 impl Boundless {
     /// Looks through rows that are written.
     pub fn look_at(&mut self, rows: &RecordBatch) {
-        for (index, column) in rows.columns().iter().enumerate().take(INDEXED_COLUMNS) {
-            if !self.0.contains(&index) && has_nan(column.as_ref()) {
-                self.0.insert(index);
+        let schema = rows.schema_ref();
+        for (field, column) in schema.fields().iter().zip(rows.columns()).take(INDEXED_COLUMNS) {
+            if !self.0.contains(field.name()) && has_nan(column.as_ref()) {
+                self.0.insert(field.name().clone());
             }
         }
+    }
+
+    /// The columns of rows that are not in hand which have to be looked at; `None` if there are none.
+    pub fn to_look_at(&self, schema: &Schema, stored: &SchemaDescriptor) -> Option<ProjectionMask> {
+        let indexed = schema.fields().iter().enumerate().take(INDEXED_COLUMNS);
+        let unknown = indexed.filter(|(_, field)| field.data_type().is_floating() && !self.0.contains(field.name()));
+        let columns: Vec<usize> = unknown.map(|(index, _)| index).collect();
+        (!columns.is_empty()).then(|| ProjectionMask::roots(stored, columns))
     }
 }
 
@@ -63,24 +74,22 @@ type Bounds = Option<(Bound, Bound)>;
 /// `numRecords`, and per top-level column `nullCount` and, where there are any, `minValues` and `maxValues`; as JSON.
 pub fn statistics(schema: &SchemaRef, metadata: &ParquetMetaData, rows: u64, boundless: &Boundless) -> String {
     let (mut min, mut max, mut nulls) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    for (index, field) in schema.fields().iter().enumerate().take(INDEXED_COLUMNS) {
-        let chunks: Option<Vec<&Statistics>> = metadata
-            .row_groups()
-            .iter()
-            .map(|group| {
-                let parts = |c: &&parquet::file::metadata::ColumnChunkMetaData| {
-                    c.column_path().parts() == [field.name().as_str()]
-                };
-                group.columns().iter().find(parts)?.statistics()
-            })
-            .collect();
-        let Some(chunks) = chunks.filter(|c| !c.is_empty()) else { continue };
-        if let Some(count) = chunks.iter().map(|s| s.null_count_opt()).sum::<Option<u64>>() {
+    for field in schema.fields().iter().take(INDEXED_COLUMNS) {
+        let of_column = |chunk: &&ColumnChunkMetaData| chunk.column_path().parts() == [field.name().as_str()];
+        let chunks = metadata.row_groups().iter().map(|group| {
+            let chunk = group.columns().iter().find(of_column)?;
+            Some((chunk.statistics()?, chunk.num_values() as u64))
+        });
+        let Some(mut chunks) = chunks.collect::<Option<Vec<_>>>().filter(|c| !c.is_empty()) else { continue };
+        if let Some(count) = chunks.iter().map(|(s, _)| s.null_count_opt()).sum::<Option<u64>>() {
             nulls.insert(field.name().as_str(), count);
         }
-        if boundless.0.contains(&index) {
+        if boundless.0.contains(field.name()) {
             continue;
         }
+        // A chunk of nothing but NULLs has no bounds, and stands in nobody's way.
+        chunks.retain(|(s, values)| s.null_count_opt() != Some(*values));
+        let chunks: Vec<&Statistics> = chunks.into_iter().map(|(s, _)| s).collect();
         if let Some((lowest, highest)) = bounds(&chunks, field.data_type()) {
             min.insert(field.name().as_str(), lowest);
             max.insert(field.name().as_str(), highest);

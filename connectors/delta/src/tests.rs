@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 mod azure;
 mod compaction;
+mod joining;
 mod lookup;
 mod readers;
 mod spark;

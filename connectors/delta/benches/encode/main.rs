@@ -1,7 +1,9 @@
-//! `cargo bench -p delta`: rows into a closed file of the table, beside `deltalake`'s writer, in the same process and by turns.
+//! `cargo bench -p delta`: rows into a closed file of the table, beside `deltalake`'s writer, and files joined by copying their row
+//! groups, beside encoding their rows again; in the same process and by turns.
 //! Ratios count; the rates are of this machine at this moment.
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, and stops at what is wrong")]
 
+mod joining;
 mod reference;
 
 use std::collections::BTreeMap;
@@ -13,7 +15,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use delta::DeltaConnector;
 use engine::connector::{ColumnSpec, Connector, Options, Origin, TableSpec};
-use engine::sink::{Names, Sink, SinkContext};
+use engine::sink::{Names, Sink, SinkContext, Token};
 use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -37,6 +39,7 @@ async fn main() {
         ("7 columns, one of JSON text", batches(nine_digits, true)),
     ] {
         compare(what, &batches).await;
+        joining::compare(what, &batches).await;
     }
 }
 
@@ -54,7 +57,8 @@ async fn compare(what: &str, batches: &[RecordBatch]) {
         let folder = tempfile::tempdir().expect("a folder");
         let (sink, context) = open(folder.path(), &schema).await;
         let begun = Instant::now();
-        let subject = (write(sink.as_ref(), &context, batches).await, begun.elapsed().as_secs_f64());
+        let token = write(sink.as_ref(), &context, batches).await;
+        let subject = (bytes(&token), begun.elapsed().as_secs_f64());
         turns.push((reference, subject));
     }
     turns.sort_by(|a, b| (a.0.1 / a.1.1).total_cmp(&(b.0.1 / b.1.1)));
@@ -97,14 +101,16 @@ async fn open(folder: &Path, schema: &SchemaRef) -> (Arc<dyn Sink>, SinkContext)
     (sink, context)
 }
 
-async fn write(sink: &dyn Sink, context: &SinkContext, batches: &[RecordBatch]) -> u64 {
+async fn write(sink: &dyn Sink, context: &SinkContext, batches: &[RecordBatch]) -> Token {
     let mut writer = sink.writer(context).expect("a writer");
     for batch in batches {
         writer.write(batch).expect("a batch");
     }
-    let token = writer.prepare().await.expect("a file").expect("rows");
-    let files = token["files"].as_array().expect("files");
-    files.iter().filter_map(|file| file["size"].as_u64()).sum()
+    writer.prepare().await.expect("a file").expect("rows")
+}
+
+fn bytes(token: &Token) -> u64 {
+    token["files"].as_array().expect("files").iter().filter_map(|file| file["size"].as_u64()).sum()
 }
 
 /// The events as the jobs write them: `complexData` as a column a number, or as the text that came.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::compaction::{State, compact, put_in_place};
-use crate::join::{Joined, LiveFile, join};
+use crate::join::{Joined, LARGE_ENOUGH, LiveFile, join};
 use crate::options::DeltaOptions;
 
 fn options(story: &Story) -> DeltaOptions {
@@ -20,7 +20,7 @@ async fn joined(story: &Story) -> Joined {
     let state = State::read(&options(story)).await.unwrap().unwrap();
     let path = format!("joined-{}.parquet", Names::of("w9").next());
     let files = joinable(story).await;
-    join(&state.store, &files, path, options(story).encodings).await.unwrap().unwrap()
+    join(&state.store, &files, path, options(story).encodings, LARGE_ENOUGH).await.unwrap().unwrap()
 }
 
 async fn with_five_files() -> (Story, Process) {

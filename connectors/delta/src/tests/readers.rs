@@ -3,6 +3,7 @@
 use std::path::{Path as FilePath, PathBuf};
 use std::process::Command;
 
+use super::joining::join_by_copying;
 use super::types::{as_read, columns_of_every_type, rows_of, rows_of_every_type};
 use super::*;
 use crate::checkpoint::checkpoint;
@@ -102,6 +103,19 @@ async fn another_reader_finds_every_type_as_it_was_written_before_and_after_upke
     all.push(read);
     all.sort_by_key(|row| row["id"].as_str().unwrap().to_string());
     assert_eq!(python.rows(&story), all);
+}
+
+#[tokio::test]
+async fn another_reader_finds_every_type_in_row_groups_that_were_copied() {
+    let python = Python::installed();
+    let story = of_every_type();
+    let process = story.start("w1").await;
+    let rows = rows_of_every_type();
+    for (entry, row) in (1..).zip(&rows) {
+        process.show_rows(entry, &rows_of(&story.schema, std::slice::from_ref(row))).await;
+    }
+    join_by_copying(&story).await;
+    assert_eq!(python.rows(&story), expected(&rows));
 }
 
 /// Columns that a table can be partitioned by, and rows with values that need care in a path or a log.

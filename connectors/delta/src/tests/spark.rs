@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
+use super::joining::join_by_copying;
 use super::readers::{Python, expected, expected_of_partitions, of_every_type, of_partitions, script, sorted, tool};
 use super::types::{rows_of, rows_of_every_type};
 use super::*;
@@ -117,6 +118,33 @@ impl Process {
     }
 }
 
+/// Of which each finds one of the rows of every type.
+const CONDITIONS: [&str; 7] = [
+    "at = '2023-11-14T22:13:20.123456Z'",
+    "local = TIMESTAMP_NTZ '1969-12-31T23:59:59.000001'",
+    "big = 1234567890123456789012345678.0123456789",
+    "long_price = 12345678901234.5678",
+    "day = DATE '9999-12-31'",
+    "text = repeat('ü', 100)",
+    "f = -1.5",
+];
+
+#[tokio::test]
+async fn spark_finds_every_type_in_row_groups_that_were_copied() {
+    let mut spark = spark();
+    let story = of_every_type();
+    let process = story.start("w1").await;
+    let rows = rows_of_every_type();
+    for (entry, row) in (1..).zip(&rows) {
+        process.show_rows(entry, &rows_of(&story.schema, std::slice::from_ref(row))).await;
+    }
+    join_by_copying(&story).await;
+    assert_eq!(spark.rows(&story), expected(&rows));
+    for condition in CONDITIONS {
+        assert_eq!(spark.count(&story, condition), 1, "{condition}");
+    }
+}
+
 #[tokio::test]
 async fn spark_finds_every_type_as_it_was_written_before_and_after_upkeep() {
     let mut spark = spark();
@@ -129,15 +157,7 @@ async fn spark_finds_every_type_as_it_was_written_before_and_after_upkeep() {
     process.show_rows(4, &rows_of(&story.schema, &rows)).await;
     let twice: Vec<Value> = rows.iter().chain(&rows).cloned().collect();
     assert_eq!(spark.rows(&story), expected(&twice));
-    for condition in [
-        "at = '2023-11-14T22:13:20.123456Z'",
-        "local = TIMESTAMP_NTZ '1969-12-31T23:59:59.000001'",
-        "big = 1234567890123456789012345678.0123456789",
-        "long_price = 12345678901234.5678",
-        "day = DATE '9999-12-31'",
-        "text = repeat('ü', 100)",
-        "f = -1.5",
-    ] {
+    for condition in CONDITIONS {
         assert_eq!(spark.count(&story, condition), 2, "{condition}");
     }
 
