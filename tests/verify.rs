@@ -61,6 +61,32 @@ async fn a_delta_table_is_compared_with_what_the_simulator_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn so_is_one_that_is_partitioned_by_a_job_that_looks_rows_up() {
+    let broker = Broker::shared();
+    let topic = broker.topic("verify-partitions", 2).await;
+    simulate(broker, &topic, SENT);
+    let job = Job::events_to_delta_with(
+        &broker.bootstrap_servers(),
+        &topic,
+        &[
+            (
+                "CREATE TABLE serving WITH (",
+                "CREATE TABLE devices (device STRING, name STRING)
+                 WITH (connector = 'filesystem', path = '${DEVICES}', format = 'csv', lookup = 'true');
+                 CREATE TABLE serving WITH (partition_by = 'type',",
+            ),
+            ("now() AS processedAt", "now() AS processedAt, d.name"),
+            ("FROM events;", "FROM events LEFT JOIN devices FOR SYSTEM_TIME AS OF now() AS d ON deviceId = d.device;"),
+        ],
+    );
+    let devices = job.folder().join("devices.csv");
+    std::fs::write(&devices, "device,name\ncontoso-device-id-000001,first\n").expect("a file");
+    let job = job.variable("DEVICES", &devices.display().to_string());
+    job.start().read_all_and_stop(2);
+    all_is_found(&job);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_is_compared_with_what_the_simulator_sent_and_its_copies_are_counted() {
     let broker = Broker::shared();
     let (from, to) = (broker.topic("verify-from", 2).await, broker.topic("verify-to", 3).await);
