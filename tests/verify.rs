@@ -11,6 +11,7 @@ use crate::broker::Broker;
 use crate::cosmos_account::Account;
 use crate::cosmosdb::job_of_solution;
 use crate::millrace::{Job, PATIENCE};
+use crate::registry::{Door, Registry};
 
 /// Runs it; yields the exit code, and what it says on stdout and on stderr.
 fn verify(job: &Job, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -115,6 +116,42 @@ async fn a_topic_is_compared_with_what_the_simulator_sent_and_its_copies_are_cou
     assert_eq!(code, Some(1), "{found}");
     let (code, found, _) = verify(&once, &["--copies", "0.6"]);
     assert_eq!(code, Some(0), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_read_back_in_whatever_format_it_is_written() {
+    let (broker, registry) = (Broker::shared(), Registry::start());
+    let door = Door::to(&registry).await;
+    let from = broker.topic("verify-formats", 2).await;
+    simulate(broker, &from, SENT);
+    let servers = broker.bootstrap_servers();
+    let job = |to: &str, format: &str| {
+        let (old, new) = (
+            "topic             = '${OUTPUT_TOPIC:-out}',\n  format            = 'json'",
+            format!("topic = '{to}', {format}"),
+        );
+        let job = Job::of_solution("hdinsightkafka-flink-hdinsightkafka", &[(old, &new)]);
+        job.variable("KAFKA", &servers).variable("TOPIC", &from).variable("OUTPUT_KAFKA", &servers)
+    };
+    let registered = |url: &str| format!("format = 'avro', 'schema_registry.url' = '{url}'");
+    for format in [
+        "format = 'csv', 'sink.rows_per_message' = '10'",
+        "format = 'avro', 'sink.rows_per_message' = '10'",
+        "format = 'avro', 'avro.framing' = 'single-object'",
+        "format = 'avro', 'avro.framing' = 'none'",
+        &registered(&registry.url()),
+    ] {
+        let to = broker.topic("verify-format", 2).await;
+        let written = job(&to, format);
+        written.start().read_all_and_stop(2);
+        all_is_found(&written);
+        if format.contains("registry") {
+            let away = job(&to, &registered(&door.url()));
+            let (code, _, said) = verify(&away, SAME);
+            assert_eq!(code, Some(1), "{said}");
+            assert!(said.contains(&format!("schema registry {}", door.url())), "{said}");
+        }
+    }
 }
 
 /// What is read is not held; what is kept of a row to tell it from its copies does not grow with it.

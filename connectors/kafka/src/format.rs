@@ -205,6 +205,28 @@ pub fn write(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) ->
     }
 }
 
+/// How the messages of a table that is written are read back.
+pub fn read_back(
+    table: &TableSpec,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Decoding, Option<Registry>), Vec<Problem>> {
+    let Writing { written, registered, .. } = write(table, environment)?;
+    let registry = registered.map(|(registry, _)| registry);
+    let json = JsonOptions { lenient: true, ..json(table) };
+    let mut decoding = Decoding { format: format(&table.options), json, ..Decoding::default() };
+    match written {
+        Written::Avro(writer) => {
+            let framing = framing(&table.options, registry.as_ref());
+            // Messages that do not bring their schema have the table's.
+            let schema = Some(writer.schema().to_string());
+            decoding.avro = AvroOptions { framing, schema, registry: None };
+        }
+        Written::Csv(_) => decoding.csv = csv(&table.options)?,
+        Written::Json(_) | Written::Raw(_) => {}
+    }
+    Ok((decoding, registry))
+}
+
 pub fn format(options: &Options) -> Format {
     match options.get("format") {
         Some("raw_string") => Format::RawString,
