@@ -1,6 +1,6 @@
 //! `millrace verify`: what serving layers show, compared with what the simulator sent, and by itself.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -175,6 +175,29 @@ async fn a_topic_that_is_larger_than_the_memory_is_read_back() {
          CREATE TABLE shown WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{topic}', format = 'json');
          INSERT INTO shown SELECT eventId, text FROM events;"
     ));
+    let mut command = job.command("verify");
+    let child = command.args(["--unnumbered", "--json"]).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    let (found, peak) = tokio::task::spawn_blocking(|| outcome(child)).await.expect("it ends");
+    let found: Value = serde_json::from_str(&found).expect("it prints JSON");
+    assert_eq!((found["rows"].as_u64(), found["duplicates"].as_u64()), (Some(ROWS as u64), Some(0)), "{found}");
+    assert!(peak < (ROWS * BYTES) as u64 * 3 / 4, "it took {} MB for {} MB", peak >> 20, (ROWS * BYTES) >> 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_is_a_file() {
+    const ROWS: usize = 15_000;
+    const BYTES: usize = 20_000;
+    let job = Job::new(
+        "CREATE TABLE events (eventId STRING, text STRING) WITH (connector = 'kafka', bootstrap_servers = 'b:1', topic = 't', format = 'json');
+         CREATE TABLE shown WITH (connector = 'single_file', path = '${TABLE}');
+         INSERT INTO shown SELECT eventId, text FROM events;",
+    );
+    let table = job.folder().join("shown.json");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&table).expect("a file"));
+    let text = "x".repeat(BYTES);
+    (0..ROWS).for_each(|n| writeln!(file, "{{\"eventId\":\"e{n}\",\"text\":\"{text}\"}}").expect("a line"));
+    file.flush().expect("the file is written");
+    let job = job.variable("TABLE", &table.display().to_string());
     let mut command = job.command("verify");
     let child = command.args(["--unnumbered", "--json"]).stdout(Stdio::piped()).spawn().expect("the binary starts");
     let (found, peak) = tokio::task::spawn_blocking(|| outcome(child)).await.expect("it ends");
