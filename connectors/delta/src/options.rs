@@ -137,6 +137,7 @@ impl Connector for DeltaConnector {
         Ok(Arc::new(DeltaShown {
             path: options.get("path").unwrap_or_default().to_string(),
             storage: storage(options),
+            columns: table.columns.iter().map(|column| column.field.clone()).collect(),
         }))
     }
 }

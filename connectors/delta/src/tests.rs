@@ -17,6 +17,7 @@ mod compaction;
 mod joining;
 mod lookup;
 mod readers;
+mod shown;
 mod spark;
 mod types;
 mod uploads;

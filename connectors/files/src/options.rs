@@ -226,16 +226,9 @@ fn fields(table: &TableSpec) -> Vec<String> {
 }
 
 fn csv(options: &Options) -> Result<CsvOptions, Problem> {
-    let delimiter = match options.get("csv.field-delimiter").unwrap_or(",") {
-        "\\t" => b'\t',
-        text if text.len() == 1 => text.as_bytes()[0],
-        text => {
-            let message = format!("expected one ASCII character or \\t, found '{text}'");
-            return Err(Problem::option("csv.field-delimiter", message));
-        }
-    };
-    let header = options.get("csv.header") != Some("false");
-    Ok(CsvOptions { delimiter, header, null: options.get("csv.null-literal").map(String::from) })
+    let (delimiter, null) = (options.get("csv.field-delimiter"), options.get("csv.null-literal"));
+    CsvOptions::of(delimiter, options.get("csv.header") != Some("false"), null)
+        .map_err(|what| Problem::option("csv.field-delimiter", what))
 }
 
 fn json(options: &Options) -> JsonOptions {
