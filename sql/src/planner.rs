@@ -514,7 +514,7 @@ impl Compiler<'_> {
                     inputs: vec![Edge::forward(from)],
                     sink,
                     schema,
-                    commit_interval: table.options.values.duration("commit_interval").unwrap_or_default(),
+                    commit_interval: table.options.values.duration("commit_interval"),
                     give_up_after: table.options.values.duration("give_up_after"),
                 });
             }
@@ -565,7 +565,7 @@ impl Compiler<'_> {
                     inputs,
                     sink,
                     schema,
-                    commit_interval: Duration::ZERO,
+                    commit_interval: None,
                     give_up_after: None,
                 });
             }
