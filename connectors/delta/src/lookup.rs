@@ -3,7 +3,7 @@
 use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
 use deltalake::DeltaTable;
-use engine::connector::{Origin, Problem, TableSpec};
+use engine::connector::{ColumnSpec, Origin, Problem, TableSpec};
 use engine::lookup::{Loaded, Lookup, LookupError, LookupRequest};
 use engine::sink::SinkError;
 
@@ -22,26 +22,10 @@ pub struct DeltaLookup {
 impl DeltaLookup {
     pub fn of(table: &TableSpec) -> Result<DeltaLookup, Vec<Problem>> {
         let options = &table.options;
-        let of_writing = ["partition_by", "parquet.", "target_file_size", "compaction", "schema_evolution"];
-        let is_of_writing = |name: &&String| of_writing.iter().any(|prefix| name.starts_with(prefix));
-        let mut problems: Vec<Problem> = options
-            .0
-            .keys()
-            .filter(is_of_writing)
-            .map(|name| {
-                Problem::option(name, format!("{name} is for writing; rows are looked up in table {}", table.name))
-            })
-            .collect();
-        if !table.partition_by.is_empty() {
-            problems.push(Problem::of("PARTITIONED BY is for writing; a lookup table is partitioned as it is"));
-        }
-        problems.extend(
-            table
-                .columns
-                .iter()
-                .filter(|column| column.origin != Origin::Value)
-                .map(|column| Problem::column(column.field.name(), "a Delta table has no metadata of its rows")),
-        );
+        let metadata = table.columns.iter().filter(|column| column.origin != Origin::Value);
+        let problem =
+            |column: &ColumnSpec| Problem::column(column.field.name(), "a Delta table has no metadata of its rows");
+        let problems: Vec<Problem> = metadata.map(problem).collect();
         if !problems.is_empty() {
             return Err(problems);
         }

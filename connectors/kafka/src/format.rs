@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use arrow::datatypes::Fields;
-use engine::connector::{ColumnSpec, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::connector::{ColumnSpec, OptionKind, OptionSpec, Options, Origin, Problem, Purpose, TableSpec};
 use formats::{
     AvroFraming, AvroOptions, AvroTimes, AvroWriter, Compression, CsvOptions, CsvWriter, Decoding, Format, JsonOptions,
     ProtobufFraming, ProtobufOptions, UnknownFields,
@@ -57,13 +57,14 @@ pub fn options() -> Vec<OptionSpec> {
         OptionSpec::new(
             "avro.schema",
             OptionKind::Text,
-            "to read: the schema, or a file that holds it, where messages do not bring it",
-        ),
-        OptionSpec::new("avro.name", OptionKind::Text, "to write: the full name of the record (the table's name)"),
+            "the schema, or a file that holds it, where messages do not bring it; the schema that is written is the table's own",
+        )
+        .purpose(Purpose::Reading),
+        OptionSpec::new("avro.name", OptionKind::Text, "for writing: the full name of the record (the table's name)"),
         OptionSpec::new(
             "avro.timestamps",
             OptionKind::OneOf(&[&["micros"], &["millis"], &["nanos"]]),
-            "to write: the precision of a TIMESTAMP, micros unless said; what is finer is cut off",
+            "for writing: the precision of a TIMESTAMP, micros unless said; what is finer is cut off",
         ),
         OptionSpec::new(
             "protobuf.schema",
@@ -79,8 +80,9 @@ pub fn options() -> Vec<OptionSpec> {
         OptionSpec::new(
             "payload.compression",
             OptionKind::OneOf(&[&["none"], &["gzip"], &["deflate"]]),
-            "to read: how each payload is packed by itself (not as brokers do)",
-        ),
+            "how each payload is packed by itself; what is written is packed in batches, by properties.compression.type",
+        )
+        .purpose(Purpose::Reading),
         OptionSpec::new(
             "sink.rows_per_message",
             OptionKind::Integer,
@@ -141,17 +143,6 @@ pub fn write(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) ->
     let options = &table.options;
     let format = format(options);
     let mut problems = misplaced(options, format);
-    for (name, what) in [
-        (
-            "payload.compression",
-            "payloads are not packed when they are written; 'properties.compression.type' packs batches",
-        ),
-        ("avro.schema", "the schema that is written is the table's own; avro.name names it"),
-    ] {
-        if options.get(name).is_some() {
-            problems.push(Problem::option(name, what));
-        }
-    }
     let registry = settle(Registry::of(options, environment), &mut problems).flatten();
     let mut registered = None;
     let written = match format {

@@ -158,17 +158,3 @@ async fn a_table_that_would_be_misread_is_refused() {
     let mapped = Story::new().made_before(json!({"delta.columnMapping.mode": "name"}));
     assert!(mapped.refused(&[id()]).await.contains("columns are mapped"));
 }
-
-#[test]
-fn options_of_writing_are_refused() {
-    let options = [("path", "t"), ("target_file_size", "1 MiB")].map(|(n, v)| (n.to_string(), v.to_string()));
-    let spec = TableSpec {
-        name: "known".into(),
-        columns: vec![],
-        primary_key: vec![],
-        partition_by: vec!["n".into()],
-        options: Options(options.into()),
-    };
-    let problems = DeltaConnector.lookup(&spec).err().unwrap();
-    assert_eq!(problems.len(), 2, "{problems:?}");
-}
