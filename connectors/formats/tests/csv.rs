@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::*;
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema};
-use formats::{Compression, CsvOptions, CsvWriter, Decoder, Decoding, Format, JsonOptions, UnknownFields};
-use rand::SeedableRng;
+use formats::{Compression, CsvDecoder, CsvOptions, CsvWriter, Decoder, Decoding, Format, JsonOptions, UnknownFields};
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use self::rows::{columns, some_rows};
 
@@ -178,4 +178,50 @@ fn a_row_of_nothing_is_a_record_too() {
     let mut decoder = decoder(columns, options, UnknownFields::Ignore);
     assert_eq!(decoder.push(&message, None), Ok(2));
     assert_eq!(decoder.finish().unwrap().column(0).null_count(), 1);
+}
+
+/// Records, and between them what CSV is made of, and what it is not.
+fn any_text(random: &mut StdRng) -> Vec<u8> {
+    const RECORDS: [&[u8]; 4] = [b"a,7,\n", b"\"b\"\"\",,\"c\nd\"\r\n", b"\n", b"e,,f\r"];
+    const PARTS: [&[u8]; 8] = [b",", b"\"", b"\n", b"\r", b"7", b"\xff", b"\xef\xbb\xbf", b"\0"];
+    let mut some = |of: &[&[u8]], most| -> Vec<u8> {
+        (0..random.random_range(0..most)).flat_map(|_| of[random.random_range(0..of.len())].to_vec()).collect()
+    };
+    [some(&RECORDS, 5), some(&PARTS, 3), some(&RECORDS, 5)].concat()
+}
+
+#[test]
+fn a_message_of_any_bytes_is_read_as_a_file_of_them_is_or_refused_and_leaves_its_neighbours_alone() {
+    let mut random = StdRng::seed_from_u64(11);
+    let schema = Arc::new(Schema::new(orders()));
+    let declared: Vec<String> = orders().iter().map(|column| column.name().clone()).collect();
+    let json = JsonOptions { declared: declared.clone(), ..JsonOptions::default() };
+    let decoding = Decoding { format: Format::Csv, csv: without_header(), json, ..Decoding::default() };
+    let mut messages = Decoder::of(schema.clone(), &decoding, None, Arc::new(|| {})).unwrap();
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..5_000 {
+        let text = [b"x,1,\n".to_vec(), any_text(&mut random)].concat();
+        let mut file = CsvDecoder::new(schema.clone(), without_header(), &declared, None).unwrap();
+        let (mut rest, mut good) = (&text[..], true);
+        while !rest.is_empty() {
+            let record = file.take(rest, true, None).expect("nothing follows");
+            assert!(record.length > 0);
+            good &= !matches!(record.taken, Some(Err(_)));
+            rest = &rest[record.length..];
+        }
+        let of_file = file.finish().unwrap();
+        messages.push(b"before,1,", None).unwrap();
+        match messages.push(&text, None) {
+            Ok(rows) => assert_eq!((rows, good), (of_file.num_rows(), true), "{text:?}"),
+            Err(reject) => assert!(!good, "{text:?}: {}", reject.error),
+        }
+        messages.push(b"after,2,", None).unwrap();
+        let read = messages.finish().unwrap();
+        let between = read.slice(1, read.num_rows() - 2);
+        assert_eq!(between, if good { of_file } else { of_file.slice(0, 0) }, "{text:?}");
+        let ends = [0, read.num_rows() - 1].map(|row| read.column(0).as_string::<i32>().value(row).to_string());
+        assert_eq!(ends, ["before", "after"], "{text:?}");
+        *if good { &mut taken } else { &mut refused } += 1;
+    }
+    assert!(taken > 1000 && refused > 1000, "{taken} taken, {refused} refused");
 }
