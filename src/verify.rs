@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use engine::connector::{Connector, OptionSpec, Problem, TableSpec};
+use engine::lookup::Lookup;
 use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
@@ -77,6 +78,9 @@ impl Connector for Remembering {
         self.written.lock().push((table.clone(), self.of.clone()));
         self.of.sink(table)
     }
+    fn lookup(&self, table: &TableSpec) -> Result<Arc<dyn Lookup>, Vec<Problem>> {
+        self.of.lookup(table)
+    }
     fn written_metadata(&self) -> &'static [&'static str] {
         self.of.written_metadata()
     }
@@ -130,17 +134,8 @@ impl Verify {
         let (text, json, holds) = match (self.seed, self.count) {
             (Some(seed), Some(count)) => {
                 let mut sent = self.sent(seed, count);
-                let mut timed = true;
-                shown
-                    .read(&mut |time, rows| {
-                        timed &= time.is_some();
-                        sent.commit(time.unwrap_or_default(), &[rows])
-                    })
-                    .await?;
-                let mut report = sent.report();
-                if !timed {
-                    (report.throughput, report.latency) = (None, None);
-                }
+                shown.read(&mut |time, rows| sent.take(time, &rows)).await?;
+                let report = sent.report();
                 (report.to_string(), json!(report), report.holds())
             }
             _ => {

@@ -154,3 +154,65 @@ async fn a_jobs_state_is_shown_and_dropped_only_when_nobody_runs_it() {
     assert!(said(&gone).contains("holds no job's state"), "{}", said(&gone));
     assert!(crate::table::row_count(&job.table()).await >= 100, "the table keeps its rows");
 }
+
+/// Whatever the connector is, it is the front end that says so.
+#[test]
+fn options_that_say_nothing_of_what_the_job_does_with_a_table_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let kafka = "connector = 'kafka', bootstrap_servers = 'b:1', topic = 't', format = 'avro'";
+    let cosmosdb =
+        "connector = 'cosmosdb', endpoint = 'https://a.documents.azure.com', database = 'd', container = 'c'";
+    let known = |options: &str| format!("CREATE TABLE known (a BIGINT, b TEXT) WITH ({options}, lookup = 'true');");
+    let shown = |options: &str| format!("CREATE TABLE shown (a BIGINT, b TEXT) WITH ({options});");
+    let (looked_up, written) = (
+        "known: {} is for writing, and the table is only used for lookups",
+        "shown: {} is for reading, and the table is only written",
+    );
+    let delta = "connector = 'delta', path = './known', target_file_size = '1 MiB', 'parquet.compression' = 'snappy'";
+    let sqlserver = "connector = 'sqlserver', server = 's', database = 'd', user = 'u', password = 'p', table = 'known', writers = '2', create = 'true'";
+    for (table, names, what) in [
+        (known(delta), vec!["target_file_size", "parquet.compression"], looked_up),
+        (known(&format!("{cosmosdb}, batch = '7', 'create.ttl' = '1 h'")), vec!["batch", "create.ttl"], looked_up),
+        (known(sqlserver), vec!["writers", "create"], looked_up),
+        (
+            shown(
+                "connector = 'filesystem', path = './shown', format = 'json', 'csv.header' = 'true', compression = 'gzip'",
+            ),
+            vec!["csv.header", "compression"],
+            written,
+        ),
+        (
+            shown(&format!(
+                "{kafka}, 'avro.schema' = '\"long\"', 'payload.compression' = 'gzip', 'source.offset' = 'latest'"
+            )),
+            vec!["avro.schema", "payload.compression"],
+            written,
+        ),
+    ] {
+        let (own, other) = match table.contains("TABLE known") {
+            true => {
+                (known("connector = 'filesystem', path = './k.csv', format = 'csv'"), shown("connector = 'blackhole'"))
+            }
+            false => {
+                (shown("connector = 'blackhole'"), known("connector = 'filesystem', path = './k.csv', format = 'csv'"))
+            }
+        };
+        let said_of = |table: &str| {
+            let job = format!(
+                "CREATE TABLE events (a BIGINT) WITH (connector = 'kafka', bootstrap_servers = 'b:1', topic = 'e', format = 'json');
+                 {table} {other}
+                 INSERT INTO shown SELECT e.a, k.b FROM events AS e LEFT JOIN known FOR SYSTEM_TIME AS OF now() AS k ON e.a = k.a;"
+            );
+            std::fs::write(folder.path().join("job.sql"), job).unwrap();
+            let check = millrace(folder.path(), &["check", "job.sql"]);
+            (check.status.code(), said(&check))
+        };
+        assert_eq!(said_of(&own).0, Some(0), "{}", said_of(&own).1);
+        let (code, said) = said_of(&table);
+        assert_eq!(code, Some(2), "{said}");
+        for name in &names {
+            assert!(said.contains(&format!("table {}", what.replace("{}", name))), "{name}: {said}");
+        }
+        assert_eq!(said.matches("error: ").count(), names.len(), "{said}");
+    }
+}

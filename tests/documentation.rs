@@ -41,7 +41,8 @@ fn table(specs: &[OptionSpec]) -> String {
     for spec in specs {
         let name = if spec.required { format!("**`{}`**", spec.name) } else { format!("`{}`", spec.name) };
         let aliases: Vec<_> = spec.aliases.iter().map(|a| format!("`{a}`")).collect();
-        let help = spec.help.replace('|', "\\|").replace('<', "&lt;");
+        let purpose = spec.purpose.words().map(|words| format!("*{words}.* ")).unwrap_or_default();
+        let help = format!("{purpose}{}", spec.help).replace('|', "\\|").replace('<', "&lt;");
         out.push_str(&format!("| {name} | {} | {} | {help} |\n", aliases.join(", "), kind(spec)));
     }
     out

@@ -1,4 +1,4 @@
-//! Messages that are not JSON: Avro by a schema registry, in containers, Protocol Buffers, packed payloads.
+//! Messages that are not JSON: CSV, Avro by a schema registry, in containers, Protocol Buffers, packed payloads.
 
 use std::path::Path;
 use std::process::Command;
@@ -165,7 +165,28 @@ async fn messages_of_protocol_buffers_are_read_by_a_proto_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn messages_of_csv_are_read_by_the_header_of_each() {
+    let options = ", format = 'csv', 'csv.field-delimiter' = ';'";
+    let encode = |n: u64| match n % 3 {
+        0 => format!("n;note\r\n{n};\"a\nb\"\r\n").into_bytes(),
+        1 => format!("note;n\n;\"{n}\"").into_bytes(),
+        _ => format!("n\n{n}\n").into_bytes(),
+    };
+    let (numbers, letters) = numbers_of("csv", options, encode).await;
+    assert_eq!((numbers, code(&letters)), (all(0..500), "not-csv"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn containers_of_avro_are_written_with_many_rows_a_message_and_read_again() {
+    many_rows_a_message("avro").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn csv_is_written_with_many_rows_a_message_and_read_again() {
+    many_rows_a_message("csv").await;
+}
+
+async fn many_rows_a_message(format: &str) {
     let broker = Broker::shared();
     let (from, between) = (broker.topic("container-from", 2).await, broker.topic("container-to", 2).await);
     let servers = broker.bootstrap_servers();
@@ -179,13 +200,14 @@ async fn containers_of_avro_are_written_with_many_rows_a_message_and_read_again(
     let writer = Job::new(&format!(
         "{} {} INSERT INTO shown SELECT n FROM numbers;",
         table("numbers", &from, ", format = 'json'"),
-        table("shown", &between, ", format = 'avro', 'sink.rows_per_message' = '100'")
+        table("shown", &between, &format!(", format = '{format}', 'sink.rows_per_message' = '100'"))
     ));
+    writer.dies_at("within-transaction", 1, || {});
     writer.start().read_all_and_stop(2);
     let reader = Job::new(&format!(
         "{} CREATE TABLE shown WITH (connector = 'filesystem', path = '${{TABLE}}', format = 'json');
          INSERT INTO shown SELECT n FROM numbers;",
-        table("numbers", &between, ", format = 'avro'")
+        table("numbers", &between, &format!(", format = '{format}'"))
     ));
     let path = reader.table().display().to_string();
     let reader = reader.variable("TABLE", &path);

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tds_double::{Accident, Options, Server, Step, Tls};
@@ -543,6 +543,41 @@ async fn a_table_that_is_not_there_is_made_if_asked_and_else_the_error_says_how(
         let create = format!(", create = 'true', 'create.index' = '{index}'");
         numbers_with(broker, &from, &database, &INSERT, &create).start().read_all_and_stop(1);
         assert_eq!(shown(&database), all(0..20), "{index}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_for_a_columnstore_gather_unless_they_are_to_be_seen_at_once() {
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
+    let commits = || {
+        let marker = "UPDATE [dbo].[millrace_commits] SET @done";
+        database.server().batches().iter().filter(|batch| batch.contains(marker)).count()
+    };
+    for at_once in [false, true] {
+        database.run("DROP TABLE [dbo].[shown];");
+        let from = broker.topic("sql-columns", 1).await;
+        let seen = if at_once { ", commit_interval = '0 s'" } else { "" };
+        let create = format!(", create = 'true', 'create.index' = 'columnstore'{seen}");
+        let (before, begun) = (commits(), Instant::now());
+        let job = numbers_with(broker, &from, &database, &APPEND, &create);
+        let mut run = job.start();
+        for portion in 0..5 {
+            send(&broker.properties(), &from, portion * 10..portion * 10 + 10, 0..1);
+            if at_once {
+                wait_for("rows", PATIENCE, || (shown(&database).len() as u64 == portion * 10 + 10).then_some(()));
+            } else {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        }
+        run.read_all_and_stop(1);
+        assert_eq!(shown(&database), all(0..50));
+        let (made, seconds) = (commits() - before, begun.elapsed().as_secs() as usize);
+        if at_once {
+            assert!(made >= 5, "{made} commits");
+        } else {
+            // The first at once, what gathered when the job stops, and what came with its last entry.
+            assert!(made <= 3 + seconds / 10, "{made} commits in {seconds} s");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `millrace verify`: what serving layers show, compared with what the simulator sent, and by itself.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::broker::Broker;
 use crate::cosmos_account::Account;
 use crate::cosmosdb::job_of_solution;
 use crate::millrace::{Job, PATIENCE};
+use crate::registry::{Door, Registry};
 
 /// Runs it; yields the exit code, and what it says on stdout and on stderr.
 fn verify(job: &Job, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -61,6 +62,32 @@ async fn a_delta_table_is_compared_with_what_the_simulator_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn so_is_one_that_is_partitioned_by_a_job_that_looks_rows_up() {
+    let broker = Broker::shared();
+    let topic = broker.topic("verify-partitions", 2).await;
+    simulate(broker, &topic, SENT);
+    let job = Job::events_to_delta_with(
+        &broker.bootstrap_servers(),
+        &topic,
+        &[
+            (
+                "CREATE TABLE serving WITH (",
+                "CREATE TABLE devices (device STRING, name STRING)
+                 WITH (connector = 'filesystem', path = '${DEVICES}', format = 'csv', lookup = 'true');
+                 CREATE TABLE serving WITH (partition_by = 'type',",
+            ),
+            ("now() AS processedAt", "now() AS processedAt, d.name"),
+            ("FROM events;", "FROM events LEFT JOIN devices FOR SYSTEM_TIME AS OF now() AS d ON deviceId = d.device;"),
+        ],
+    );
+    let devices = job.folder().join("devices.csv");
+    std::fs::write(&devices, "device,name\ncontoso-device-id-000001,first\n").expect("a file");
+    let job = job.variable("DEVICES", &devices.display().to_string());
+    job.start().read_all_and_stop(2);
+    all_is_found(&job);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_is_compared_with_what_the_simulator_sent_and_its_copies_are_counted() {
     let broker = Broker::shared();
     let (from, to) = (broker.topic("verify-from", 2).await, broker.topic("verify-to", 3).await);
@@ -91,6 +118,42 @@ async fn a_topic_is_compared_with_what_the_simulator_sent_and_its_copies_are_cou
     assert_eq!(code, Some(0), "{found}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_read_back_in_whatever_format_it_is_written() {
+    let (broker, registry) = (Broker::shared(), Registry::start());
+    let door = Door::to(&registry).await;
+    let from = broker.topic("verify-formats", 2).await;
+    simulate(broker, &from, SENT);
+    let servers = broker.bootstrap_servers();
+    let job = |to: &str, format: &str| {
+        let (old, new) = (
+            "topic             = '${OUTPUT_TOPIC:-out}',\n  format            = 'json'",
+            format!("topic = '{to}', {format}"),
+        );
+        let job = Job::of_solution("hdinsightkafka-flink-hdinsightkafka", &[(old, &new)]);
+        job.variable("KAFKA", &servers).variable("TOPIC", &from).variable("OUTPUT_KAFKA", &servers)
+    };
+    let registered = |url: &str| format!("format = 'avro', 'schema_registry.url' = '{url}'");
+    for format in [
+        "format = 'csv', 'sink.rows_per_message' = '10'",
+        "format = 'avro', 'sink.rows_per_message' = '10'",
+        "format = 'avro', 'avro.framing' = 'single-object'",
+        "format = 'avro', 'avro.framing' = 'none'",
+        &registered(&registry.url()),
+    ] {
+        let to = broker.topic("verify-format", 2).await;
+        let written = job(&to, format);
+        written.start().read_all_and_stop(2);
+        all_is_found(&written);
+        if format.contains("registry") {
+            let away = job(&to, &registered(&door.url()));
+            let (code, _, said) = verify(&away, SAME);
+            assert_eq!(code, Some(1), "{said}");
+            assert!(said.contains(&format!("schema registry {}", door.url())), "{said}");
+        }
+    }
+}
+
 /// What is read is not held; what is kept of a row to tell it from its copies does not grow with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_larger_than_the_memory_is_read_back() {
@@ -112,6 +175,29 @@ async fn a_topic_that_is_larger_than_the_memory_is_read_back() {
          CREATE TABLE shown WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{topic}', format = 'json');
          INSERT INTO shown SELECT eventId, text FROM events;"
     ));
+    let mut command = job.command("verify");
+    let child = command.args(["--unnumbered", "--json"]).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    let (found, peak) = tokio::task::spawn_blocking(|| outcome(child)).await.expect("it ends");
+    let found: Value = serde_json::from_str(&found).expect("it prints JSON");
+    assert_eq!((found["rows"].as_u64(), found["duplicates"].as_u64()), (Some(ROWS as u64), Some(0)), "{found}");
+    assert!(peak < (ROWS * BYTES) as u64 * 3 / 4, "it took {} MB for {} MB", peak >> 20, (ROWS * BYTES) >> 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_is_a_file() {
+    const ROWS: usize = 15_000;
+    const BYTES: usize = 20_000;
+    let job = Job::new(
+        "CREATE TABLE events (eventId STRING, text STRING) WITH (connector = 'kafka', bootstrap_servers = 'b:1', topic = 't', format = 'json');
+         CREATE TABLE shown WITH (connector = 'single_file', path = '${TABLE}');
+         INSERT INTO shown SELECT eventId, text FROM events;",
+    );
+    let table = job.folder().join("shown.json");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&table).expect("a file"));
+    let text = "x".repeat(BYTES);
+    (0..ROWS).for_each(|n| writeln!(file, "{{\"eventId\":\"e{n}\",\"text\":\"{text}\"}}").expect("a line"));
+    file.flush().expect("the file is written");
+    let job = job.variable("TABLE", &table.display().to_string());
     let mut command = job.command("verify");
     let child = command.args(["--unnumbered", "--json"]).stdout(Stdio::piped()).spawn().expect("the binary starts");
     let (found, peak) = tokio::task::spawn_blocking(|| outcome(child)).await.expect("it ends");

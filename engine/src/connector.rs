@@ -73,8 +73,55 @@ pub struct OptionSpec {
     pub aliases: &'static [&'static str],
     pub kind: OptionKind,
     pub required: bool,
+    pub purpose: Purpose,
     /// One line for `--help` and the docs.
     pub help: &'static str,
+}
+
+/// What an option is for. A front end refuses it of a table that a job uses for nothing of that.
+///
+/// Names that say it themselves (`source.offset`, `sink.delivery`) are for any purpose: as in Flink, one declaration of a
+/// topic serves the job that writes it and the one that reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Any,
+    /// As a stream or to look rows up.
+    Reading,
+    Streams,
+    Lookups,
+    Writing,
+}
+
+/// What a job uses a table for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Use {
+    Read,
+    LookedUp,
+    Written,
+}
+
+impl Purpose {
+    /// Whether an option says something of a table that is used so.
+    pub fn serves(self, used: Use) -> bool {
+        match self {
+            Purpose::Any => true,
+            Purpose::Reading => used != Use::Written,
+            Purpose::Streams => used == Use::Read,
+            Purpose::Lookups => used == Use::LookedUp,
+            Purpose::Writing => used == Use::Written,
+        }
+    }
+
+    /// For people; nothing if it is any.
+    pub fn words(self) -> Option<&'static str> {
+        match self {
+            Purpose::Any => None,
+            Purpose::Reading => Some("for reading"),
+            Purpose::Streams => Some("for streams"),
+            Purpose::Lookups => Some("for lookups"),
+            Purpose::Writing => Some("for writing"),
+        }
+    }
 }
 
 /// What an option's value must look like. Checked before the connector sees it.
@@ -95,7 +142,11 @@ pub enum OptionKind {
 
 impl OptionSpec {
     pub const fn new(name: &'static str, kind: OptionKind, help: &'static str) -> Self {
-        OptionSpec { name, aliases: &[], kind, required: false, help }
+        OptionSpec { name, aliases: &[], kind, required: false, purpose: Purpose::Any, help }
+    }
+    pub const fn purpose(mut self, purpose: Purpose) -> Self {
+        self.purpose = purpose;
+        self
     }
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;

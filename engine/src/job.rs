@@ -21,7 +21,7 @@ use crate::job_log::state::{Group, LogState};
 use crate::job_log::{JobLog, JobLogError, LogSettings};
 use crate::lookup::{self, LookupError, LookupTable};
 use crate::metrics::Metrics;
-use crate::plan::{LookupNode, Operator, Plan, SourceNode};
+use crate::plan::{LookupNode, Operator, Plan, SinkNode, SourceNode};
 use crate::publisher::{PublishError, Published, Publisher, Request, read_parts};
 use crate::recovery::{Shape, Start as Decision, decide};
 use crate::routing::Routes;
@@ -188,7 +188,7 @@ impl Job {
             .map(|sink| Committer {
                 sink: self.plan.sinks[sink].sink.clone(),
                 context: contexts[sink].clone(),
-                commit_interval: self.plan.sinks[sink].commit_interval,
+                commit_interval: self.plan.sinks[sink].commit_interval(),
                 give_up_after: self.plan.sinks[sink].give_up_after,
                 environment: self.environment.clone(),
                 metrics: self.metrics.sink(&self.plan.sinks[sink].table),
@@ -365,7 +365,7 @@ impl Job {
         names: &Names,
         requests: &mpsc::UnboundedSender<Request>,
     ) -> Vec<SinkContext> {
-        let context = |node: &crate::plan::SinkNode| SinkContext {
+        let context = |node: &SinkNode| SinkContext {
             log_id: log_id.to_string(),
             sink: node.table.clone(),
             writer: log.writer().to_string(),
@@ -624,7 +624,7 @@ impl Running {
 
     /// Cuts and entries that may wait. Those that a sink shows together have to.
     fn bound(&self) -> usize {
-        let longest = self.shared.plan.sinks.iter().map(|node| node.commit_interval).max().unwrap_or_default();
+        let longest = self.shared.plan.sinks.iter().map(SinkNode::commit_interval).max().unwrap_or_default();
         let together = longest.as_nanos() / self.job.settings.checkpoint_interval.as_nanos().max(1);
         let needed = if together == 0 { 0 } else { together as usize + 2 };
         self.job.settings.max_uncommitted.max(needed)

@@ -239,10 +239,17 @@ pub struct SinkNode {
     pub inputs: Vec<Edge>,
     pub sink: Arc<dyn Sink>,
     pub schema: SchemaRef,
-    /// How long entries may wait to be committed together; zero commits each entry at once.
-    pub commit_interval: Duration,
+    /// How long entries may wait to be committed together; zero commits each entry at once. What suits the sink, unless said.
+    pub commit_interval: Option<Duration>,
     /// How long the sink may take no commit before the job ends; without it, it is waited for.
     pub give_up_after: Option<Duration>,
+}
+
+impl SinkNode {
+    /// How long entries may wait to be committed together, once the sink is open.
+    pub fn commit_interval(&self) -> Duration {
+        self.commit_interval.unwrap_or_else(|| self.sink.commit_interval())
+    }
 }
 
 /// The columns of a dead-letter table.

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -30,6 +31,12 @@ pub trait Sink: Send + Sync {
     /// Checks the target's names, rights and schema and creates what is missing, before a row is read. Says all that
     /// is wrong at once. With `probe`, only looks (`check --connect`) and changes nothing.
     async fn open(&self, context: &SinkContext, probe: bool) -> Result<(), SinkError>;
+
+    /// How long entries should wait to be committed together where the job does not say: longer than not at all where a
+    /// target takes many rows at once much better than few. Called after [`Sink::open`].
+    fn commit_interval(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// A writer for one worker. Called after [`Sink::open`].
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError>;

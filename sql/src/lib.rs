@@ -13,6 +13,7 @@ mod lookup_join;
 mod names;
 mod options;
 mod planner;
+mod purposes;
 mod query;
 mod row_number;
 mod settings;

@@ -10,7 +10,7 @@ use datafusion::common::{Column as DfColumn, DFSchema, TableReference};
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast::Query;
 use engine::computed::ComputedSource;
-use engine::connector::{ColumnSpec, Connector, Origin, Problem, TableSpec};
+use engine::connector::{ColumnSpec, Connector, Origin, Problem, TableSpec, Use};
 use engine::plan::*;
 use engine::sink::Sink;
 use engine::source::{Source, SourceColumn};
@@ -23,6 +23,7 @@ use crate::insert;
 use crate::lookup_join::{self, LookupSource, is_lookup};
 use crate::names;
 use crate::options;
+use crate::purposes::misplaced;
 use crate::query::{Catalog, executable, uses_now};
 use crate::row_number;
 use crate::settings::Settings;
@@ -372,6 +373,7 @@ impl Compiler<'_> {
             }
         }
         self.add_dead_letter(&mut plan);
+        self.check_purposes(&optimized);
         self.check_unused(&plan);
         if self.problems.is_empty() {
             Ok(Job { settings: self.settings, plan, warnings: self.warnings })
@@ -514,7 +516,7 @@ impl Compiler<'_> {
                     inputs: vec![Edge::forward(from)],
                     sink,
                     schema,
-                    commit_interval: table.options.values.duration("commit_interval").unwrap_or_default(),
+                    commit_interval: table.options.values.duration("commit_interval"),
                     give_up_after: table.options.values.duration("give_up_after"),
                 });
             }
@@ -565,11 +567,25 @@ impl Compiler<'_> {
                     inputs,
                     sink,
                     schema,
-                    commit_interval: Duration::ZERO,
+                    commit_interval: None,
                     give_up_after: None,
                 });
             }
         }
+    }
+
+    fn check_purposes(&mut self, inserts: &[Insert]) {
+        let mut uses: BTreeMap<String, BTreeSet<Use>> = BTreeMap::new();
+        let mut met = |table: &str, used| uses.entry(table.to_string()).or_default().insert(used);
+        for table in used_columns(inserts).keys() {
+            let looked_up = self.tables.get(table).is_some_and(|table| is_lookup(&table.options));
+            met(table, if looked_up { Use::LookedUp } else { Use::Read });
+        }
+        inserts.iter().for_each(|insert| _ = met(&insert.table, Use::Written));
+        let dead_letters = self.tables.values().filter(|table| table.options.values.flag("dead-letter"));
+        dead_letters.for_each(|table| _ = met(&table.spec.name, Use::Written));
+        let used = uses.iter().filter_map(|(name, uses)| Some((self.tables.get(name)?, uses)));
+        self.problems.extend(used.flat_map(|(table, uses)| misplaced(table, uses)));
     }
 
     fn check_unused(&mut self, plan: &Plan) {

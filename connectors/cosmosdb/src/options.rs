@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use azure_data_cosmos::models::IndexingPolicy;
-use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, Purpose, TableSpec};
 use engine::lookup::Lookup;
 use engine::shown::Shown;
 use engine::sink::Sink;
@@ -79,8 +79,6 @@ pub enum Write {
 const WRITES: &[&[&str]] =
     &[&["upsert"], &["insert"], &["replace-if-newer", "replace_if_newer"], &["delete"], &["append"]];
 /// Options that say how rows are written; with those of `create`.
-const OF_WRITING: &[&str] =
-    &["write", "version_field", "json.nulls", "json.decimals", "batch", "requests", "max_ru_per_second", "create"];
 /// What the service allows a batch to have.
 const LARGEST_BATCH: i64 = 100;
 const REQUESTS_AT_ONCE: i64 = 128;
@@ -124,23 +122,23 @@ impl Connector for CosmosConnector {
                 OptionKind::OneOf(WRITES),
                 "upsert: the last row of an id stays (unless said); insert: the first one; replace-if-newer: the newest one, \
                  by version_field; delete: the document of the id goes; append: each row is a document of its own, once",
-            ),
+            ).purpose(Purpose::Writing),
             OptionSpec::new(
                 "id_field",
                 OptionKind::Text,
                 "the column that is the document's id: else the column id, or the primary key",
             ),
-            OptionSpec::new("version_field", OptionKind::Text, "with replace-if-newer: an integer or a time that grows"),
+            OptionSpec::new("version_field", OptionKind::Text, "with replace-if-newer: an integer or a time that grows").purpose(Purpose::Writing),
             OptionSpec::new(
                 "json.nulls",
                 OptionKind::Boolean,
                 "whether NULL is written as null (unless said, it is left out)",
-            ),
+            ).purpose(Purpose::Writing),
             OptionSpec::new(
                 "json.decimals",
                 OptionKind::OneOf(&[&["text"], &["number"]]),
                 "text: exact (unless said); number: as the nearest double",
-            ),
+            ).purpose(Purpose::Writing),
             OptionSpec::new(
                 "json.integers",
                 OptionKind::OneOf(&[&["number"], &["text"]]),
@@ -150,13 +148,13 @@ impl Connector for CosmosConnector {
                 "batch",
                 OptionKind::Integer,
                 "documents of one partition key that are written together, at most (100): all of them or none",
-            ),
+            ).purpose(Purpose::Writing),
             OptionSpec::new(
                 "requests",
                 OptionKind::Integer,
                 "requests at once, at most (128): fewer are made while the service throttles",
-            ),
-            OptionSpec::new("max_ru_per_second", OptionKind::Integer, "request units that may be spent a second"),
+            ).purpose(Purpose::Writing),
+            OptionSpec::new("max_ru_per_second", OptionKind::Integer, "request units that may be spent a second").purpose(Purpose::Writing),
             OptionSpec::new(
                 "priority",
                 OptionKind::OneOf(&[&["high"], &["low"]]),
@@ -167,16 +165,16 @@ impl Connector for CosmosConnector {
                 "create",
                 OptionKind::Boolean,
                 "make the database and the container if they are not there; needs a key and PARTITIONED BY",
-            ),
-            OptionSpec::new("create.throughput", OptionKind::Integer, "request units a second of a new container"),
-            OptionSpec::new("create.autoscale", OptionKind::Integer, "instead: request units a second at most"),
-            OptionSpec::new("create.ttl", OptionKind::Duration, "how long a document of a new container stays"),
+            ).purpose(Purpose::Writing),
+            OptionSpec::new("create.throughput", OptionKind::Integer, "request units a second of a new container").purpose(Purpose::Writing),
+            OptionSpec::new("create.autoscale", OptionKind::Integer, "instead: request units a second at most").purpose(Purpose::Writing),
+            OptionSpec::new("create.ttl", OptionKind::Duration, "how long a document of a new container stays").purpose(Purpose::Writing),
             OptionSpec::new(
                 "create.unique_keys",
                 OptionKind::Text,
                 "of a new container: paths such as '/eventId'; those of one key separated by commas, keys by semicolons",
-            ),
-            OptionSpec::new("create.indexing", OptionKind::Text, "of a new container: its indexing policy, as JSON"),
+            ).purpose(Purpose::Writing),
+            OptionSpec::new("create.indexing", OptionKind::Text, "of a new container: its indexing policy, as JSON").purpose(Purpose::Writing),
         ]);
         options
     }
@@ -283,14 +281,6 @@ fn place(table: &TableSpec, account: Account) -> Place {
 fn looked_up(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> Result<LookedUp, Vec<Problem>> {
     let options = &table.options;
     let mut problems: Vec<Problem> = vec![];
-    for name in options.0.keys().filter(|name| OF_WRITING.contains(&name.as_str()) || name.starts_with("create.")) {
-        problems.push(Problem::option(name, format!("{name} is for writing, and a lookup table is only read")));
-    }
-    if !table.partition_by.is_empty() {
-        problems.push(Problem::of(
-            "PARTITIONED BY is for writing: of a lookup table, the container knows its partition key",
-        ));
-    }
     for column in table.columns.iter().filter(|column| column.origin != Origin::Value) {
         problems.push(Problem::column(column.field.name(), "a document has no metadata, only properties (_ts is one)"));
     }
@@ -449,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_table_takes_no_options_of_writing() {
+    fn a_lookup_table_is_told_by_its_id_where_that_is_one_of_its_columns() {
         let looked_up = |table: &TableSpec| looked_up(table, &|_| None);
         let plain = looked_up(&table(&["a", "id"], &["a"], &[("regions", "x, y"), ("priority", "low")])).ok().unwrap();
         assert_eq!((plain.id.as_deref(), plain.at.regions.len(), plain.at.low_priority), (Some("id"), 2, true));
@@ -457,10 +447,8 @@ mod tests {
             looked_up(&table(&["a", "b"], &[], &[("id_field", "b"), ("json.integers", "text")])).ok().unwrap();
         assert_eq!((of_field.id.as_deref(), of_field.integers_as_text), (Some("b"), true));
         assert_eq!(looked_up(&table(&["a"], &["a"], &[])).ok().unwrap().id, None, "a primary key may be any property");
-        let wrong = [("write", "insert"), ("batch", "5"), ("create", "true"), ("create.ttl", "5"), ("id_field", "z")];
-        let problems = looked_up(&table(&["a"], &[], &wrong)).err().unwrap();
-        let all: Vec<_> = problems.iter().filter_map(|problem| problem.option.as_deref()).collect();
-        assert_eq!(all, ["batch", "create", "create.ttl", "write", "id_field"]);
+        let problems = looked_up(&table(&["a"], &[], &[("id_field", "z")])).err().unwrap();
+        assert_eq!(problems.iter().map(|problem| problem.option.as_deref()).collect::<Vec<_>>(), [Some("id_field")]);
     }
 
     #[test]

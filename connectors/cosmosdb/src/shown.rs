@@ -1,10 +1,12 @@
 //! What a container shows: its documents, by the second in which they were last written.
 
+use std::sync::Arc;
+
 use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
 use azure_data_cosmos::feed::FeedScope;
 use engine::shown::{Shown, Take};
-use formats::Timed;
+use formats::{Decoding, JsonOptions, Message, Timed};
 use futures::TryStreamExt;
 use serde_json::Value;
 
@@ -24,7 +26,10 @@ impl Shown for CosmosShown {
         let failed = |e: azure_data_cosmos::CosmosError| format!("{}: {e}", self.table.at.place());
         let all = container.client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
         let mut all = std::pin::pin!(all.map_err(failed)?);
-        let mut rows = Timed::new(self.columns.clone());
+        // Numbers that the store cannot hold were written as text.
+        let json = JsonOptions { lenient: true, ..JsonOptions::default() };
+        let decoding = Decoding { json, ..Decoding::default() };
+        let mut rows = Timed::new(self.columns.clone(), decoding, Arc::new(|| {}));
         let mut hand_over = |rows: &mut Timed| {
             rows.hand_over().try_for_each(|second| {
                 let (time, rows) = second?;
@@ -33,7 +38,8 @@ impl Shown for CosmosShown {
         };
         while let Some(document) = all.try_next().await.map_err(failed)? {
             let written = document.get("_ts").and_then(Value::as_i64).unwrap_or_default();
-            rows.push(written * 1000, document.to_string().as_bytes())?;
+            let message = document.to_string();
+            rows.push(written * 1000, &Message { payload: message.as_bytes(), ..Message::default() })?;
             if rows.is_full() {
                 hand_over(&mut rows)?;
             }

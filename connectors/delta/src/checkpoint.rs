@@ -4,6 +4,7 @@ use engine::sink::SinkError;
 use serde_json::Value;
 
 use crate::options::DeltaOptions;
+use crate::state::write_checkpoint;
 use crate::store::{last_checkpoint, place};
 
 /// Versions between two checkpoints, unless the table says otherwise. Readers hold fewer entries than this in mind.
@@ -24,13 +25,12 @@ pub fn due(before: u64, after: u64, every: u64) -> bool {
 /// has read looks to it like a log that was cleaned under its feet.
 pub async fn checkpoint(options: &DeltaOptions, version: u64) -> Result<(), SinkError> {
     let failed = |e: &dyn std::fmt::Display| SinkError::retry(&options.path, e);
-    let mut table = place(options)?;
+    let table = place(options)?;
     let store = table.log_store().object_store(None);
     if last_checkpoint(&*store).await.map_err(|e| failed(&e))?.is_some_and(|there| there >= version) {
         return Ok(());
     }
-    table.load_version(version).await.map_err(|e| failed(&e))?;
-    deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| failed(&e))?;
+    write_checkpoint(&table, version).await.map_err(|e| failed(&e))?;
     tracing::debug!(table = options.path, version, "the table's log was checkpointed");
     Ok(())
 }

@@ -5,8 +5,12 @@ mod azure;
 mod cause;
 mod checkpoint;
 mod commit;
+mod commit_times;
 mod compaction;
+mod declared;
+mod deletion_vector;
 mod encoding;
+mod file_rows;
 mod join;
 mod joined_file;
 mod log_cleanup;
@@ -20,9 +24,11 @@ mod reader;
 mod schema;
 mod shown;
 mod sink;
+mod state;
 mod statistics;
 mod store;
 mod stored_file;
+mod table_file;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

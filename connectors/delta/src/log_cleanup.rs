@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::cause::reading;
 use crate::options::DeltaOptions;
 use crate::protocol::interval_days;
-use crate::store::{entry_version, open, place};
+use crate::state::TableState;
+use crate::store::{entry_version, place};
 
 /// Days that log entries are kept, unless the table says otherwise (protocol: as Delta's other writers do).
 const RETENTION_DAYS: f64 = 30.0;
@@ -19,13 +20,13 @@ const RETENTION_DAYS: f64 = 30.0;
 /// Deletes what expired. Returns how many files went.
 pub async fn clean_log(options: &DeltaOptions, now: DateTime<Utc>) -> Result<usize, SinkError> {
     let failed = |e: object_store::Error| reading(&options.path, &e);
-    let mut table = place(options)?;
-    let Some(opened) = open(&mut table, &options.path).await? else { return Ok(0) };
+    let Some(state) = TableState::newest(&place(options)?, &options.path).await? else { return Ok(0) };
+    let opened = state.opened()?;
     let configuration = &opened.metadata["configuration"];
     if configuration["delta.enableExpiredLogCleanup"] == "false" {
         return Ok(0);
     }
-    let store = table.log_store().object_store(None);
+    let store = state.store();
     let before = now - retention(configuration);
     let Some(base) = base(&*store, before, opened.version).await.map_err(failed)? else { return Ok(0) };
     let expired = store.list(Some(&Path::from("_delta_log"))).try_filter_map(move |file| {

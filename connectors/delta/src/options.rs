@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, TableSpec};
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Problem, Purpose, TableSpec};
 use engine::lookup::Lookup;
 use engine::shown::Shown;
 use engine::sink::Sink;
@@ -58,8 +58,7 @@ impl Connector for DeltaConnector {
     }
 
     fn options(&self) -> Vec<OptionSpec> {
-        vec![
-            OptionSpec::new("path", OptionKind::Text, "a folder, file://, abfss:// or az:// URL").required(),
+        let of_writing = [
             OptionSpec::new("partition_by", OptionKind::Text, "partition columns of a new table, separated by commas"),
             OptionSpec::new(
                 "parquet.compression",
@@ -87,8 +86,11 @@ impl Connector for DeltaConnector {
                 OptionKind::OneOf(&[&["none"], &["add"]]),
                 "add: columns that the table does not have are added",
             ),
-            OptionSpec::new("storage.*", OptionKind::Secret, "handed to the object store"),
         ]
+        .map(|option| option.purpose(Purpose::Writing));
+        let path = OptionSpec::new("path", OptionKind::Text, "a folder, file://, abfss:// or az:// URL").required();
+        let storage = OptionSpec::new("storage.*", OptionKind::Secret, "handed to the object store");
+        [path].into_iter().chain(of_writing).chain([storage]).collect()
     }
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
@@ -137,6 +139,7 @@ impl Connector for DeltaConnector {
         Ok(Arc::new(DeltaShown {
             path: options.get("path").unwrap_or_default().to_string(),
             storage: storage(options),
+            columns: table.columns.iter().map(|column| column.field.clone()).collect(),
         }))
     }
 }

@@ -26,17 +26,6 @@ pub struct Commit {
     pub rows: u64,
 }
 
-/// A table's files, as its log has them.
-#[derive(Debug, Clone, Default)]
-pub struct Contents {
-    /// Of the log; `None` if there is none.
-    pub first_version: Option<u64>,
-    /// The files that the table consists of now.
-    pub live: BTreeSet<String>,
-    /// One of them of which some rows are deleted.
-    pub with_deletion_vector: Option<String>,
-}
-
 /// A table, opened for reading. It reads the log's JSON entries and no checkpoint: enough for a table that is
 /// younger than its log's retention.
 pub struct TableReader {
@@ -69,28 +58,14 @@ impl TableReader {
 
     /// The files that the table consists of now.
     pub async fn live_files(&self) -> Result<BTreeSet<String>, object_store::Error> {
-        Ok(self.contents().await?.live)
-    }
-
-    /// What the log says of the table's files.
-    pub async fn contents(&self) -> Result<Contents, object_store::Error> {
-        let (mut contents, mut with_vector) = (Contents::default(), BTreeSet::new());
-        for (version, actions) in self.entries().await? {
-            contents.first_version.get_or_insert(version);
-            for path in actions.iter().filter_map(|a| a["remove"]["path"].as_str()).map(decode_path) {
-                contents.live.remove(&path);
-                with_vector.remove(&path);
-            }
-            for add in actions.iter().map(|action| &action["add"]) {
-                let Some(path) = add["path"].as_str().map(decode_path) else { continue };
-                if add["deletionVector"].is_object() {
-                    with_vector.insert(path.clone());
-                }
-                contents.live.insert(path);
-            }
+        let mut live = BTreeSet::new();
+        for (_, actions) in self.entries().await? {
+            let paths =
+                |kind: &'static str| actions.iter().filter_map(move |a| a[kind]["path"].as_str()).map(decode_path);
+            paths("remove").for_each(|path| _ = live.remove(&path));
+            live.extend(paths("add"));
         }
-        contents.with_deletion_vector = with_vector.into_iter().next();
-        Ok(contents)
+        Ok(live)
     }
 
     /// The rows that the table consists of now, with these columns, or all. Partition columns are not in the files.
@@ -104,20 +79,10 @@ impl TableReader {
 
     /// Rows of one data file, with these columns, or all.
     pub async fn rows(&self, file: &str, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, String> {
-        self.rows_at(&Path::from(file), columns).await
-    }
-
-    /// The same of a file by its path in the store. Columns are found whatever their case.
-    pub async fn rows_at(&self, file: &Path, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, String> {
-        let body = self.store.get(file).await.map_err(|e| e.to_string())?;
+        let body = self.store.get(&Path::from(file)).await.map_err(|e| e.to_string())?;
         let body = body.bytes().await.map_err(|e| e.to_string())?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(body).map_err(|e| e.to_string())?;
-        let fields = builder.parquet_schema().root_schema().get_fields();
-        let roots = |names: &[&str]| {
-            let is_wanted = |name: &str| names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
-            fields.iter().enumerate().filter(|(_, f)| is_wanted(f.name())).map(|(at, _)| at).collect::<Vec<_>>()
-        };
-        let mask = columns.map(|names| ProjectionMask::roots(builder.parquet_schema(), roots(names)));
+        let mask = columns.map(|names| ProjectionMask::columns(builder.parquet_schema(), names.iter().copied()));
         let builder = match mask {
             Some(mask) => builder.with_projection(mask),
             None => builder,

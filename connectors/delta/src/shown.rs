@@ -1,59 +1,69 @@
 //! What readers of a table see: the rows of the files that it consists of now.
 
-use std::collections::BTreeSet;
-
+use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
 use engine::shown::{Shown, Take};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStore;
 
-use crate::reader::TableReader;
-use crate::store::missing_folder;
+use crate::commit_times::CommitTimes;
+use crate::declared::Declared;
+use crate::file_rows::{FileRows, Unread};
+use crate::store::{log_versions, missing_folder, open, read_entry, table_at};
+use crate::table_file::table_files;
+
+/// Entries of the log that are asked for at once.
+const READS: usize = 16;
 
 pub struct DeltaShown {
     pub path: String,
     pub storage: Vec<(String, String)>,
+    pub columns: Vec<FieldRef>,
 }
 
 #[async_trait]
 impl Shown for DeltaShown {
-    /// When rows became visible is known as long as the table consists of the files that commits added. Once files were
-    /// joined, or rows deleted by others, all rows come without a time.
+    /// Rows became visible with the commit that added them, as far as the log still tells.
     async fn read(&self, take: &mut Take<'_>) -> Result<(), String> {
-        let failed = |e: object_store::Error| format!("{}: {e}", self.path);
-        let nothing = || format!("{}: there is no table, or nothing was written to it", self.path);
+        let failed = |what: &dyn std::fmt::Display| format!("{}: {what}", self.path);
+        let nothing = || failed(&"there is no table, or nothing was written to it");
         if missing_folder(&self.path).map_err(|e| e.to_string())? {
             return Err(nothing());
         }
-        let reader = TableReader::at(&self.path, &self.storage).map_err(|e| e.to_string())?;
-        let contents = reader.contents().await.map_err(failed)?;
-        match contents.first_version {
-            None => return Err(nothing()),
-            Some(0) => {}
-            Some(first) => {
-                let what = "what it shows cannot be told without them";
-                return Err(format!(
-                    "{}: the table's log begins at version {first}, older entries are gone; {what}",
-                    self.path
-                ));
-            }
-        }
-        if let Some(file) = contents.with_deletion_vector {
-            return Err(format!(
-                "{}: rows of {file} were deleted by a deletion vector, which is not read back",
-                self.path
-            ));
-        }
-        let commits = reader.commits().await.map_err(failed)?;
-        let added: BTreeSet<&String> = commits.iter().flat_map(|commit| &commit.files).collect();
-        if !added.iter().copied().eq(&contents.live) {
-            return reader.live_rows(None).await?.into_iter().try_for_each(|rows| take(None, rows));
-        }
-        for commit in &commits {
-            for file in &commit.files {
-                for rows in reader.rows(file, None).await.map_err(|e| format!("{file}: {e}"))? {
-                    take(Some(commit.timestamp), rows)?;
+        let mut table = table_at(&self.path, &self.storage).map_err(|e| e.to_string())?;
+        let opened = open(&mut table, &self.path).await.map_err(|e| e.to_string())?.ok_or_else(nothing)?;
+        let declared = Declared::of(&opened, &self.optional_columns()).map_err(|what| failed(&what))?;
+        let files = table_files(&table).await.map_err(|e| failed(&e))?;
+        let times = commit_times(&*table.log_store().object_store(None), opened.version).await;
+        let times = times.map_err(|what| failed(&what))?;
+        for file in &files {
+            let unread = |(Unread::Away(what) | Unread::Unfit(what))| failed(&format!("{}: {what}", file.path));
+            let mut rows = FileRows::open(&table, file, &declared).await.map_err(unread)?;
+            while let Some(stretch) = rows.next().await.map_err(unread)? {
+                for (places, since) in times.of(&file.name, stretch.places()) {
+                    take(since, stretch.seen(places).map_err(unread)?)?;
                 }
             }
         }
         Ok(())
     }
+}
+
+impl DeltaShown {
+    /// Others may have written what the job never writes.
+    fn optional_columns(&self) -> Vec<FieldRef> {
+        self.columns.iter().map(|column| column.as_ref().clone().with_nullable(true).into()).collect()
+    }
+}
+
+/// Of the versions up to this one whose entries are still there.
+async fn commit_times(store: &dyn ObjectStore, newest: u64) -> Result<CommitTimes, String> {
+    let mut times = CommitTimes::default();
+    let versions = log_versions(store).await.map_err(|e| e.to_string())?;
+    let versions = versions.into_iter().filter(|version| *version <= newest);
+    let mut entries = stream::iter(versions).map(|version| read_entry(store, version)).buffered(READS);
+    while let Some(actions) = entries.try_next().await.map_err(|e| e.to_string())? {
+        times.next(&actions.unwrap_or_default())?;
+    }
+    Ok(times)
 }

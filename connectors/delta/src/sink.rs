@@ -18,9 +18,8 @@ use crate::partitioning::difference;
 use crate::parts::Parts;
 use crate::protocol::{TIME_WITHOUT_ZONE, has_feature, protocol_for, refusal};
 use crate::schema::{delta_schema, has_time_without_zone, reconcile};
-use crate::store::{
-    Opened, create, entry_path, foreign_file, is_table, lines, missing_folder, open, place, read_entry,
-};
+use crate::state::TableState;
+use crate::store::{Opened, create, entry_path, foreign_file, is_table, lines, missing_folder, place, read_entry};
 use crate::upkeep::Upkeep;
 use crate::uploads::Destination;
 use crate::writer::DeltaWriter;
@@ -38,7 +37,7 @@ pub struct DeltaSink {
     /// Known once the table is open: for writers, which are made on worker threads.
     opened: Mutex<Option<Target>>,
     /// The table as it was when it was looked at: a long log is read once, and from then on only what is new in it.
-    looked_at: Mutex<Option<DeltaTable>>,
+    looked_at: Mutex<Option<TableState>>,
     upkeep: Upkeep,
 }
 
@@ -55,20 +54,26 @@ impl DeltaSink {
     }
 
     /// Opens or creates the table, checks that it may be written, widens it if asked to.
-    async fn prepare_table(&self, context: &SinkContext) -> Result<(DeltaTable, Opened), SinkError> {
+    async fn prepare_table(&self, context: &SinkContext) -> Result<(TableState, Opened), SinkError> {
         let wanted = delta_schema(&context.schema).map_err(|e| self.failed(e))?;
         loop {
             let looked_at = self.looked_at.lock().take();
-            let mut table = looked_at.map_or_else(|| place(&self.options), Ok)?;
-            let store = table.log_store().object_store(None);
-            let Some(opened) = open(&mut table, &self.options.path).await? else {
-                self.check_empty(&table).await?;
-                self.create(&store, &wanted).await?;
-                continue;
+            let state = match looked_at {
+                Some(state) => state.newer().await?,
+                None => {
+                    let table = place(&self.options)?;
+                    let Some(state) = TableState::newest(&table, &self.options.path).await? else {
+                        self.check_empty(&table).await?;
+                        self.create(&table.log_store().object_store(None), &wanted).await?;
+                        continue;
+                    };
+                    state
+                }
             };
+            let opened = state.opened()?;
             match self.fit(&opened, &wanted)? {
-                None => return Ok((table, opened)),
-                Some(widened) => self.widen(&store, &opened, &widened).await?,
+                None => return Ok((state, opened)),
+                Some(widened) => self.widen(&state.store(), &opened, &widened).await?,
             }
         }
     }
@@ -138,18 +143,16 @@ impl DeltaSink {
 
     /// Opens the table and learns which of our writers' entries it shows.
     async fn open_log(&self, context: &SinkContext, writers: &[&str]) -> Result<Log, SinkError> {
-        let (table, opened) = self.prepare_table(context).await?;
-        let store = table.log_store().object_store(None);
+        let (state, opened) = self.prepare_table(context).await?;
+        let store = state.store();
         let partition_by = opened.partition_by();
         let destination = Destination { store: store.clone(), parts: Parts::of(&self.options)? };
         *self.opened.lock() = Some(Target { destination, partition_by: partition_by.clone() });
         let mut shown = HashMap::new();
         for writer in writers {
             let app = app_id(context, writer);
-            let snapshot = table.snapshot().map_err(|e| self.failed(e))?;
-            let version = snapshot.transaction_version(table.log_store().as_ref(), app.clone()).await;
-            if let Some(version) = version.map_err(|e| SinkError::retry(&self.options.path, e))? {
-                shown.insert(app, version as u64);
+            if let Some(entry) = state.shown(&app).await? {
+                shown.insert(app, entry);
             }
         }
         let path = self.options.path.clone();
@@ -195,13 +198,13 @@ impl Sink for DeltaSink {
             if missing_folder(&self.options.path)? {
                 return Ok(());
             }
-            let mut table = place(&self.options)?;
+            let table = place(&self.options)?;
             let wanted = delta_schema(&context.schema).map_err(|e| self.failed(e))?;
-            let Some(opened) = open(&mut table, &self.options.path).await? else {
+            let Some(state) = TableState::newest(&table, &self.options.path).await? else {
                 return self.check_empty(&table).await;
             };
-            self.fit(&opened, &wanted)?;
-            *self.looked_at.lock() = Some(table);
+            self.fit(&state.opened()?, &wanted)?;
+            *self.looked_at.lock() = Some(state);
             return Ok(());
         }
         *self.log.lock().await = Some(self.open_log(context, &[&context.writer]).await?);

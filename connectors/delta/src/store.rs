@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use deltalake::kernel::{Metadata, Protocol};
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use engine::sink::SinkError;
 use futures::TryStreamExt;
@@ -57,6 +58,14 @@ pub struct Opened {
 }
 
 impl Opened {
+    pub fn of(version: u64, protocol: &Protocol, metadata: &Metadata, path: &str) -> Result<Self, SinkError> {
+        let failed = |e: serde_json::Error| SinkError::failed(path, e);
+        let protocol = serde_json::to_value(protocol).map_err(failed)?;
+        let metadata = serde_json::to_value(metadata).map_err(failed)?;
+        let schema = serde_json::from_str(metadata["schemaString"].as_str().unwrap_or("{}")).map_err(failed)?;
+        Ok(Opened { version, protocol, metadata, schema })
+    }
+
     /// The table's partition columns.
     pub fn partition_by(&self) -> Vec<String> {
         let columns = self.metadata["partitionColumns"].as_array().into_iter().flatten();
@@ -85,33 +94,37 @@ pub async fn foreign_file(store: &Arc<dyn ObjectStore>, path: &str) -> Result<Op
     }
 }
 
-/// Reads the table's newest state; `None` if there is no table yet.
+/// Reads the table's newest state with the files that it consists of; `None` if there is no table yet.
 pub async fn open(table: &mut DeltaTable, path: &str) -> Result<Option<Opened>, SinkError> {
-    let failed = |e: &dyn std::fmt::Display| SinkError::failed(path, e);
     if !is_table(table, path).await? {
         return Ok(None);
     }
-    load(table, path).await?;
-    let snapshot = table.snapshot().map_err(|e| failed(&e))?;
-    let protocol = serde_json::to_value(snapshot.protocol()).map_err(|e| failed(&e))?;
-    let metadata = serde_json::to_value(snapshot.metadata()).map_err(|e| failed(&e))?;
-    let schema = serde_json::from_str(metadata["schemaString"].as_str().unwrap_or("{}")).map_err(|e| failed(&e))?;
-    Ok(Some(Opened { version: snapshot.version(), protocol, metadata, schema }))
+    let store = table.log_store().object_store(None);
+    if let Err(error) = table.load().await {
+        look_again(&*store, path, error).await?;
+        table.load().await.map_err(|e| unreadable(path, &e))?;
+    }
+    let snapshot = table.snapshot().map_err(|e| SinkError::failed(path, e))?;
+    Opened::of(snapshot.version(), snapshot.protocol(), snapshot.metadata(), path).map(Some)
 }
 
-/// Loads the table. What the store refuses is judged by asking it for something small; what remains is the table's
-/// own: a second look tells it from a log that was just being cleaned.
-async fn load(table: &mut DeltaTable, path: &str) -> Result<(), SinkError> {
-    let Err(error) = table.load().await else { return Ok(()) };
-    last_checkpoint(&*table.log_store().object_store(None)).await.map_err(|e| reading(path, &e))?;
+/// Whether to read a table's log once more after it could not be read, or why not. What the store refuses is judged by
+/// asking it for something small; what remains is the table's own: a second look tells it from a log that was just being
+/// cleaned.
+pub async fn look_again(store: &dyn ObjectStore, path: &str, error: DeltaTableError) -> Result<(), SinkError> {
+    last_checkpoint(store).await.map_err(|e| reading(path, &e))?;
     if of_the_store(&error) {
         return Err(SinkError::retry(path, first_line(&error)));
     }
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    match table.load().await {
-        Ok(()) => Ok(()),
-        Err(error) if of_the_store(&error) => Err(SinkError::retry(path, first_line(&error))),
-        Err(error) => Err(SinkError::failed(path, format!("the table cannot be opened: {}", first_line(&error)))),
+    Ok(())
+}
+
+/// Why a table's log cannot be read, after a second look.
+pub fn unreadable(path: &str, error: &DeltaTableError) -> SinkError {
+    match of_the_store(error) {
+        true => SinkError::retry(path, first_line(error)),
+        false => SinkError::failed(path, format!("the table cannot be opened: {}", first_line(error))),
     }
 }
 

@@ -17,6 +17,7 @@ mod compaction;
 mod joining;
 mod lookup;
 mod readers;
+mod shown;
 mod spark;
 mod types;
 mod uploads;
@@ -571,7 +572,7 @@ async fn what_is_no_table_or_a_broken_one_is_refused_with_its_reason() {
     let stories = [
         (broken(&|s| std::fs::write(s.log_file(first), "no json").unwrap()), "Json error"),
         (broken(&|s| s.log_entry(0, &[json!({"commitInfo": {}})])), "No table metadata or protocol"),
-        (broken(&|s| s.log_entry(1, std::slice::from_ref(&of_a_feature))), "Feature 'wonder' is not supported"),
+        (broken(&|s| s.log_entry(1, std::slice::from_ref(&of_a_feature))), "needs the feature wonder"),
         (broken(&|s| s.log_entry(2, &[json!({"commitInfo": {}})])), "found gap"),
         (
             broken(&|s| std::fs::write(s.log_file("00000000000000000000.checkpoint.parquet"), "no parquet").unwrap()),

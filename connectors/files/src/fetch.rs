@@ -20,7 +20,7 @@ const PART: u64 = 1 << 20;
 const REQUESTS: usize = 3;
 /// A header is looked for in so many bytes.
 const LONGEST_HEADER: u64 = 256 << 10;
-const ROWS_AT_ONCE: usize = 4096;
+pub const ROWS_AT_ONCE: usize = 4096;
 
 /// The bytes of a file from `from` on, as they come.
 pub fn parts(file: &File, from: u64) -> impl Stream<Item = Result<Bytes, SourceError>> + Send {
@@ -82,7 +82,7 @@ pub async fn parquet(file: File, from: usize, wanted: SchemaRef, delivery: Arc<D
 }
 
 /// Takes our own error out of its wrapping.
-fn explain(file: &File, error: ParquetError) -> SourceError {
+pub fn explain(file: &File, error: ParquetError) -> SourceError {
     match error {
         ParquetError::External(inner) => match inner.downcast::<SourceError>() {
             Ok(own) => *own,

@@ -24,7 +24,6 @@ use crate::source::{FilesSource, is_visible};
 
 /// What one read takes.
 const AT_ONCE: ReadLimit = ReadLimit { records: 64 * 1024, bytes: 64 << 20 };
-const MONITOR: &str = "source.monitor-interval";
 /// Bytes of a record that cannot be read, to know it by.
 const SAMPLE: usize = 200;
 /// Between the time that a version begins with and what else it says.
@@ -46,11 +45,6 @@ struct Found {
 impl FilesLookup {
     pub fn of(spec: &TableSpec) -> Result<FilesLookup, Vec<Problem>> {
         let mut problems = vec![];
-        if spec.options.get(MONITOR).is_some() {
-            let message =
-                format!("{MONITOR} is for streams; lookup.refresh says how often a lookup table is looked at");
-            problems.push(Problem::option(MONITOR, message));
-        }
         let path = spec.options.get("path").unwrap_or_default();
         let pattern = PathPattern::of(path, &spec.options).unwrap_or_else(|problem| {
             problems.push(problem);

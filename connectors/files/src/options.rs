@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, Purpose, TableSpec};
 use engine::lookup::Lookup;
 use engine::shown::Shown;
 use engine::sink::Sink;
@@ -78,13 +78,16 @@ impl Connector for FilesystemConnector {
             OptionSpec::new(
                 "source.monitor-interval",
                 OptionKind::Duration,
-                "look for new files so often; else read once",
-            ),
+                "look for new files so often; else read once. Of a lookup table, lookup.refresh says it",
+            )
+            .purpose(Purpose::Streams),
+        ];
+        let of_reading = [
             OptionSpec::new("source.regex-pattern", OptionKind::Text, "read only files whose relative name matches"),
             OptionSpec::new(
                 "compression",
                 OptionKind::OneOf(&[&["auto"], &["none"], &["gzip"], &["zstd"]]),
-                "of what is read; auto: by the extension .gz or .zst",
+                "auto: by the extension .gz or .zst",
             )
             .aliases(&["compression_format"]),
             OptionSpec::new("json.lenient", OptionKind::Boolean, "numbers may stand in quotes"),
@@ -102,25 +105,17 @@ impl Connector for FilesystemConnector {
             .aliases(&["csv.delimiter"]),
             OptionSpec::new("csv.null-literal", OptionKind::Text, "a field with this text is NULL"),
         ];
+        options.extend(of_reading.map(|option| option.purpose(Purpose::Reading)));
         options.extend(path_pattern::options());
         options
     }
 
     fn source(&self, table: &TableSpec) -> Result<Arc<dyn Source>, Vec<Problem>> {
-        let stray = table.options.0.keys().find(|name| name.starts_with("path."));
-        if let Some(name) = stray {
-            return Err(vec![Problem::option(name, format!("{name} is for lookup tables"))]);
-        }
         Ok(Arc::new(FilesSource::new(read_table(table)?)))
     }
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         let mut problems = vec![];
-        for name in table.options.0.keys().filter(|n| !["path", "format", "connector", "type"].contains(&n.as_str())) {
-            if self.options().iter().any(|o| o.name == name) {
-                problems.push(Problem::option(name, format!("{name} is for reading; table {} is written", table.name)));
-            }
-        }
         let format = match table.options.get("format") {
             Some(format @ ("csv" | "avro")) => {
                 let message = format!("'{format}' can be read and not written; write 'json' or 'parquet'");
@@ -226,16 +221,9 @@ fn fields(table: &TableSpec) -> Vec<String> {
 }
 
 fn csv(options: &Options) -> Result<CsvOptions, Problem> {
-    let delimiter = match options.get("csv.field-delimiter").unwrap_or(",") {
-        "\\t" => b'\t',
-        text if text.len() == 1 => text.as_bytes()[0],
-        text => {
-            let message = format!("expected one ASCII character or \\t, found '{text}'");
-            return Err(Problem::option("csv.field-delimiter", message));
-        }
-    };
-    let header = options.get("csv.header") != Some("false");
-    Ok(CsvOptions { delimiter, header, null: options.get("csv.null-literal").map(String::from) })
+    let (delimiter, null) = (options.get("csv.field-delimiter"), options.get("csv.null-literal"));
+    CsvOptions::of(delimiter, options.get("csv.header") != Some("false"), null)
+        .map_err(|what| Problem::option("csv.field-delimiter", what))
 }
 
 fn json(options: &Options) -> JsonOptions {

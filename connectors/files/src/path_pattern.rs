@@ -2,7 +2,7 @@
 //! <https://learn.microsoft.com/azure/stream-analytics/stream-analytics-use-reference-data>
 
 use chrono::{DateTime, NaiveDate, TimeZone, Utc};
-use engine::connector::{OptionKind, OptionSpec, Options, Problem};
+use engine::connector::{OptionKind, OptionSpec, Options, Problem, Purpose};
 use regex::Regex;
 
 const DATE: &str = "{date}";
@@ -31,7 +31,7 @@ pub struct PathPattern {
 }
 
 pub fn options() -> Vec<OptionSpec> {
-    vec![
+    let options = [
         OptionSpec::new(
             "path.date-format",
             OptionKind::OneOf(&[
@@ -49,7 +49,8 @@ pub fn options() -> Vec<OptionSpec> {
             OptionKind::OneOf(&[&["HH"], &["HH/mm"], &["HH-mm"]]),
             "what {time} looks like (HH)",
         ),
-    ]
+    ];
+    options.map(|option| option.purpose(Purpose::Lookups)).into()
 }
 
 impl PathPattern {

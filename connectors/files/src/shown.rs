@@ -1,23 +1,24 @@
 //! What readers of a folder, or of one file, see: the rows of all files that are not hidden.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, Schema};
 use async_trait::async_trait;
-use bytes::Bytes;
 use engine::shown::{Shown, Take};
 use formats::{Decoder, Format, JsonOptions};
 use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 
-use crate::file::relative;
+use crate::fetch::{ROWS_AT_ONCE, explain, parts};
+use crate::file::{File, relative};
 use crate::location::Location;
 use crate::sink::SinkFormat;
 use crate::source::is_visible;
 
-/// Lines of a batch.
-const AT_ONCE: usize = 10_000;
+/// Bytes of a line that cannot be read that are shown.
+const SHOWN: usize = 1000;
 
 pub struct FilesShown {
     pub location: Location,
@@ -35,17 +36,13 @@ impl Shown for FilesShown {
         let mut files: Vec<ObjectMeta> = listed.into_iter().filter(|file| self.is_of_the_table(file)).collect();
         if files.is_empty() {
             let file = store.head(root).await.map_err(|_| format!("{place}: nothing was written to it"))?;
-            return self.rows(
-                store.get(&file.location).await.map_err(failed)?.bytes().await.map_err(failed)?,
-                None,
-                take,
-            );
+            // What comes behind its end meanwhile changes nothing of what is before it.
+            return self.rows(ObjectMeta { e_tag: None, ..file }, None, take).await;
         }
         files.sort_by(|one, other| (one.last_modified, &one.location).cmp(&(other.last_modified, &other.location)));
         for file in files {
-            let body = store.get(&file.location).await.map_err(failed)?.bytes().await.map_err(failed)?;
             let time = file.last_modified.timestamp_millis();
-            self.rows(body, Some(time), take).map_err(|e| format!("{}: {e}", file.location))?;
+            self.rows(file, Some(time), take).await?;
         }
         Ok(())
     }
@@ -57,21 +54,44 @@ impl FilesShown {
         name.is_some_and(|name| is_visible(&name) && name.ends_with(self.format.extension()))
     }
 
-    fn rows(&self, body: Bytes, time: Option<i64>, take: &mut Take<'_>) -> Result<(), String> {
-        if self.format == SinkFormat::Parquet {
-            let rows = ParquetRecordBatchReaderBuilder::try_new(body).and_then(|file| file.build());
-            return rows.map_err(|e| e.to_string())?.try_for_each(|rows| take(time, rows.map_err(|e| e.to_string())?));
+    async fn rows(&self, meta: ObjectMeta, time: Option<i64>, take: &mut Take<'_>) -> Result<(), String> {
+        let path = meta.location.to_string();
+        let file = File { store: self.location.store.clone(), meta, name: path.clone(), place: path.clone(), path };
+        match self.format {
+            SinkFormat::JsonLines => self.json_lines(&file, time, take).await,
+            SinkFormat::Parquet => parquet(&file, time, take).await,
         }
-        let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
-        for lines in lines.chunks(AT_ONCE) {
-            let schema = Arc::new(Schema::new(self.columns.clone()));
-            let mut decoder = Decoder::new(schema, Format::Json, JsonOptions::default(), None)?;
-            for line in lines {
-                let row = decoder.push(line, None);
-                row.map_err(|reject| format!("{}: {}", reject.error, String::from_utf8_lossy(line)))?;
-            }
-            take(time, decoder.finish().map_err(|e| e.to_string())?)?;
-        }
-        Ok(())
     }
+
+    async fn json_lines(&self, file: &File, time: Option<i64>, take: &mut Take<'_>) -> Result<(), String> {
+        let schema = Arc::new(Schema::new(self.columns.clone()));
+        let mut decoder = Decoder::new(schema, Format::Json, JsonOptions::default(), None)?;
+        let mut push = |text: &[u8]| {
+            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                decoder.push(line, None).map_err(|reject| {
+                    let line = String::from_utf8_lossy(&line[..line.len().min(SHOWN)]);
+                    format!("{}: {}: {line}", file.place, reject.error)
+                })?;
+            }
+            take(time, decoder.finish().map_err(|e| e.to_string())?)
+        };
+        let (mut parts, mut text) = (pin!(parts(file, 0)), vec![]);
+        while let Some(part) = parts.try_next().await.map_err(|e| e.to_string())? {
+            text.extend_from_slice(&part);
+            let whole = memchr::memrchr(b'\n', &text).map_or(0, |end| end + 1);
+            push(&text[..whole])?;
+            text.drain(..whole);
+        }
+        push(&text)
+    }
+}
+
+async fn parquet(file: &File, time: Option<i64>, take: &mut Take<'_>) -> Result<(), String> {
+    let damaged = |e| explain(file, e).to_string();
+    let builder = ParquetRecordBatchStreamBuilder::new(file.clone()).await.map_err(damaged)?;
+    let mut rows = builder.with_batch_size(ROWS_AT_ONCE).build().map_err(damaged)?;
+    while let Some(rows) = rows.try_next().await.map_err(damaged)? {
+        take(time, rows)?;
+    }
+    Ok(())
 }

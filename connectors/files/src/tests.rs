@@ -3,6 +3,7 @@
 mod avro;
 mod lookup;
 mod reading;
+mod shown;
 mod writing;
 
 use std::path::Path;

@@ -1,20 +1,28 @@
-//! Records of text fields into rows: one record a line, unless quotes span lines.
+//! Records of text fields into rows: one record a line, unless quotes span lines. This is of files, whose records come
+//! piece by piece; `payload` reads messages.
+
+mod payload;
+mod splitter;
+mod writing;
 
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use csv_core::ReadRecordResult;
 
+use self::splitter::Splitter;
 use crate::decoder::{Decoder, Format, JsonOptions};
 use crate::reject::Reject;
 
-/// How a CSV file is written.
+pub use payload::Csv;
+pub use writing::CsvWriter;
+
+/// How CSV is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CsvOptions {
     pub delimiter: u8,
-    /// The first record names the fields. Without it, fields are the table's columns in their order.
+    /// The first record of a file or a message names the fields. Without it, fields are the table's columns in their order.
     pub header: bool,
     /// A field with this text is NULL. An empty field is NULL too, unless its column is text.
     pub null: Option<String>,
@@ -26,12 +34,23 @@ impl Default for CsvOptions {
     }
 }
 
+impl CsvOptions {
+    /// As people write them, each of which may be left out.
+    pub fn of(delimiter: Option<&str>, header: bool, null: Option<&str>) -> Result<CsvOptions, String> {
+        let delimiter = match delimiter.unwrap_or(",") {
+            "\\t" => b'\t',
+            text if text.len() == 1 && !text.contains(['"', '\r', '\n']) => text.as_bytes()[0],
+            text => return Err(format!("expected one ASCII character that is no quote, or \\t, found '{text}'")),
+        };
+        Ok(CsvOptions { delimiter, header, null: null.map(String::from) })
+    }
+}
+
 /// Fills a batch from CSV records.
 pub struct CsvDecoder {
     decoder: Decoder,
-    reader: csv_core::Reader,
+    splitter: Splitter,
     options: CsvOptions,
-    fields: Fields,
     names: Vec<String>,
     /// For each column of the batch, the field that holds it; empty before the header is known.
     places: Vec<usize>,
@@ -47,14 +66,6 @@ pub struct CsvRecord {
     pub taken: Option<Result<usize, Reject>>,
 }
 
-/// The fields of the last record: their text, and where each ends.
-#[derive(Default)]
-struct Fields {
-    text: Vec<u8>,
-    ends: Vec<usize>,
-    count: usize,
-}
-
 impl CsvDecoder {
     /// A decoder for these columns, of a table that declares the fields `declared`, in this order.
     pub fn new(
@@ -67,9 +78,8 @@ impl CsvDecoder {
         // Whatever CSV says, it says as text: a number in quotes is a number.
         let lenient = JsonOptions { lenient: true, ..JsonOptions::default() };
         let decoder = Decoder::new(schema, Format::Json, lenient, event_time)?;
-        let reader = csv_core::ReaderBuilder::new().delimiter(options.delimiter).build();
-        let mut csv =
-            CsvDecoder { decoder, reader, options, fields: Fields::default(), names, places: vec![], width: 0 };
+        let splitter = Splitter::new(options.delimiter);
+        let mut csv = CsvDecoder { decoder, splitter, options, names, places: vec![], width: 0 };
         if !csv.options.header {
             csv.arrange(declared)?;
         }
@@ -84,9 +94,8 @@ impl CsvDecoder {
     /// Takes the header from the beginning of `bytes` and returns its length; `None` if it goes on behind them.
     /// `last`: nothing follows.
     pub fn header(&mut self, bytes: &[u8], last: bool) -> Result<Option<usize>, String> {
-        let Some(length) = self.split(bytes, last) else { return Ok(None) };
-        let texts = (0..self.fields.count).map(|i| self.fields.get(i).map(String::from));
-        let found: Option<Vec<String>> = texts.collect();
+        let Some(length) = self.splitter.split(bytes, last) else { return Ok(None) };
+        let found: Option<Vec<String>> = self.splitter.texts().map(|text| text.map(String::from)).collect();
         let mut found = found.ok_or("the header is not UTF-8")?;
         let Some(first) = found.first_mut() else { return Ok(Some(length)) };
         if let Some(name) = first.strip_prefix('\u{feff}') {
@@ -98,9 +107,13 @@ impl CsvDecoder {
 
     /// Takes the record at the beginning of `bytes`; `None` if it goes on behind them. `last`: nothing follows.
     pub fn take(&mut self, bytes: &[u8], last: bool, log_time: Option<i64>) -> Option<CsvRecord> {
-        let length = self.split(bytes, last)?;
-        let taken = match self.fields.count {
+        let length = self.splitter.split(bytes, last)?;
+        let taken = match self.splitter.count() {
             0 => None,
+            _ if self.splitter.is_open() => {
+                let error = "the file ends within the quotes of the record's last field".into();
+                Some(Err(Reject { code: "not-csv", error }))
+            }
             count if count != self.width => {
                 let error = format!("the record has {count} fields, but there are {} columns", self.width);
                 Some(Err(Reject { code: "not-csv", error }))
@@ -137,48 +150,12 @@ impl CsvDecoder {
     fn push(&mut self, log_time: Option<i64>) -> Result<usize, Reject> {
         let mut texts = Vec::with_capacity(self.places.len());
         for place in &self.places {
-            let Some(text) = self.fields.get(*place) else {
+            let Some(text) = self.splitter.get(*place) else {
                 return Err(Reject { code: "not-csv", error: format!("field {} is not UTF-8", place + 1) });
             };
             texts.push(Some(text).filter(|t| self.options.null.as_deref() != Some(*t)));
         }
         self.decoder.push_texts(&texts, log_time)
-    }
-
-    /// Splits the first record of `bytes` into fields; returns its length. Empty lines before it are a part of it.
-    fn split(&mut self, bytes: &[u8], last: bool) -> Option<usize> {
-        self.reader.reset();
-        let (mut used, mut written, mut count) = (0, 0, 0);
-        let fields = &mut self.fields;
-        fields.count = 0;
-        loop {
-            // To the reader, no bytes mean the end of all records.
-            if used == bytes.len() && !last {
-                return None;
-            }
-            let (result, read, wrote, ended) =
-                self.reader.read_record(&bytes[used..], &mut fields.text[written..], &mut fields.ends[count..]);
-            used += read;
-            written += wrote;
-            count += ended;
-            match result {
-                ReadRecordResult::InputEmpty => {}
-                ReadRecordResult::OutputFull => fields.text.resize((fields.text.len() * 2).max(1024), 0),
-                ReadRecordResult::OutputEndsFull => fields.ends.resize((fields.ends.len() * 2).max(32), 0),
-                ReadRecordResult::Record => {
-                    fields.count = count;
-                    return Some(used);
-                }
-                ReadRecordResult::End => return Some(used),
-            }
-        }
-    }
-}
-
-impl Fields {
-    fn get(&self, index: usize) -> Option<&str> {
-        let begin = if index == 0 { 0 } else { self.ends[index - 1] };
-        std::str::from_utf8(&self.text[begin..self.ends[index]]).ok()
     }
 }
 
@@ -272,6 +249,16 @@ mod tests {
             assert!(rejects[0].error.contains(says), "{record}: {}", rejects[0].error);
             let ids: Vec<_> = batch.column(0).as_string::<i32>().iter().flatten().collect();
             assert_eq!(ids, ["before", "after"], "{record}");
+        }
+    }
+
+    #[test]
+    fn what_follows_quotes_that_nobody_closes_is_no_row() {
+        for piece in [1, 7, 1000] {
+            let text = format!("{HEADER}0,before,,,,,\n1,a,,,,,\"[]\n2,after,,,,,\n");
+            let (batch, rejects) = read(&text, piece, CsvOptions::default());
+            assert_eq!((batch.num_rows(), rejects.len()), (1, 1), "in pieces of {piece}");
+            assert_eq!(rejects[0].error, "the file ends within the quotes of the record's last field");
         }
     }
 

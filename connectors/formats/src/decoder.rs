@@ -10,6 +10,7 @@ use arrow::error::ArrowError;
 
 use crate::avro::{Avro, AvroOptions};
 use crate::compression::Compression;
+use crate::csv::{Csv, CsvOptions};
 use crate::observed::{OBSERVED_ROWS, Observed, Watch};
 use crate::protobuf::{Protobuf, ProtobufOptions};
 use crate::record::Record;
@@ -26,6 +27,7 @@ pub enum Format {
     RawString,
     /// The payload is the value of the one column.
     RawBytes,
+    Csv,
     Avro,
     Protobuf,
 }
@@ -35,6 +37,7 @@ pub enum Format {
 pub struct Decoding {
     pub format: Format,
     pub json: JsonOptions,
+    pub csv: CsvOptions,
     pub avro: AvroOptions,
     /// Of [`Format::Protobuf`]: there is none without.
     pub protobuf: Option<ProtobufOptions>,
@@ -110,6 +113,7 @@ enum Body {
 /// How the records are written.
 enum Records {
     Json,
+    Csv(Box<Csv>),
     Avro(Box<Avro>),
     Protobuf(Box<Protobuf>),
 }
@@ -150,6 +154,12 @@ impl Decoder {
         let record = || watched(&schema, &decoding.json).map(Box::new);
         let body = match decoding.format {
             Format::Json => Body::Records(record()?, Records::Json),
+            Format::Csv => {
+                // Whatever CSV says, it says as text: a number in quotes is a number.
+                let json = JsonOptions { lenient: true, ..decoding.json.clone() };
+                let csv = Csv::new(&decoding.csv, schema.fields(), &decoding.json.declared);
+                Body::Records(watched(&schema, &json).map(Box::new)?, Records::Csv(Box::new(csv)))
+            }
             Format::Avro => {
                 let avro = Avro::new(&decoding.avro, schema.fields(), wake)?;
                 Body::Records(record()?, Records::Avro(Box::new(avro)))
@@ -296,11 +306,13 @@ impl Decoder {
             }
             Body::Records(record, records) => {
                 let (unknown, event_time) = (self.unknown, self.event_time.as_ref());
-                let small = matches!((&*records, self.compression), (Records::Json, Compression::None));
+                let of_text = matches!(records, Records::Json | Records::Csv(_));
+                let small = of_text && self.compression == Compression::None;
                 let most = if small { usize::MAX } else { self.filled + MOST_ROWS };
                 let mut rows = Appender { record, filled: &mut self.filled, most, unknown, event_time, log_time };
                 match records {
                     Records::Json => append_json(utf8(payload)?, &mut rows)?,
+                    Records::Csv(csv) => csv.read(payload, &mut rows)?,
                     Records::Avro(avro) => match avro.open(message)? {
                         Some(opened) => opened.read(&mut rows)?,
                         None => return Ok(false),

@@ -23,7 +23,7 @@ mod write;
 
 pub use avro::{AvroCodec, AvroFraming, AvroOptions, AvroTimes, AvroWriter, avro_fingerprint};
 pub use compression::Compression;
-pub use csv::{CsvDecoder, CsvOptions, CsvRecord};
+pub use csv::{CsvDecoder, CsvOptions, CsvRecord, CsvWriter};
 pub use decoder::{Decoder, Decoding, Format, JsonOptions, Message, Taken, UnknownFields};
 pub use encoded::EncodedRows;
 pub use infer::{InferredColumn, infer, quoted};

@@ -1,4 +1,4 @@
-//! JSON rows of a store that tells when each was written, as batches.
+//! Rows of a store that tells when each was written, as batches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,39 +6,45 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema};
 
-use crate::{Decoder, Format, JsonOptions};
+use crate::{Decoder, Decoding, Message, Taken, Wake};
 
 /// Bytes of rows that are held at once; one row may come on top.
 const AT_ONCE: usize = 4 << 20;
+/// Bytes of what cannot be read that are shown.
+const SHOWN: usize = 1000;
 
 /// Collects rows by the second in which they were written, until there are enough to be handed over. Rows of one second
 /// may come in several batches.
 pub struct Timed {
     schema: Arc<Schema>,
+    decoding: Decoding,
+    wake: Wake,
     seconds: BTreeMap<i64, Decoder>,
     bytes: usize,
 }
 
 impl Timed {
-    pub fn new(columns: Vec<FieldRef>) -> Self {
-        Timed { schema: Arc::new(Schema::new(columns)), seconds: BTreeMap::new(), bytes: 0 }
+    /// `wake` is called when a schema is there that rows wait for.
+    pub fn new(columns: Vec<FieldRef>, decoding: Decoding, wake: Wake) -> Self {
+        Timed { schema: Arc::new(Schema::new(columns)), decoding, wake, seconds: BTreeMap::new(), bytes: 0 }
     }
 
-    /// A row, and when it was written, milliseconds since 1970.
-    pub fn push(&mut self, time: i64, row: &[u8]) -> Result<(), String> {
+    /// What was written as one, and when that was, milliseconds since 1970.
+    pub fn push(&mut self, time: i64, message: &Message<'_>) -> Result<Taken, String> {
         let second = time.div_euclid(1000);
         if !self.seconds.contains_key(&second) {
-            // Numbers that the store cannot hold were written as text.
-            let options = JsonOptions { lenient: true, ..JsonOptions::default() };
-            let decoder = Decoder::new(self.schema.clone(), Format::Json, options, None)?;
+            let decoder = Decoder::of(self.schema.clone(), &self.decoding, None, self.wake.clone())?;
             self.seconds.insert(second, decoder);
         }
-        let Some(decoder) = self.seconds.get_mut(&second) else { return Ok(()) };
-        self.bytes += row.len();
-        decoder
-            .push(row, None)
-            .map(drop)
-            .map_err(|reject| format!("{}: {}", reject.error, String::from_utf8_lossy(row)))
+        let Some(decoder) = self.seconds.get_mut(&second) else { return Ok(Taken::Rows(0)) };
+        let taken = decoder.take(message).map_err(|reject| {
+            let shown = &message.payload[..message.payload.len().min(SHOWN)];
+            format!("{}: {}", reject.error, String::from_utf8_lossy(shown))
+        })?;
+        if let Taken::Rows(_) = taken {
+            self.bytes += message.payload.len();
+        }
+        Ok(taken)
     }
 
     /// Whether what is held should be handed over before more comes.
@@ -63,11 +69,13 @@ mod tests {
 
     #[test]
     fn rows_are_handed_over_by_their_second_before_there_are_too_many_of_them() {
-        let mut rows = Timed::new(vec![Arc::new(Field::new("text", DataType::Utf8, true))]);
+        let column = Arc::new(Field::new("text", DataType::Utf8, true));
+        let mut rows = Timed::new(vec![column], Decoding::default(), Arc::new(|| {}));
         let row = format!("{{\"text\": \"{}\"}}", "x".repeat(1 << 20));
         let (mut pushed, mut handed_over) = (0, vec![]);
         for n in 0..10 {
-            rows.push(7_000 + 400 * (n % 4), row.as_bytes()).unwrap();
+            let message = Message { payload: row.as_bytes(), ..Message::default() };
+            assert_eq!(rows.push(7_000 + 400 * (n % 4), &message), Ok(Taken::Rows(1)));
             pushed += 1;
             if rows.is_full() || n == 9 {
                 assert!(pushed <= 4, "{pushed} MB are held");

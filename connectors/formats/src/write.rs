@@ -12,7 +12,7 @@ use crate::encoded::EncodedRows;
 
 /// Appends one object a row. What is NULL is left out; a `JSON` column is a value and not text in quotes; bytes are base64.
 pub fn json_lines(batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ArrowError> {
-    let builder = WriterBuilder::new().with_encoder_factory(Arc::new(AsRead));
+    let builder = WriterBuilder::new().with_encoder_factory(as_read());
     let mut writer = builder.build::<_, LineDelimited>(out);
     writer.write(batch)?;
     writer.finish()
@@ -27,6 +27,10 @@ pub fn json_rows(batch: &RecordBatch) -> Result<EncodedRows, ArrowError> {
 }
 
 /// Writes what arrow writes otherwise than the decoder reads it.
+pub fn as_read() -> Arc<dyn EncoderFactory> {
+    Arc::new(AsRead)
+}
+
 #[derive(Debug)]
 struct AsRead;
 

@@ -1,34 +1,16 @@
 //! Random documents, right and wrong: the decoder agrees with a plain reading by `serde_json`, and whatever comes, good
 //! records beside bad ones stay as they are. A failure names its seed.
 
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use formats::{Decoder, Format, JsonOptions};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
-fn schema() -> SchemaRef {
-    let json = Field::new("raw", DataType::Utf8, true)
-        .with_metadata([("ARROW:extension:name".to_string(), "arrow.json".to_string())].into());
-    let nested = vec![
-        Field::new("x", DataType::Float64, true),
-        Field::new("deep", DataType::Struct(vec![Field::new("n", DataType::Int64, true)].into()), true),
-    ];
-    Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Utf8, false),
-        Field::new("n", DataType::Int64, true),
-        Field::new("x", DataType::Float64, true),
-        Field::new("yes", DataType::Boolean, true),
-        Field::new("at", DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())), true),
-        Field::new("nested", DataType::Struct(nested.into()), true),
-        Field::new("list", DataType::new_list(DataType::Int64, true), true),
-        json,
-    ]))
-}
+mod plain_reading;
+use plain_reading::{fits, is, schema};
 
 /// A value that the column takes, or now and then any other.
 fn value(random: &mut StdRng, data_type: &DataType, wild: f64) -> Value {
@@ -108,65 +90,6 @@ fn record(random: &mut StdRng, wild: f64) -> String {
     format!("{{{}{}}}", parts.join(","), space(random))
 }
 
-/// What a plain reading makes of a record: whether every column can take its field.
-fn fits(value: &Value, field: &Field) -> bool {
-    if value.is_null() {
-        return field.is_nullable();
-    }
-    match field.data_type() {
-        DataType::Utf8 if field.name() == "raw" => true,
-        DataType::Utf8 => value.is_string(),
-        DataType::Int64 => {
-            value.is_i64()
-                || value
-                    .as_f64()
-                    .is_some_and(|f| !value.is_u64() && f.fract() == 0.0 && f.abs() <= 9_007_199_254_740_992.0)
-        }
-        DataType::Float64 => value.is_number(),
-        DataType::Boolean => value.is_boolean(),
-        DataType::Timestamp(..) => value.as_str().is_some_and(|s| formats::parse_instant(s).is_some()),
-        DataType::Struct(fields) => {
-            value.as_object().is_some_and(|o| fields.iter().all(|f| fits(o.get(f.name()).unwrap_or(&Value::Null), f)))
-        }
-        DataType::List(item) => value.as_array().is_some_and(|a| a.iter().all(|v| fits(v, item))),
-        _ => false,
-    }
-}
-
-fn same(column: &ArrayRef, row: usize, field: &Field, value: &Value) -> bool {
-    if column.is_null(row) || value.is_null() {
-        return column.is_null(row) && value.is_null();
-    }
-    match field.data_type() {
-        DataType::Utf8 if field.name() == "raw" => {
-            serde_json::from_str::<Value>(column.as_string::<i32>().value(row)).is_ok_and(|v| v == *value)
-        }
-        DataType::Utf8 => Some(column.as_string::<i32>().value(row)) == value.as_str(),
-        DataType::Int64 => {
-            let found = column.as_primitive::<Int64Type>().value(row);
-            value.as_i64().map_or(value.as_f64() == Some(found as f64), |n| n == found)
-        }
-        DataType::Float64 => {
-            Some(column.as_primitive::<Float64Type>().value(row).to_bits()) == value.as_f64().map(f64::to_bits)
-        }
-        DataType::Boolean => Some(column.as_boolean().value(row)) == value.as_bool(),
-        DataType::Timestamp(..) => {
-            let found = column.as_primitive::<TimestampNanosecondType>().value(row);
-            value.as_str().and_then(formats::parse_instant) == Some(found)
-        }
-        DataType::Struct(fields) => fields
-            .iter()
-            .zip(column.as_struct().columns())
-            .all(|(field, column)| same(column, row, field, value.get(field.name()).unwrap_or(&Value::Null))),
-        DataType::List(item) => {
-            let items = column.as_list::<i32>().value(row);
-            let values = value.as_array().map_or(&[][..], |a| a);
-            items.len() == values.len() && values.iter().enumerate().all(|(i, v)| same(&items, i, item, v))
-        }
-        _ => false,
-    }
-}
-
 fn decoder(options: JsonOptions) -> Decoder {
     Decoder::new(schema(), Format::Json, options, None).expect("the types can be read")
 }
@@ -185,7 +108,7 @@ fn every_record_is_taken_or_rejected_as_a_plain_reading_says_and_every_value_is_
         for _ in 0..25 {
             let text = record(&mut random, 0.02);
             let plain: Value = serde_json::from_str(&text).expect("the generator writes JSON");
-            let good = schema().fields().iter().all(|f| fits(plain.get(f.name()).unwrap_or(&Value::Null), f));
+            let good = fits(&plain);
             match decoder.push(text.as_bytes(), None) {
                 Ok(rows) => {
                     assert!(good && rows == 1, "seed {seed}: taken, and should not be: {text}");
@@ -201,10 +124,7 @@ fn every_record_is_taken_or_rejected_as_a_plain_reading_says_and_every_value_is_
         let batch = finish(&mut decoder, seed);
         assert_eq!(batch.num_rows(), expected.len(), "seed {seed}");
         for (row, plain) in expected.iter().enumerate() {
-            for (field, column) in schema().fields().iter().zip(batch.columns()) {
-                let value = plain.get(field.name()).unwrap_or(&Value::Null);
-                assert!(same(column, row, field, value), "seed {seed}, column {}: {plain}", field.name());
-            }
+            assert!(is(&batch, row, plain), "seed {seed}: {plain}");
         }
     }
     assert!(taken > 5000 && rejected > 500, "{taken} taken, {rejected} rejected: both have to happen");

@@ -64,7 +64,7 @@ impl Connector for EventHubsConnector {
 
     fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
         let (table, way) = way(table, &of_environment)?;
-        Ok(Arc::new(shown_table(&table, way)?))
+        Ok(Arc::new(shown_table(&table, way, &of_environment)?))
     }
 
     fn written_metadata(&self) -> &'static [&'static str] {

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use arrow::datatypes::Fields;
-use engine::connector::{ColumnSpec, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::connector::{ColumnSpec, OptionKind, OptionSpec, Options, Origin, Problem, Purpose, TableSpec};
 use formats::{
-    AvroFraming, AvroOptions, AvroTimes, AvroWriter, Compression, Decoding, Format, JsonOptions, ProtobufFraming,
-    ProtobufOptions, UnknownFields,
+    AvroFraming, AvroOptions, AvroTimes, AvroWriter, Compression, CsvOptions, CsvWriter, Decoding, Format, JsonOptions,
+    ProtobufFraming, ProtobufOptions, UnknownFields,
 };
 use schema_registry::Registry;
 
@@ -14,26 +14,39 @@ use crate::messages::{Joined, Written};
 
 /// What a table may say of its messages, wherever they lie.
 pub fn options() -> Vec<OptionSpec> {
-    const FORMATS: &[&[&str]] = &[&["json"], &["avro"], &["protobuf"], &["raw_string", "raw"], &["raw_bytes"]];
+    const FORMATS: &[&[&str]] =
+        &[&["json"], &["csv"], &["avro"], &["protobuf"], &["raw_string", "raw"], &["raw_bytes"]];
     const AVRO_FRAMES: &[&[&str]] = &[&["container"], &["confluent"], &["eventhubs"], &["single-object"], &["none"]];
     const PROTOBUF_FRAMES: &[&[&str]] = &[&["none"], &["delimited"], &["confluent"]];
     let mut options = vec![
         OptionSpec::new(
             "format",
             OptionKind::OneOf(FORMATS),
-            "json, avro, protobuf (to read), raw_string or raw_bytes",
+            "json, csv, avro, protobuf (to read), raw_string or raw_bytes",
         ),
         OptionSpec::new("json.lenient", OptionKind::Boolean, "numbers may stand in quotes"),
         OptionSpec::new(
             "json.unknown",
             OptionKind::OneOf(&[&["warn"], &["ignore"], &["dead-letter"]]),
-            "fields that no column takes, of Avro and Protocol Buffers too: warn of them once (unless said), ignore them, \
+            "fields that no column takes, of the other formats too: warn of them once (unless said), ignore them, \
              or reject the record",
         ),
         OptionSpec::new(
             "json.rows",
             OptionKind::OneOf(&[&["lines"], &["array"]]),
             "how rows stand in a message that is written: each on a line (unless said), or as an array, one row too",
+        ),
+        OptionSpec::new(
+            "csv.header",
+            OptionKind::Boolean,
+            "the first record of each message names the fields; true unless said",
+        ),
+        OptionSpec::new("csv.field-delimiter", OptionKind::Text, "one character between fields; a comma unless said")
+            .aliases(&["csv.delimiter"]),
+        OptionSpec::new(
+            "csv.null-literal",
+            OptionKind::Text,
+            "a field with this text is NULL; an empty field is, too, unless its column is text",
         ),
         OptionSpec::new(
             "avro.framing",
@@ -44,13 +57,14 @@ pub fn options() -> Vec<OptionSpec> {
         OptionSpec::new(
             "avro.schema",
             OptionKind::Text,
-            "to read: the schema, or a file that holds it, where messages do not bring it",
-        ),
-        OptionSpec::new("avro.name", OptionKind::Text, "to write: the full name of the record (the table's name)"),
+            "the schema, or a file that holds it, where messages do not bring it; the schema that is written is the table's own",
+        )
+        .purpose(Purpose::Reading),
+        OptionSpec::new("avro.name", OptionKind::Text, "for writing: the full name of the record (the table's name)"),
         OptionSpec::new(
             "avro.timestamps",
             OptionKind::OneOf(&[&["micros"], &["millis"], &["nanos"]]),
-            "to write: the precision of a TIMESTAMP, micros unless said; what is finer is cut off",
+            "for writing: the precision of a TIMESTAMP, micros unless said; what is finer is cut off",
         ),
         OptionSpec::new(
             "protobuf.schema",
@@ -66,12 +80,13 @@ pub fn options() -> Vec<OptionSpec> {
         OptionSpec::new(
             "payload.compression",
             OptionKind::OneOf(&[&["none"], &["gzip"], &["deflate"]]),
-            "to read: how each payload is packed by itself (not as brokers do)",
-        ),
+            "how each payload is packed by itself; what is written is packed in batches, by properties.compression.type",
+        )
+        .purpose(Purpose::Reading),
         OptionSpec::new(
             "sink.rows_per_message",
             OptionKind::Integer,
-            "rows with the same key, partition and headers that may be one message (1), up to 256 kB: json and Avro \
+            "rows with the same key, partition and headers that may be one message (1), up to 256 kB: json, csv and Avro \
              containers",
         ),
     ];
@@ -106,6 +121,7 @@ pub fn read(
                 }
             }
         }
+        Format::Csv => decoding.csv = settle(csv(options), &mut problems).unwrap_or_default(),
         Format::Protobuf => match protobuf(options) {
             Ok(protobuf) => decoding.protobuf = Some(protobuf),
             Err(problem) => problems.push(problem),
@@ -127,22 +143,15 @@ pub fn write(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) ->
     let options = &table.options;
     let format = format(options);
     let mut problems = misplaced(options, format);
-    for (name, what) in [
-        (
-            "payload.compression",
-            "payloads are not packed when they are written; 'properties.compression.type' packs batches",
-        ),
-        ("avro.schema", "the schema that is written is the table's own; avro.name names it"),
-    ] {
-        if options.get(name).is_some() {
-            problems.push(Problem::option(name, what));
-        }
-    }
     let registry = settle(Registry::of(options, environment), &mut problems).flatten();
     let mut registered = None;
     let written = match format {
         Format::Json if options.get("json.rows") == Some("array") => Some(Written::Json(Joined::Array)),
         Format::Json => Some(Written::Json(Joined::Lines)),
+        Format::Csv => {
+            let csv = settle(csv(options), &mut problems);
+            csv.map(|csv| Written::Csv(CsvWriter::new(&values(&table.columns), &csv)))
+        }
         Format::Avro => {
             let framing = framing(options, registry.as_ref());
             problems.extend(without_registry(framing, registry.as_ref()));
@@ -170,13 +179,13 @@ pub fn write(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) ->
     let together = options.integer("sink.rows_per_message").unwrap_or(1);
     let joins = match &written {
         Some(Written::Avro(writer)) => writer.joins(),
-        Some(Written::Json(_)) | None => true,
+        Some(Written::Json(_) | Written::Csv(_)) | None => true,
         Some(Written::Raw(_)) => false,
     };
     match usize::try_from(together) {
         Ok(0) | Err(_) => problems.push(Problem::option("sink.rows_per_message", "1 or more")),
         Ok(2..) if !joins => {
-            let what = "only rows of JSON, and of Avro in containers, can be one message";
+            let what = "only rows of JSON, of CSV, and of Avro in containers, can be one message";
             problems.push(Problem::option("sink.rows_per_message", what));
         }
         Ok(_) => {}
@@ -187,10 +196,33 @@ pub fn write(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) ->
     }
 }
 
+/// How the messages of a table that is written are read back.
+pub fn read_back(
+    table: &TableSpec,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Decoding, Option<Registry>), Vec<Problem>> {
+    let Writing { written, registered, .. } = write(table, environment)?;
+    let registry = registered.map(|(registry, _)| registry);
+    let json = JsonOptions { lenient: true, ..json(table) };
+    let mut decoding = Decoding { format: format(&table.options), json, ..Decoding::default() };
+    match written {
+        Written::Avro(writer) => {
+            let framing = framing(&table.options, registry.as_ref());
+            // Messages that do not bring their schema have the table's.
+            let schema = Some(writer.schema().to_string());
+            decoding.avro = AvroOptions { framing, schema, registry: None };
+        }
+        Written::Csv(_) => decoding.csv = csv(&table.options)?,
+        Written::Json(_) | Written::Raw(_) => {}
+    }
+    Ok((decoding, registry))
+}
+
 pub fn format(options: &Options) -> Format {
     match options.get("format") {
         Some("raw_string") => Format::RawString,
         Some("raw_bytes") => Format::RawBytes,
+        Some("csv") => Format::Csv,
         Some("avro") => Format::Avro,
         Some("protobuf") => Format::Protobuf,
         _ => Format::Json,
@@ -204,7 +236,8 @@ fn settle<T>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> Op
 /// Options of another format than the table's.
 fn misplaced(options: &Options, format: Format) -> Vec<Problem> {
     let of = |prefix: &str| options.with_prefix(prefix).map(|(name, _)| format!("{prefix}{name}")).collect::<Vec<_>>();
-    let others = [("avro.", Format::Avro, "avro"), ("protobuf.", Format::Protobuf, "protobuf")];
+    let others =
+        [("csv.", Format::Csv, "csv"), ("avro.", Format::Avro, "avro"), ("protobuf.", Format::Protobuf, "protobuf")];
     let others = others.iter().filter(|(_, of_format, _)| *of_format != format);
     let mut problems: Vec<Problem> = others
         .flat_map(|(prefix, _, word)| of(prefix).into_iter().map(move |name| (name, word)))
@@ -243,6 +276,12 @@ fn without_registry(framing: AvroFraming, registry: Option<&Registry>) -> Option
         _ => return None,
     };
     Some(Problem::option("avro.framing", what))
+}
+
+fn csv(options: &Options) -> Result<CsvOptions, Vec<Problem>> {
+    let (delimiter, null) = (options.get("csv.field-delimiter"), options.get("csv.null-literal"));
+    CsvOptions::of(delimiter, options.get("csv.header") != Some("false"), null)
+        .map_err(|what| vec![Problem::option("csv.field-delimiter", what)])
 }
 
 /// The schema itself, or what a file holds.
@@ -298,4 +337,40 @@ fn json(table: &TableSpec) -> JsonOptions {
     };
     let declared = values(&table.columns).iter().map(|field| field.name().clone()).collect();
     JsonOptions { lenient: table.options.flag("json.lenient"), unknown, declared }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(options: &[(&str, &str)]) -> TableSpec {
+        let options = options.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let field = arrow::datatypes::Field::new("n", arrow::datatypes::DataType::Int64, true);
+        TableSpec {
+            name: "numbers".into(),
+            columns: vec![ColumnSpec { field: field.into(), origin: Origin::Value }],
+            primary_key: vec![],
+            partition_by: vec![],
+            options: Options(options.collect()),
+        }
+    }
+
+    fn problems(options: &[(&str, &str)]) -> [Vec<String>; 2] {
+        let table = table(options);
+        let said = |problems: Vec<Problem>| problems.into_iter().map(|problem| problem.message).collect();
+        let (read, written) = (read(&table, &|_| None).err(), write(&table, &|_| None).err());
+        [read, written].map(|problems| problems.map(said).unwrap_or_default())
+    }
+
+    #[test]
+    fn what_csv_cannot_be_and_options_of_another_format_are_said_of_both_ways() {
+        let allowed = [("format", "csv"), ("csv.field-delimiter", "\\t"), ("csv.header", "false")];
+        assert!(problems(&allowed).iter().all(Vec::is_empty));
+        for delimiter in ["", "::", "\"", "\n", "ä"] {
+            let said = problems(&[("format", "csv"), ("csv.field-delimiter", delimiter)]);
+            assert!(said.iter().all(|said| said.len() == 1 && said[0].contains("one ASCII character")), "{said:?}");
+        }
+        let said = problems(&[("format", "json"), ("csv.header", "true"), ("csv.null-literal", "-")]);
+        assert!(said.iter().all(|said| said[..] == ["it is for 'format' = 'csv'"; 2]), "{said:?}");
+    }
 }

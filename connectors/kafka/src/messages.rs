@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
 use arrow::error::ArrowError;
 use engine::connector::{ColumnSpec, Origin, Problem};
-use formats::{AvroWriter, EncodedRows, Format, SchemaId};
+use formats::{AvroWriter, CsvWriter, EncodedRows, Format, SchemaId};
 
 /// For people: what `METADATA FROM` may name in a table that is written.
 pub const WRITTEN: &[&str] = &["key", "timestamp", "partition", "headers.<name>"];
@@ -30,6 +30,7 @@ pub struct Layout {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Written {
     Json(Joined),
+    Csv(CsvWriter),
     Avro(AvroWriter),
     Raw(Format),
 }
@@ -48,6 +49,8 @@ pub enum Joined {
 enum Value {
     /// One JSON object of these columns.
     Json(Vec<usize>, Joined),
+    /// One line of these columns.
+    Csv(Vec<usize>, CsvWriter),
     /// One record of these columns.
     Avro(Vec<usize>, AvroWriter),
     /// The bytes of one column; NULL is a message without a payload.
@@ -134,6 +137,7 @@ impl Layout {
         let values = match &self.value {
             Value::Raw(column) => Values::Raw(batch.column(*column).clone()),
             Value::Json(columns, joined) => Values::Json(formats::json_rows(&batch.project(columns)?)?, *joined),
+            Value::Csv(columns, writer) => Values::Csv(writer.rows(&batch.project(columns)?)?, writer),
             Value::Avro(columns, writer) => Values::Avro(writer.rows(&batch.project(columns)?)?, writer),
         };
         let column = |index: &usize| batch.column(*index).clone();
@@ -185,6 +189,7 @@ fn value(columns: &[ColumnSpec], written: &Written) -> Result<Value, Problem> {
         Written::Raw(_) => (DataType::Binary, "raw_bytes", "BYTES"),
         _ if own.is_empty() => return Err(Problem::of("all columns are metadata: a message needs a value")),
         Written::Json(joined) => return Ok(Value::Json(own, *joined)),
+        Written::Csv(writer) => return Ok(Value::Csv(own, writer.clone())),
         Written::Avro(writer) => return Ok(Value::Avro(own, writer.clone())),
     };
     match own[..] {
@@ -210,6 +215,7 @@ pub struct Messages<'a> {
 
 enum Values<'a> {
     Json(EncodedRows, Joined),
+    Csv(EncodedRows, &'a CsvWriter),
     Avro(EncodedRows, &'a AvroWriter),
     Raw(ArrayRef),
 }
@@ -225,7 +231,9 @@ impl Messages<'_> {
             return false;
         }
         let bytes = match &self.values {
-            Values::Json(values, _) | Values::Avro(values, _) => values.between(rows.start, rows.end + 1).len(),
+            Values::Json(values, _) | Values::Csv(values, _) | Values::Avro(values, _) => {
+                values.between(rows.start, rows.end + 1).len()
+            }
             Values::Raw(_) => return false,
         };
         let (first, next) = (rows.start, rows.end);
@@ -239,6 +247,7 @@ impl Messages<'_> {
     pub fn value(&self, rows: Range<usize>) -> Option<Cow<'_, [u8]>> {
         match &self.values {
             Values::Raw(column) => bytes(column, rows.start).map(Cow::Borrowed),
+            Values::Csv(values, writer) => Some(Cow::Owned(writer.message(values.between(rows.start, rows.end)))),
             Values::Avro(values, writer) => Some(writer.message(rows.len(), values.between(rows.start, rows.end))),
             Values::Json(values, joined) => {
                 let lines = values.between(rows.start, rows.end);

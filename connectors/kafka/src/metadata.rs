@@ -101,7 +101,11 @@ fn header<'a>(record: &'a Record<'_>, name: &str) -> Option<&'a [u8]> {
 }
 
 pub fn header_text(record: &Record<'_>, name: &str, amqp: bool) -> Option<String> {
-    let value = header(record, name)?;
+    text_of(header(record, name)?, amqp)
+}
+
+/// The text that a header's value is. `amqp`: it may have come by that protocol, which writes it in its own way.
+pub fn text_of(value: &[u8], amqp: bool) -> Option<String> {
     if amqp && let Some(text) = amqp_text(value) {
         return Some(text);
     }

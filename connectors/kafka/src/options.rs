@@ -7,7 +7,7 @@ use engine::connector::{ColumnSpec, Connector, OptionKind, OptionSpec, Origin, P
 use engine::shown::Shown;
 use engine::sink::Sink;
 use engine::source::Source;
-use formats::{Decoding, Format};
+use formats::Decoding;
 use identity::{Bearer, Identity, Proof};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
@@ -87,7 +87,7 @@ impl Connector for KafkaConnector {
     }
 
     fn shown(&self, table: &TableSpec) -> Result<Arc<dyn Shown>, Vec<Problem>> {
-        Ok(Arc::new(shown_table(table, Way::of(table))?))
+        Ok(Arc::new(shown_table(table, Way::of(table), &of_environment)?))
     }
 
     fn written_metadata(&self) -> &'static [&'static str] {
@@ -289,10 +289,12 @@ pub fn written_table(
 }
 
 /// A table that is written, as it is read back.
-pub fn shown_table(table: &TableSpec, way: Way) -> Result<KafkaShown, Vec<Problem>> {
-    if format::format(&table.options) != Format::Json {
-        return Err(vec![Problem::option("format", "only JSON can be read back")]);
-    }
+pub fn shown_table(
+    table: &TableSpec,
+    way: Way,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<KafkaShown, Vec<Problem>> {
+    let (decoding, registry) = format::read_back(table, environment)?;
     let sets_time = |column: &ColumnSpec| column.origin == Origin::Metadata("timestamp".into());
     let timed = table.options.get("sink.timestamp_field").is_none() && !table.columns.iter().any(sets_time);
     let columns = table.columns.iter().filter(|column| column.origin == Origin::Value);
@@ -300,7 +302,7 @@ pub fn shown_table(table: &TableSpec, way: Way) -> Result<KafkaShown, Vec<Proble
     // What producers are told, consumers do not know.
     let mut endpoint = way.to(table, Purpose::Write, &[])?;
     endpoint.purpose = Purpose::Read;
-    Ok(KafkaShown { endpoint, columns, timed })
+    Ok(KafkaShown { endpoint, columns, decoding, registry, timed })
 }
 
 fn wrong_property(error: &KafkaError) -> Problem {

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use serde::Serialize;
 
 use crate::verification::{
-    Commits, Latency, Throughput, latency, named, out_of_sequence, throughput, verdict, write_pace,
+    Commits, Latency, Throughput, known, latency, named, out_of_sequence, throughput, verdict, write_pace,
 };
 
 /// Takes stored rows in any order.
@@ -123,7 +123,6 @@ impl StoredReport {
 
 impl fmt::Display for StoredReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = |n: Option<u64>| n.map_or("-".to_string(), |n| n.to_string());
         writeln!(f, "rows                 {:>12}", self.rows)?;
         writeln!(f, "events               {:>12}", self.events)?;
         writeln!(f, "duplicates           {:>12}   {}", self.duplicates, verdict(self.excess()))?;

@@ -26,6 +26,8 @@ pub struct Verification {
     shown: Vec<(u32, i64, i64)>,
     commits: Commits,
     latencies: Vec<i64>,
+    /// Whether it is not known of all rows when they became visible.
+    untimed: bool,
     /// Whether nobody knows when the devices were started, and so when events were made.
     start_is_unknown: bool,
 }
@@ -56,12 +58,15 @@ impl Verification {
 
     /// Rows that became visible with one commit, or some of them, in any order. `time`: milliseconds since 1970.
     pub fn commit(&mut self, time: i64, batches: &[RecordBatch]) -> Result<(), String> {
-        let rows = batches.iter().map(|b| b.num_rows() as u64).sum();
-        self.commits.add(time, rows);
-        batches.iter().try_for_each(|batch| self.rows(time, batch))
+        batches.iter().try_for_each(|batch| self.take(Some(time), batch))
     }
 
-    fn rows(&mut self, time: i64, batch: &RecordBatch) -> Result<(), String> {
+    /// Rows that became visible together. `time`: milliseconds since 1970, if it is known.
+    pub fn take(&mut self, time: Option<i64>, batch: &RecordBatch) -> Result<(), String> {
+        match time {
+            Some(time) => self.commits.add(time, batch.num_rows() as u64),
+            None => self.untimed = true,
+        }
         let columns = Columns::of(batch)?;
         for row in 0..batch.num_rows() {
             self.rows += 1;
@@ -74,6 +79,7 @@ impl Verification {
             sent.stored += 1;
             let sequence = content.sequence;
             self.altered += u64::from(sent.content != content.hash_of(self.start_is_unknown));
+            let Some(time) = time else { continue };
             self.shown.push((sent.device, time, sequence));
             if let Some(enqueued) = columns.enqueued_at(row) {
                 self.latencies.push(time - enqueued / 1000);
@@ -93,8 +99,8 @@ impl Verification {
             missing: self.events.values().filter(|s| s.stored == 0).count() as u64,
             strangers: self.strangers,
             altered: self.altered,
-            out_of_sequence: out_of_sequence(&self.shown),
-            throughput: throughput(&self.commits.in_order()),
+            out_of_sequence: (!self.untimed).then(|| out_of_sequence(&self.shown)),
+            throughput: if self.untimed { None } else { throughput(&self.commits.in_order()) },
             latency: latency(&self.latencies),
         }
     }
@@ -183,8 +189,10 @@ pub struct Report {
     pub strangers: u64,
     /// Rows that are not what was sent, at the precision of the sink.
     pub altered: u64,
-    pub out_of_sequence: u64,
+    /// `None` if it is not known of all rows when they became visible.
+    pub out_of_sequence: Option<u64>,
     pub throughput: Option<Throughput>,
+    /// Of the rows of which it is known.
     pub latency: Option<Latency>,
 }
 
@@ -209,10 +217,14 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "out of sequence      {:>12}   (a device's events travel in several partitions)",
-            self.out_of_sequence
+            known(self.out_of_sequence)
         )?;
         write_pace(f, &self.throughput, &self.latency)
     }
+}
+
+pub(crate) fn known(n: Option<u64>) -> String {
+    n.map_or("-".to_string(), |n| n.to_string())
 }
 
 pub(crate) fn verdict(n: u64) -> &'static str {
@@ -446,7 +458,7 @@ mod tests {
         let sent = events(6);
         let report = verify(&sent, &[&sent[..3].iter().collect::<Vec<_>>(), &sent[3..].iter().collect::<Vec<_>>()]);
         assert!(report.holds(), "{report}");
-        assert_eq!((report.sent, report.rows, report.out_of_sequence), (6, 6, 0));
+        assert_eq!((report.sent, report.rows, report.out_of_sequence), (6, 6, Some(0)));
         assert_eq!(report.throughput, Some(Throughput { min: 3.0, mean: 3.0, seconds: 1 }));
     }
 
@@ -472,7 +484,7 @@ mod tests {
             verification.commit(time, &[table(&[event])]).unwrap();
         }
         let report = verification.report();
-        assert_eq!((report.out_of_sequence, report.duplicates), (0, 1));
+        assert_eq!((report.out_of_sequence, report.duplicates), (Some(0), 1));
         assert_eq!(report.throughput, Some(Throughput { min: 1.0, mean: 1.0, seconds: 2 }));
     }
 
@@ -481,6 +493,20 @@ mod tests {
         let sent = events(9);
         let of_one: Vec<&Event> = sent.iter().filter(|e| e.device == sent[0].device).collect();
         let report = verify(&sent, &[&[of_one[0], of_one[2]], &[of_one[1]]]);
-        assert_eq!(report.out_of_sequence, 1);
+        assert_eq!(report.out_of_sequence, Some(1));
+    }
+
+    #[test]
+    fn where_some_rows_have_no_time_only_what_the_others_took_is_told() {
+        let sent = events(9);
+        let mut verification = Verification::default();
+        sent.iter().for_each(|e| verification.sent(e));
+        let (old, new): (Vec<&Event>, Vec<&Event>) = sent.iter().partition(|e| e.id != sent[8].id);
+        verification.take(None, &table(&old)).unwrap();
+        verification.take(Some(sent[8].due / 1_000_000 + 70), &table(&new)).unwrap();
+        let report = verification.report();
+        assert!(report.holds(), "{report}");
+        assert_eq!((report.out_of_sequence, &report.throughput), (None, &None));
+        assert_eq!(report.latency, Some(Latency { p50: 70, p95: 70, p99: 70, max: 70 }));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, TableSpec};
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Origin, Problem, Purpose, TableSpec};
 use engine::lookup::Lookup;
 use engine::shown::Shown;
 use engine::sink::Sink;
@@ -71,17 +71,6 @@ pub enum Write {
 /// The words of `write`.
 const WRITES: &[&[&str]] = &[&["append"], &["insert"], &["upsert"], &["delete"], &["procedure"]];
 /// Options that say how rows are written.
-const OF_WRITING: &[&str] = &[
-    "write",
-    "version_field",
-    "procedure",
-    "commits_table",
-    "writers",
-    "commit_rows",
-    "table_lock",
-    "create",
-    "create.index",
-];
 /// What the table of markers is called, in the target's own schema unless said.
 const MARKERS: &str = "millrace_commits";
 const DEFAULT_SCHEMA: &str = "dbo";
@@ -127,8 +116,19 @@ impl Connector for SqlServerConnector {
     fn options(&self) -> Vec<OptionSpec> {
         let mut options = server::options();
         options.extend([
-            OptionSpec::new("table", OptionKind::Text, "the table: name, schema.name or [schema].[name]; dbo unless said")
-                .aliases(&["table-name", "table_name"]),
+            OptionSpec::new(
+                "table",
+                OptionKind::Text,
+                "the table: name, schema.name or [schema].[name]; dbo unless said",
+            )
+            .aliases(&["table-name", "table_name"]),
+            OptionSpec::new(
+                "statement_timeout",
+                OptionKind::Duration,
+                "how long the server may take for a statement (5 minutes)",
+            ),
+        ]);
+        let of_writing = [
             OptionSpec::new(
                 "write",
                 OptionKind::OneOf(WRITES),
@@ -136,9 +136,21 @@ impl Connector for SqlServerConnector {
                  version_field; delete: the row of the key goes; append: each row is one, once (without a primary key, unless said); \
                  procedure: rows are handed to a stored procedure",
             ),
-            OptionSpec::new("version_field", OptionKind::Text, "with upsert: a row gives way to one with a higher value only"),
-            OptionSpec::new("procedure", OptionKind::Text, "instead of table: a procedure with one table-valued parameter"),
-            OptionSpec::new("commits_table", OptionKind::Text, "where it is kept what is written: millrace_commits beside the table"),
+            OptionSpec::new(
+                "version_field",
+                OptionKind::Text,
+                "with upsert: a row gives way to one with a higher value only",
+            ),
+            OptionSpec::new(
+                "procedure",
+                OptionKind::Text,
+                "instead of table: a procedure with one table-valued parameter",
+            ),
+            OptionSpec::new(
+                "commits_table",
+                OptionKind::Text,
+                "where it is kept what is written: millrace_commits beside the table",
+            ),
             OptionSpec::new(
                 "writers",
                 OptionKind::Integer,
@@ -149,15 +161,19 @@ impl Connector for SqlServerConnector {
                 OptionKind::Integer,
                 "rows of a transaction and writer, at most one checkpoint more: 50,000, or 1,048,576 into a columnstore",
             ),
-            OptionSpec::new("table_lock", OptionKind::Boolean, "with append: lock the table (TABLOCK): faster, and nobody else writes"),
-            OptionSpec::new("statement_timeout", OptionKind::Duration, "how long the server may take for a statement (5 minutes)"),
+            OptionSpec::new(
+                "table_lock",
+                OptionKind::Boolean,
+                "with append: lock the table (TABLOCK): faster, and nobody else writes",
+            ),
             OptionSpec::new("create", OptionKind::Boolean, "make the table if it is not there"),
             OptionSpec::new(
                 "create.index",
                 OptionKind::OneOf(&[&["rowstore"], &["columnstore"]]),
                 "of a new table: columnstore is small and fast to analyse",
             ),
-        ]);
+        ];
+        options.extend(of_writing.map(|option| option.purpose(Purpose::Writing)));
         options
     }
 
@@ -252,12 +268,6 @@ fn checked(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> R
 fn looked_up(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> Result<Place, Vec<Problem>> {
     let options = &table.options;
     let mut problems: Vec<Problem> = vec![];
-    for name in OF_WRITING.iter().filter(|name| options.get(name).is_some()) {
-        problems.push(Problem::option(*name, format!("{name} is for writing, and a lookup table is only read")));
-    }
-    if !table.partition_by.is_empty() {
-        problems.push(Problem::of("PARTITIONED BY is for writing, and a lookup table is only read"));
-    }
     for column in table.columns.iter().filter(|column| column.origin != Origin::Value) {
         problems.push(Problem::column(column.field.name(), "a row of this table has no metadata, only columns"));
     }
@@ -435,17 +445,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_table_takes_no_options_of_writing() {
+    fn a_lookup_table_has_no_metadata() {
         let checked = |table: &TableSpec| looked_up(table, &|_| None);
         let plain = checked(&table(&["id"], &[], &[("table", "s.t"), ("statement_timeout", "5s")])).ok().unwrap();
         assert_eq!((plain.target.as_str(), plain.answer), ("[s].[t]", Duration::from_secs(5)));
-        let wrong = [("write", "upsert"), ("commit_rows", "5"), ("create", "true"), ("create.index", "rowstore")];
-        let mut table = table(&["id"], &["part"], &wrong);
+        let mut table = table(&["id"], &[], &[]);
         table.columns[2].origin = Origin::Metadata("timestamp".into());
         let problems = checked(&table).err().unwrap();
-        let all: Vec<_> = problems.iter().map(|p| p.option.as_deref().or(p.column.as_deref()).unwrap_or("")).collect();
-        assert_eq!(all, ["write", "commit_rows", "create", "create.index", "", "n"]);
-        assert!(problems[0].message.contains("is for writing"), "{problems:?}");
+        assert_eq!(problems.iter().map(|p| p.column.as_deref()).collect::<Vec<_>>(), [Some("n")]);
     }
 
     #[test]

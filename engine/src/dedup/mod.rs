@@ -1,14 +1,16 @@
 //! Deduplication: lets the first row of each key through, within a window of the log's clock.
 //!
-//! A worker's share is a [`window`] per split, or one; a window is a [`bucket`] per stretch of time; a bucket is
-//! tables in memory and, past the memory budget, [`spill`] sections on disk.
+//! A worker's share is a [`window`] per split, or one; a window is a bucket per stretch of time; the keys of its buckets
+//! are a [`set`]: tables in memory and, past the memory budget, [`spill`] sections on disk.
 
-mod bucket;
 mod filter;
 mod ids;
+mod marks;
+mod set;
 mod spill;
 mod stored;
 mod table;
+mod texts;
 mod window;
 
 use std::cmp::Reverse;
@@ -23,6 +25,7 @@ use crate::clock::{Clocks, Hand, SplitClock};
 use crate::key::{Key, Keys};
 use crate::plan::{DedupClock, Deduplicate, LatePolicy, Scope};
 use crate::transform::partition;
+use set::{Set, Share};
 use spill::Spill;
 pub use spill::SpillError;
 pub use stored::DedupSnapshot;
@@ -45,9 +48,7 @@ pub struct Dedup {
     /// For the bytes of one key, for one page from disk, and for the rows that are judged next.
     key_space: Vec<u8>,
     page_space: Vec<u8>,
-    looked_up: Vec<LookedUp>,
-    /// Buckets that keys came into since then.
-    touched: Vec<i64>,
+    asked: Vec<Asked>,
 }
 
 /// What became of the rows of a batch.
@@ -69,14 +70,13 @@ enum Verdict {
     TooOld,
 }
 
-/// A row's key, and whether it was in memory before any row that it was looked up with.
-struct LookedUp {
+/// A row's key, whose places memory was asked for.
+struct Asked {
     hash: u64,
     id: Option<u128>,
-    known: bool,
 }
 
-impl LookedUp {
+impl Asked {
     fn key<'a>(&self, keys: &Keys, row: usize, space: &'a mut Vec<u8>) -> Key<'a> {
         self.id.map_or_else(|| keys.get(row, space), Key::Uuid)
     }
@@ -122,8 +122,7 @@ impl Dedup {
             spill: Spill::new(folder),
             key_space: vec![],
             page_space: vec![],
-            looked_up: Vec::with_capacity(TOGETHER),
-            touched: vec![],
+            asked: Vec::with_capacity(TOGETHER),
         }
     }
 
@@ -180,12 +179,12 @@ impl Dedup {
         let mut space = std::mem::take(&mut self.key_space);
         for begin in (0..keys.len()).step_by(TOGETHER) {
             let rows = begin..keys.len().min(begin + TOGETHER);
-            self.look_up(index, &keys, rows.clone(), &mut space);
+            self.ask(index, &keys, rows.clone(), &mut space);
             for row in rows {
                 let time = if times.is_null(row) { oldest } else { times.value(row) };
-                let looked_up = &self.looked_up[row - begin];
-                let (hash, known, key) = (looked_up.hash, looked_up.known, looked_up.key(&keys, row, &mut space));
-                let verdict = self.verdict(index, hash, &key, known, time)?;
+                let asked = &self.asked[row - begin];
+                let (hash, key) = (asked.hash, asked.key(&keys, row, &mut space));
+                let verdict = self.verdict(index, hash, &key, time)?;
                 pass.append(verdict == Verdict::First || (verdict == Verdict::TooOld && late_passes));
                 late.append(verdict == Verdict::TooOld);
                 copies += (verdict == Verdict::Copy) as u64;
@@ -204,53 +203,41 @@ impl Dedup {
         Ok(Judged { passed: Some(passed).filter(|b| b.num_rows() > 0), late, copies, unjudged })
     }
 
-    fn look_up(&mut self, index: usize, keys: &Keys, rows: Range<usize>, space: &mut Vec<u8>) {
-        self.touched.clear();
-        self.looked_up.clear();
-        let Some(window) = &self.windows[index] else { return };
-        self.looked_up.extend(rows.clone().map(|row| {
+    /// Asks memory for the places of the keys of some rows.
+    fn ask(&mut self, index: usize, keys: &Keys, rows: Range<usize>, space: &mut Vec<u8>) {
+        self.asked.clear();
+        self.asked.extend(rows.map(|row| {
             let key = keys.get(row, space);
             let id = if let Key::Uuid(id) = key { Some(id) } else { None };
-            LookedUp { hash: hash(&self.hasher, &key), id, known: false }
+            Asked { hash: hash(&self.hasher, &key), id }
         }));
-        let touched = self.looked_up.iter().fold(0, |touched, looked_up| touched ^ window.touch(looked_up.hash));
-        std::hint::black_box(touched);
-        for (row, looked_up) in rows.zip(&mut self.looked_up) {
-            looked_up.known = window.in_memory(looked_up.hash, &looked_up.key(keys, row, space));
+        if let Some(window) = &self.windows[index] {
+            std::hint::black_box(self.asked.iter().fold(0, |touched, asked| touched ^ window.touch(asked.hash)));
         }
     }
 
-    /// `known`: whether the key was found when it was looked up. What came since then, and what is on disk, is seen here.
-    fn verdict(
-        &mut self,
-        index: usize,
-        hash: u64,
-        key: &Key<'_>,
-        known: bool,
-        time: i64,
-    ) -> Result<Verdict, SpillError> {
+    fn verdict(&mut self, index: usize, hash: u64, key: &Key<'_>, time: i64) -> Result<Verdict, SpillError> {
         let Some(window) = &self.windows[index] else { return Ok(Verdict::TooOld) };
         if window.is_too_old(time) {
             return Ok(Verdict::TooOld);
         }
-        if known || window.in_buckets(&self.touched, hash, key) || window.on_disk(hash, key, &mut self.page_space)? {
+        if window.in_memory(hash, key) || window.on_disk(hash, key, &mut self.page_space)? {
             return Ok(Verdict::Copy);
         }
-        let number = window.number(time);
-        if !self.touched.contains(&number) {
-            self.touched.push(number);
-        }
-        self.insert(index, number, hash, key, true)?;
+        self.insert(index, window.number(time), hash, key, true)?;
         Ok(Verdict::First)
     }
 
     fn insert(&mut self, index: usize, bucket: i64, hash: u64, key: &Key<'_>, new: bool) -> Result<(), SpillError> {
-        let growth = self.window(index).bucket(bucket).growth(hash, key, new);
+        let window = self.window(index);
+        let place = window.bucket(bucket);
+        let growth = window.growth(place, hash, key, new);
         if growth > 0 {
             self.make_room(growth)?;
         }
-        let Some(window) = &mut self.windows[index] else { return Ok(()) };
-        window.insert(bucket, hash, key, new, &self.hasher);
+        if let Some(window) = &mut self.windows[index] {
+            window.insert(place, hash, key, new, &self.hasher);
+        }
         Ok(())
     }
 
@@ -260,36 +247,42 @@ impl Dedup {
         if self.memory == usize::MAX {
             return Ok(());
         }
-        let mut memory = self.size().memory_bytes as usize;
+        if self.memory_bytes() + growth <= self.memory {
+            return Ok(());
+        }
+        for window in self.windows.iter_mut().flatten() {
+            window.clear_all(&self.hasher);
+        }
+        let mut memory = self.memory_bytes();
         if memory + growth <= self.memory {
             return Ok(());
         }
         let enough = self.memory.saturating_sub(growth.max(self.memory / FREED_AT_ONCE));
-        for (_, number, _, index, shard) in self.what_can_go() {
+        for (index, place, share) in self.what_can_go() {
             if memory <= enough {
                 break;
             }
-            let Some(window) = &mut self.windows[index] else { continue };
-            let (file, bucket) = (self.spill.file(number)?, window.bucket(number));
-            let before = bucket.memory();
-            bucket.spill(shard, &file, &self.hasher)?;
-            memory -= before.saturating_sub(bucket.memory());
+            let Some(set) = self.windows[index].as_mut().and_then(|window| window.set(place)) else { continue };
+            let before = set.memory();
+            set.spill(&share, &self.spill.file(share.bucket)?, &self.hasher)?;
+            memory -= before.saturating_sub(set.memory());
         }
         Ok(())
     }
 
-    /// The shards in memory in the order in which they go to disk: is it small, bucket, size, window, shard.
-    fn what_can_go(&self) -> Vec<(bool, i64, Reverse<usize>, usize, usize)> {
-        let mut shards = vec![];
+    /// What is in memory, with its window and its set there, in the order in which it goes to disk: the oldest first, of these
+    /// the largest, and what is small after all others.
+    fn what_can_go(&self) -> Vec<(usize, usize, Share)> {
+        let mut shares = vec![];
         for (index, window) in self.windows.iter().enumerate() {
-            for (number, bucket) in window.iter().flat_map(Window::buckets) {
-                let of_bucket = bucket.shard_memory().enumerate().filter(|(_, bytes)| *bytes >= SMALLEST_SPILLED);
-                let small = |bytes| bytes < self.memory / SMALL_TABLE;
-                shards.extend(of_bucket.map(|(shard, bytes)| (small(bytes), number, Reverse(bytes), index, shard)));
+            for (place, set) in window.iter().flat_map(Window::sets).enumerate() {
+                let worth_it = set.shares().filter(|share| share.bytes >= SMALLEST_SPILLED);
+                shares.extend(worth_it.map(|share| (index, place, share)));
             }
         }
-        shards.sort_unstable();
-        shards
+        let small = |share: &Share| share.bytes < self.memory / SMALL_TABLE;
+        shares.sort_by_key(|(_, _, share)| (small(share), share.bucket, Reverse(share.bytes)));
+        shares
     }
 
     /// Takes what is new since the last call. Cheap: the sets themselves stay where they are.
@@ -325,6 +318,7 @@ impl Dedup {
             Some(width) if width != own => last_moment(stored, width).div_euclid(own),
             _ => stored,
         };
+        let mut waiting = Vec::with_capacity(TOGETHER);
         for stored in stored_keys(part) {
             let index = match self.spec.scope {
                 Scope::Global => mine(&stored.key).then_some(0),
@@ -334,21 +328,38 @@ impl Dedup {
             };
             let Some(index) = index else { continue };
             let bucket = bucket(stored.bucket);
-            if bucket >= self.window(index).floor() {
-                let hash = hash(&self.hasher, &stored.key);
-                self.insert(index, bucket, hash, &stored.key, false)?;
+            let hash = hash(&self.hasher, &stored.key);
+            let window = self.window(index);
+            if bucket < window.floor() {
+                continue;
             }
+            std::hint::black_box(window.touch(hash));
+            waiting.push((index, bucket, hash, stored.key));
+            if waiting.len() == TOGETHER {
+                self.take_in(&mut waiting)?;
+            }
+        }
+        self.take_in(&mut waiting)
+    }
+
+    fn take_in(&mut self, keys: &mut Vec<(usize, i64, u64, Key<'_>)>) -> Result<(), DedupError> {
+        for (index, bucket, hash, key) in keys.drain(..) {
+            self.insert(index, bucket, hash, &key, false)?;
         }
         Ok(())
     }
 
     pub fn size(&self) -> Size {
-        let mut size = Size { disk_bytes: self.spill.bytes(), ..Size::default() };
-        for (_, bucket) in self.windows.iter().flatten().flat_map(Window::buckets) {
-            size.keys += bucket.len() as u64;
-            size.memory_bytes += bucket.memory() as u64;
+        let sets = self.windows.iter().flatten().flat_map(Window::sets);
+        Size {
+            keys: sets.map(|set| set.len() as u64).sum(),
+            memory_bytes: self.memory_bytes() as u64,
+            disk_bytes: self.spill.bytes(),
         }
-        size
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.windows.iter().flatten().flat_map(Window::sets).map(Set::memory).sum()
     }
 
     fn index(&self, split: usize) -> usize {
@@ -391,7 +402,10 @@ impl Dedup {
             Scope::Partition => self.clocks.get(split).map_or(crate::clock::UNHEARD, |c| hand(&c)),
         };
         let index = self.index(split);
-        self.window(index).move_clock(now);
+        self.window(index);
+        if let Some(window) = &mut self.windows[index] {
+            window.move_clock(now, &self.hasher);
+        }
     }
 }
 
@@ -466,6 +480,25 @@ mod tests {
         assert_eq!(dedup.judge(1, &rows(&[("a", 160)])).unwrap().copies, 1);
         dedup.set_clock(1, clock(400));
         assert_eq!(ids(dedup.judge(1, &rows(&[("a", 400)])).unwrap().passed), ["a"]);
+    }
+
+    #[test]
+    fn a_split_may_be_a_thousand_buckets_ahead_of_the_slowest() {
+        let mut dedup = unlimited(spec(Scope::Global, LatePolicy::Drop));
+        dedup.add_split(0, "t/0", clock(100));
+        dedup.add_split(1, "t/1", clock(100));
+        dedup.all_known();
+        let names: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+        let ahead: Vec<_> = names.iter().zip((100..).step_by(20)).map(|(name, time)| (name.as_str(), time)).collect();
+        assert_eq!(dedup.judge(0, &rows(&ahead)).unwrap().copies, 0);
+        assert_eq!(dedup.judge(0, &rows(&ahead)).unwrap().copies, 1000);
+        assert_eq!(dedup.snapshot().new.len(), 1000);
+        for (split, time) in [(0, 20_080), (1, 10_100)] {
+            dedup.set_clock(split, clock(time));
+        }
+        assert_eq!(dedup.size().keys, 503, "a window before the slowest, and all that is ahead of it");
+        let judged = dedup.judge(1, &rows(&ahead)).unwrap();
+        assert_eq!((judged.copies, judged.unjudged), (503, 497));
     }
 
     #[test]

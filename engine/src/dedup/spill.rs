@@ -21,7 +21,7 @@ use std::sync::{Arc, Weak};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::filter::Filter;
-use super::table::unpack;
+use super::texts::unpack;
 use crate::key::Key;
 
 /// What one look-up reads. A key that is longer makes its page as long as it must be.

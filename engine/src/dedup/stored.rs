@@ -17,7 +17,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::error::ArrowError;
 
-use super::table::Packed;
+use super::texts::Packed;
 use crate::clock::SplitClock;
 use crate::key::Key;
 

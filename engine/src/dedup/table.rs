@@ -1,10 +1,10 @@
-//! Keys in memory, whole, and without an allocation of its own for any of them.
+//! Keys in memory, whole, each with the mark of its time bucket.
 
 use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
-
 use super::ids::Ids;
+use super::marks::{Mark, Marks};
+use super::texts::{Packed, Texts};
 use crate::key::Key;
 
 /// How keys are hashed here. Seeded anew in each process, so that nobody can choose ids that collide, and independent of
@@ -18,142 +18,195 @@ pub fn hash(hasher: &Hasher, key: &Key<'_>) -> u64 {
     }
 }
 
-/// A set of keys.
+/// A set of keys. Those of buckets that fell stay in it until it is rebuilt: whoever asks is told their mark.
 #[derive(Default)]
 pub struct Table {
     ids: Ids,
-    /// Where each begins in `bytes`.
-    texts: HashTable<usize>,
-    bytes: Packed,
+    texts: Texts,
+    /// By mark.
+    held: Vec<Held>,
+}
+
+/// What a table holds of one bucket.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Held {
+    pub ids: usize,
+    pub texts: usize,
+    /// Of the texts.
+    bytes: usize,
+}
+
+impl Held {
+    pub fn keys(&self) -> usize {
+        self.ids + self.texts
+    }
+
+    /// The bytes of memory that it takes, about.
+    pub fn memory(&self) -> usize {
+        Ids::memory_of(wide(self.ids)) + self.texts * 2 * size_of::<u64>() + self.bytes
+    }
+}
+
+/// Slots for so many ids that are rebuilt because there was no room: then half as many can come before it is done again.
+fn wide(ids: usize) -> usize {
+    ids * 2
+}
+
+/// Slots for so many ids that are rebuilt because there was not enough memory, or without those of a bucket that fell.
+fn narrow(ids: usize) -> usize {
+    ids * 3 / 2
 }
 
 impl Table {
+    /// Keys in it, those of buckets that fell too.
     pub fn len(&self) -> usize {
-        self.ids.len() + self.texts.len()
+        self.held.iter().map(Held::keys).sum()
     }
 
     /// The bytes of memory that it takes.
     pub fn memory(&self) -> usize {
-        self.ids.memory() + self.texts.allocation_size() + self.bytes.memory()
+        self.ids.memory() + self.texts.memory() + self.held.capacity() * size_of::<Held>()
+    }
+
+    pub fn held(&self, mark: Mark) -> Held {
+        self.held.get(usize::from(mark.get())).copied().unwrap_or_default()
     }
 
     /// Asks memory for the place of a key of 16 bytes, without waiting: see [`Ids::touch`].
     #[inline]
-    pub fn touch(&self, hash: u64) -> u64 {
+    pub fn touch(&self, hash: u64) -> u8 {
         self.ids.touch(spread(hash))
     }
 
     #[inline]
-    pub fn contains(&self, hash: u64, key: &Key<'_>) -> bool {
+    pub fn get(&self, hash: u64, key: &Key<'_>) -> Option<Mark> {
         match key {
-            Key::Uuid(id) => self.ids.contains(spread(hash), *id),
-            Key::Bytes(bytes) => self.texts.find(spread(hash), |at| self.bytes.at(*at) == *bytes).is_some(),
+            Key::Uuid(id) => self.ids.get(spread(hash), *id),
+            Key::Bytes(bytes) => self.texts.get(spread(hash), bytes),
         }
     }
 
     /// By how much `memory` would grow, about, if this key came; nearly always zero.
-    pub fn growth(&self, key: &Key<'_>) -> usize {
+    #[inline]
+    pub fn growth(&self, key: &Key<'_>, fallen: &Marks) -> usize {
         match key {
-            Key::Uuid(_) => self.ids.growth(),
-            Key::Bytes(bytes) => {
-                let table = if self.texts.len() < self.texts.capacity() {
-                    0
-                } else {
-                    self.texts.allocation_size().max(SMALLEST)
-                };
-                table + self.bytes.growth(bytes)
+            Key::Uuid(_) if self.ids.has_room() => 0,
+            Key::Uuid(_) => Ids::memory_of(wide(self.live_ids(fallen))).saturating_sub(self.ids.memory()),
+            Key::Bytes(bytes) => self.texts.growth(bytes),
+        }
+    }
+
+    /// Takes a key in, or gives it another mark; returns the one that it had.
+    pub fn put(&mut self, hash: u64, key: &Key<'_>, mark: Mark, fallen: &Marks, hasher: &Hasher) -> Option<Mark> {
+        let before = match key {
+            Key::Uuid(id) => {
+                if !self.ids.has_room() {
+                    self.rebuild_ids(wide(self.live_ids(fallen) + 1), fallen, hasher);
+                }
+                self.ids.put(spread(hash), *id, mark)
             }
-        }
-    }
-
-    /// Takes a key in; one that is there stays there once.
-    pub fn insert(&mut self, hash: u64, key: &Key<'_>, hasher: &Hasher) {
-        match key {
-            Key::Uuid(id) => self.ids.insert(spread(hash), *id, |id| spread(hasher.hash_one(id))),
-            Key::Bytes(_) if self.contains(hash, key) => {}
             Key::Bytes(bytes) => {
-                let at = self.bytes.push(bytes);
-                let packed = &self.bytes;
-                self.texts.insert_unique(spread(hash), at, |at| spread(hasher.hash_one(packed.at(*at))));
+                if !self.texts.has_room() && !fallen.is_empty() {
+                    self.rebuild_texts(fallen, hasher);
+                }
+                self.texts.put(spread(hash), bytes, mark, |bytes| spread(hasher.hash_one(bytes)))
             }
+        };
+        let counted = |held: &mut Vec<Held>, mark: Mark, count: fn(usize, usize) -> usize| {
+            let mark = usize::from(mark.get());
+            if held.len() <= mark {
+                held.resize(mark + 1, Held::default());
+            }
+            match key {
+                Key::Uuid(_) => held[mark].ids = count(held[mark].ids, 1),
+                Key::Bytes(bytes) => {
+                    held[mark].texts = count(held[mark].texts, 1);
+                    held[mark].bytes = count(held[mark].bytes, Packed::length(bytes));
+                }
+            }
+        };
+        counted(&mut self.held, mark, |sum, one| sum + one);
+        if let Some(before) = before {
+            counted(&mut self.held, before, |sum, one| sum - one);
+        }
+        before
+    }
+
+    /// Forgets the keys of these buckets. Whether there were any.
+    pub fn forget(&mut self, fallen: &Marks, hasher: &Hasher) -> bool {
+        let (mut ids, mut texts) = (0, 0);
+        for (_, held) in self.held_by_mark().filter(|(mark, _)| fallen.contains(*mark)) {
+            ids += held.ids;
+            texts += held.texts;
+        }
+        if ids > 0 {
+            let live = self.live_ids(fallen);
+            self.rebuild_ids(self.ids.slots().clamp(narrow(live), wide(live)), fallen, hasher);
+        }
+        if texts > 0 {
+            self.rebuild_texts(fallen, hasher);
+        }
+        ids + texts > 0
+    }
+
+    /// Forgets the keys of a bucket, and gives as much memory free as it can.
+    pub fn forget_for_memory(&mut self, mark: Mark, fallen: &Marks, hasher: &Hasher) {
+        let mut gone = *fallen;
+        gone.insert(mark);
+        self.rebuild_ids(narrow(self.live_ids(&gone)), &gone, hasher);
+        self.rebuild_texts(&gone, hasher);
+    }
+
+    pub fn for_each(&self, hasher: &Hasher, mut see: impl FnMut(u64, Key<'_>, Mark)) {
+        for (id, mark) in self.ids.iter() {
+            see(hasher.hash_one(id), Key::Uuid(id), mark);
+        }
+        for (bytes, mark) in self.texts.iter() {
+            see(hasher.hash_one(bytes), Key::Bytes(bytes), mark);
         }
     }
 
-    pub fn for_each(&self, hasher: &Hasher, mut see: impl FnMut(u64, Key<'_>)) {
-        for id in self.ids.iter() {
-            see(hasher.hash_one(id), Key::Uuid(id));
-        }
-        for at in &self.texts {
-            let bytes = self.bytes.at(*at);
-            see(hasher.hash_one(bytes), Key::Bytes(bytes));
-        }
-    }
-
-    /// The ids with their hashes, in the order of these.
-    pub fn sorted_ids(&self, hasher: &Hasher) -> Vec<(u64, Key<'_>)> {
-        let mut ids: Vec<_> = self.ids.iter().map(|id| (hasher.hash_one(id), Key::Uuid(id))).collect();
+    /// The ids of a bucket with their hashes, in the order of these.
+    pub fn sorted_ids(&self, mark: Mark, hasher: &Hasher) -> Vec<(u64, Key<'_>)> {
+        let of_bucket = self.ids.iter().filter(|(_, other)| *other == mark);
+        let mut ids: Vec<_> = of_bucket.map(|(id, _)| (hasher.hash_one(id), Key::Uuid(id))).collect();
         ids.sort_unstable_by_key(|(hash, _)| *hash);
         ids
     }
 
-    /// The other keys with their hashes, in the order of these.
-    pub fn sorted_texts(&self, hasher: &Hasher) -> Vec<(u64, Key<'_>)> {
-        let with_hash = |bytes| (hasher.hash_one(bytes), Key::Bytes(bytes));
-        let mut texts: Vec<_> = self.texts.iter().map(|at| with_hash(self.bytes.at(*at))).collect();
+    /// Its other keys with their hashes, in the order of these.
+    pub fn sorted_texts(&self, mark: Mark, hasher: &Hasher) -> Vec<(u64, Key<'_>)> {
+        let of_bucket = self.texts.iter().filter(|(_, other)| *other == mark);
+        let mut texts: Vec<_> = of_bucket.map(|(bytes, _)| (hasher.hash_one(bytes), Key::Bytes(bytes))).collect();
         texts.sort_unstable_by_key(|(hash, _)| *hash);
         texts
     }
+
+    fn held_by_mark(&self) -> impl Iterator<Item = (Mark, &Held)> {
+        self.held.iter().enumerate().filter_map(|(mark, held)| Some((Mark::new(mark as u8)?, held)))
+    }
+
+    fn live_ids(&self, fallen: &Marks) -> usize {
+        self.held_by_mark().filter(|(mark, _)| !fallen.contains(*mark)).map(|(_, held)| held.ids).sum()
+    }
+
+    fn rebuild_ids(&mut self, slots: usize, without: &Marks, hasher: &Hasher) {
+        self.ids.rebuild(slots, |mark| !without.contains(mark), |id| spread(hasher.hash_one(id)));
+        self.held_of(without).for_each(|held| held.ids = 0);
+    }
+
+    fn rebuild_texts(&mut self, without: &Marks, hasher: &Hasher) {
+        self.texts.rebuild(|mark| !without.contains(mark), |bytes| spread(hasher.hash_one(bytes)));
+        self.held_of(without).for_each(|held| (held.texts, held.bytes) = (0, 0));
+    }
+
+    fn held_of(&mut self, marks: &Marks) -> impl Iterator<Item = &mut Held> {
+        let of = |mark: usize| Mark::new(mark as u8).is_some_and(|mark| marks.contains(mark));
+        self.held.iter_mut().enumerate().filter(move |(mark, _)| of(*mark)).map(|(_, held)| held)
+    }
 }
 
-/// What the smallest table of texts takes.
-const SMALLEST: usize = 128;
-
-/// The upper bits of a hash tell the table: those that tell the slot and the tag within it are others.
+/// The upper bits of a hash tell the table: those that tell the place within it are others.
 fn spread(hash: u64) -> u64 {
     hash.rotate_left(32)
-}
-
-/// Byte strings one after the other, each behind its length.
-#[derive(Default)]
-pub struct Packed(Vec<u8>);
-
-impl Packed {
-    pub fn push(&mut self, bytes: &[u8]) -> usize {
-        let at = self.0.len();
-        self.0.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        self.0.extend_from_slice(bytes);
-        at
-    }
-
-    pub fn at(&self, at: usize) -> &[u8] {
-        first(&self.0[at..]).map_or(&[], |(bytes, _)| bytes)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        unpack(&self.0)
-    }
-
-    pub fn memory(&self) -> usize {
-        self.0.capacity()
-    }
-
-    pub fn growth(&self, bytes: &[u8]) -> usize {
-        let needed = self.0.len() + size_of::<u32>() + bytes.len();
-        if needed <= self.0.capacity() { 0 } else { self.0.capacity().max(needed - self.0.capacity()) }
-    }
-}
-
-/// The byte strings that are packed in `bytes`.
-pub fn unpack(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let (bytes, behind) = first(rest)?;
-        rest = behind;
-        Some(bytes)
-    })
-}
-
-fn first(packed: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = packed.split_first_chunk()?;
-    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }

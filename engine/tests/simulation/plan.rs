@@ -114,7 +114,7 @@ pub fn plan(sources: Vec<Arc<dyn Source>>, table: Arc<dyn Lookup>, sinks: [Arc<d
         inputs,
         sink,
         schema,
-        commit_interval: if *table == "second" { commit_interval } else { Duration::ZERO },
+        commit_interval: (*table == "second").then_some(commit_interval),
         give_up_after: None,
     });
     let (sinks, lookups) = (sinks.collect(), vec![known, again]);

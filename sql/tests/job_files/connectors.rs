@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use engine::connector::{Connector, OptionKind, OptionSpec, Origin, Problem, TableSpec};
+use engine::connector::{Connector, OptionKind, OptionSpec, Origin, Problem, Purpose, TableSpec};
 use engine::lookup::{Loaded, Lookup, LookupError, LookupRequest};
 use engine::sink::{Committable, Committed, Sink, SinkContext, SinkError, SinkWriter};
 use engine::source::{Position, ReadRequest, Source, SourceError, SplitReader, Start, Wake};
@@ -31,6 +31,7 @@ impl Connector for Log {
             OptionSpec::new("format", OptionKind::OneOf(&[&["json"], &["raw"]]), "json or raw"),
             OptionSpec::new("source.discovery", OptionKind::Duration, "how often to look for new partitions"),
             OptionSpec::new("secret", OptionKind::Secret, "a password"),
+            OptionSpec::new("unpacked", OptionKind::Boolean, "whether messages are packed").purpose(Purpose::Reading),
         ]
     }
 
@@ -83,7 +84,11 @@ impl Connector for Store {
         "store"
     }
     fn options(&self) -> Vec<OptionSpec> {
-        vec![OptionSpec::new("path", OptionKind::Text, "a folder").required()]
+        vec![
+            OptionSpec::new("path", OptionKind::Text, "a folder").required(),
+            OptionSpec::new("file_size", OptionKind::Bytes, "how large a file becomes").purpose(Purpose::Writing),
+            OptionSpec::new("date_format", OptionKind::Text, "of the folder's name").purpose(Purpose::Lookups),
+        ]
     }
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>, Vec<Problem>> {
         Ok(Arc::new(Folder(table.options.get("path").unwrap_or_default().into())))

@@ -16,7 +16,7 @@ async fn joinable(story: &Story) -> Vec<LiveFile> {
 }
 
 /// All files of the table in one new one, which no entry names yet.
-async fn joined(story: &Story) -> Joined {
+pub async fn joined(story: &Story) -> Joined {
     let state = State::read(&options(story)).await.unwrap().unwrap();
     let path = format!("joined-{}.parquet", Names::of("w9").next());
     let files = joinable(story).await;

@@ -27,7 +27,7 @@ impl Story {
         lookup.load(&request, seen, 0).await
     }
 
-    async fn looked_up(&self, columns: &[Field]) -> (RecordBatch, String) {
+    pub async fn looked_up(&self, columns: &[Field]) -> (RecordBatch, String) {
         let Loaded::Rows { version, rows } = self.load(columns, None).await.unwrap() else { panic!("never seen") };
         let schema = Arc::new(Schema::new(columns.to_vec()));
         (arrow::compute::concat_batches(&schema, &rows).unwrap(), version.unwrap())
@@ -157,27 +157,4 @@ async fn what_does_not_fit_is_all_said_before_a_row_is_read() {
 async fn a_table_that_would_be_misread_is_refused() {
     let mapped = Story::new().made_before(json!({"delta.columnMapping.mode": "name"}));
     assert!(mapped.refused(&[id()]).await.contains("columns are mapped"));
-    let story = Story::new().made_before(json!({}));
-    let vector = json!({"storageType": "u", "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^", "offset": 4, "sizeInBytes": 40,
-        "cardinality": 2});
-    let add = json!({"path": "part-1.parquet", "partitionValues": {}, "size": 10, "modificationTime": 0,
-        "dataChange": true, "deletionVector": vector});
-    let protocol = json!({"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["deletionVectors"],
-        "writerFeatures": ["deletionVectors"]});
-    story.log_entry(1, &[json!({"protocol": protocol}), json!({"add": add})]);
-    assert!(story.refused(&[id()]).await.contains("deletion vector"));
-}
-
-#[test]
-fn options_of_writing_are_refused() {
-    let options = [("path", "t"), ("target_file_size", "1 MiB")].map(|(n, v)| (n.to_string(), v.to_string()));
-    let spec = TableSpec {
-        name: "known".into(),
-        columns: vec![],
-        primary_key: vec![],
-        partition_by: vec!["n".into()],
-        options: Options(options.into()),
-    };
-    let problems = DeltaConnector.lookup(&spec).err().unwrap();
-    assert_eq!(problems.len(), 2, "{problems:?}");
 }

@@ -187,7 +187,7 @@ async fn spark_finds_the_partitions_that_were_written() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_with_deletion_vectors_is_shared_with_spark() {
     let mut spark = spark();
     let story = of_two_columns();
@@ -208,6 +208,7 @@ async fn a_table_with_deletion_vectors_is_shared_with_spark() {
         story.entry(newest).iter().filter(|a| a["add"]["deletionVector"].is_object()).count()
     };
     assert_eq!(vectors(&story), 1, "Spark wrote a deletion vector");
+    assert_eq!(story.ids_read_back().await, spark.ids(&story), "read back with the file of the vector");
     process.append(&story, 7, "m8").await;
     compact(&DeltaOptions::of_folder(&story.table()), &Names::of("w9")).await.unwrap();
     let newest = story.log_files(".json").into_iter().max().unwrap();
@@ -217,7 +218,11 @@ async fn a_table_with_deletion_vectors_is_shared_with_spark() {
     assert_eq!(spark.ids(&story), ids);
     let rows = Python::installed().rows(&story);
     assert_eq!(rows.iter().map(|row| row["id"].as_str().unwrap()).collect::<Vec<_>>(), ids);
+    assert_eq!(story.ids_read_back().await, ids);
+    let (rows, _) = story.looked_up(&[Field::new("id", DataType::Utf8, true)]).await;
+    assert_eq!(rows.num_rows(), ids.len());
     spark.sql(&story, "OPTIMIZE $t");
+    assert_eq!(story.ids_read_back().await, ids);
     process.append(&story, 9, "last").await;
     assert_eq!(spark.count(&story, "true"), 11);
 }

@@ -1,37 +1,6 @@
-//! Whatever bytes come: no panic, no standing still, and each payload is whole rows or none.
 #![no_main]
 
-use std::path::Path;
-use std::sync::{Arc, LazyLock};
+#[path = "../targets/protobuf.rs"]
+mod protobuf;
 
-use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
-use formats::{Decoder, Decoding, Format, ProtobufFraming, ProtobufOptions};
-use libfuzzer_sys::fuzz_target;
-
-static OPTIONS: LazyLock<ProtobufOptions> = LazyLock::new(|| {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/protobuf/plant.proto");
-    ProtobufOptions::of_file(&file, Some("plant.v1.Reading"), ProtobufFraming::Delimited).unwrap()
-});
-
-fn columns() -> Schema {
-    let instant = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
-    let json = [("ARROW:extension:name".to_string(), "arrow.json".to_string())];
-    let inner = Fields::from(vec![Field::new("a", DataType::Int64, true), Field::new("at", instant.clone(), true)]);
-    let entry = Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Float64, true)]);
-    Schema::new(vec![
-        Field::new("id", DataType::Utf8, false),
-        Field::new("at", instant, true),
-        Field::new("maybe", DataType::Float64, true),
-        Field::new("numbers", DataType::new_list(DataType::Int64, true), true),
-        Field::new("inners", DataType::new_list(DataType::Struct(inner), true), true),
-        Field::new("levels", DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entry), false)), false), true),
-        Field::new("raw", DataType::Utf8, true).with_metadata(json.into()),
-    ])
-}
-
-fuzz_target!(|payloads: Vec<&[u8]>| {
-    let decoding = Decoding { format: Format::Protobuf, protobuf: Some(OPTIONS.clone()), ..Decoding::default() };
-    let mut decoder = Decoder::of(Arc::new(columns()), &decoding, None, Arc::new(|| {})).unwrap();
-    let rows: usize = payloads.iter().map(|payload| decoder.push(payload, None).unwrap_or(0)).sum();
-    assert_eq!(decoder.finish().unwrap().num_rows(), rows);
-});
+libfuzzer_sys::fuzz_target!(|input: protobuf::Input| protobuf::check(input));
