@@ -1,8 +1,11 @@
 //! What the fuzzers found worth keeping (`./fuzz`), once more with each build: whatever bytes come, nothing breaks.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use arbitrary::{Arbitrary, Unstructured};
+use flate2::read::GzDecoder;
 
 #[path = "../fuzz/targets/avro.rs"]
 mod avro;
@@ -15,13 +18,18 @@ mod json;
 #[path = "../fuzz/targets/protobuf.rs"]
 mod protobuf;
 
-/// Each input of a target's corpus, as the fuzzer cuts it up.
+/// Each input of a target's corpus (`fuzz/corpus.py` says how they are packed), as the fuzzer cuts it up.
 fn each(target: &str, check: impl Fn(Unstructured<'_>)) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let inputs: Vec<_> =
-        std::fs::read_dir(&folder).unwrap().map(|input| std::fs::read(input.unwrap().path()).unwrap()).collect();
-    assert!(inputs.len() > 100, "{} of {}", inputs.len(), folder.display());
-    inputs.iter().for_each(|input| check(Unstructured::new(input)));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/corpus/{target}.gz"));
+    let mut packed = vec![];
+    GzDecoder::new(File::open(&file).unwrap()).read_to_end(&mut packed).unwrap();
+    let (mut rest, mut inputs) = (&packed[..], 0);
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let (input, others) = behind.split_at(u32::from_le_bytes(*length) as usize);
+        check(Unstructured::new(input));
+        (rest, inputs) = (others, inputs + 1);
+    }
+    assert!(inputs > 100, "{inputs} of {}", file.display());
 }
 
 fn cut<'a, Input: Arbitrary<'a>>(bytes: Unstructured<'a>) -> Input {

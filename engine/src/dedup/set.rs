@@ -26,8 +26,10 @@ pub struct Set {
     buckets: Vec<Bucket>,
     /// Buckets that fell, and whose keys may still lie in memory.
     fallen: Marks,
-    /// The shard that is cleared next of the keys of buckets that fell; behind the last one, all are.
+    /// The shard that is cleared next of the keys of buckets that fell, and how many are to be: once around, since buckets may fall
+    /// faster than that.
     next_cleared: usize,
+    to_clear: usize,
 }
 
 /// What is known of a time bucket but for its keys in memory.
@@ -59,7 +61,7 @@ pub struct Share {
 
 impl Default for Set {
     fn default() -> Self {
-        Set { shards: vec![Table::default()], buckets: vec![], fallen: Marks::default(), next_cleared: SHARDS }
+        Set { shards: vec![Table::default()], buckets: vec![], fallen: Marks::default(), next_cleared: 0, to_clear: 0 }
     }
 }
 
@@ -160,23 +162,24 @@ impl Set {
         for mark in falling {
             self.fallen.insert(mark);
             *self.of(mark) = Bucket::default();
-            self.next_cleared = 0;
+            self.to_clear = self.shards.len();
         }
         self.live().next().is_some()
     }
 
     /// Clears one table of the keys of buckets that fell. Cheap where there are none.
     pub fn clear_some(&mut self, hasher: &Hasher) {
-        while let Some(table) = self.shards.get_mut(self.next_cleared) {
-            self.next_cleared += 1;
-            if table.forget(&self.fallen, hasher) {
+        while self.to_clear > 0 {
+            self.to_clear -= 1;
+            self.next_cleared = (self.next_cleared + 1) % self.shards.len();
+            if self.shards[self.next_cleared].forget(&self.fallen, hasher) {
                 return;
             }
         }
     }
 
     pub fn clear_all(&mut self, hasher: &Hasher) {
-        while self.next_cleared < self.shards.len() {
+        while self.to_clear > 0 {
             self.clear_some(hasher);
         }
     }
@@ -226,6 +229,7 @@ impl Set {
     fn divide(&mut self, hasher: &Hasher) {
         let Some(one) = self.shards.pop() else { return };
         self.shards.resize_with(SHARDS, Table::default);
+        self.to_clear = 0;
         for bucket in &mut self.buckets {
             // A section that was written before may have a key of any shard.
             if let Some(sections) = bucket.sections.pop() {
@@ -296,13 +300,28 @@ mod tests {
         assert_eq!(set.len(), 25_000);
         assert!((0..100_000).all(|id| knows(&set, &hasher, id) == (id % 4 == 0)));
         let mut steps = 0;
-        while set.next_cleared < SHARDS {
+        while set.to_clear > 0 {
             set.clear_some(&hasher);
             steps += 1;
         }
         assert!(steps >= SHARDS && set.memory() < before / 2, "{steps} steps, {} of {before} bytes", set.memory());
         assert!((0..100_000).all(|id| knows(&set, &hasher, id) == (id % 4 == 0)));
         assert!(!set.fall(3));
+    }
+
+    #[test]
+    fn every_table_is_cleared_in_its_turn_though_buckets_fall_faster_than_that() {
+        let hasher = Hasher::default();
+        let mut set = Set::default();
+        let first = set.begin(0).unwrap();
+        (0..100_000).for_each(|id| insert(&mut set, &hasher, first, id));
+        for bucket in 1..=SHARDS as i64 {
+            let mark = set.begin(bucket).unwrap();
+            insert(&mut set, &hasher, mark, 100_000 + bucket as u128);
+            assert!(set.fall(bucket));
+            set.clear_some(&hasher);
+        }
+        assert!(set.shards.iter().all(|table| table.held(first).keys() == 0));
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub struct Table {
 /// What a table holds of one bucket.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Held {
-    pub ids: usize,
-    pub texts: usize,
+    ids: usize,
+    texts: usize,
     /// Of the texts.
     bytes: usize,
 }
@@ -39,6 +39,20 @@ pub struct Held {
 impl Held {
     pub fn keys(&self) -> usize {
         self.ids + self.texts
+    }
+
+    fn add(&mut self, key: &Key<'_>) {
+        match key {
+            Key::Uuid(_) => self.ids += 1,
+            Key::Bytes(bytes) => (self.texts, self.bytes) = (self.texts + 1, self.bytes + Packed::length(bytes)),
+        }
+    }
+
+    fn subtract(&mut self, key: &Key<'_>) {
+        match key {
+            Key::Uuid(_) => self.ids -= 1,
+            Key::Bytes(bytes) => (self.texts, self.bytes) = (self.texts - 1, self.bytes - Packed::length(bytes)),
+        }
     }
 
     /// The bytes of memory that it takes, about.
@@ -112,22 +126,9 @@ impl Table {
                 self.texts.put(spread(hash), bytes, mark, |bytes| spread(hasher.hash_one(bytes)))
             }
         };
-        let counted = |held: &mut Vec<Held>, mark: Mark, count: fn(usize, usize) -> usize| {
-            let mark = usize::from(mark.get());
-            if held.len() <= mark {
-                held.resize(mark + 1, Held::default());
-            }
-            match key {
-                Key::Uuid(_) => held[mark].ids = count(held[mark].ids, 1),
-                Key::Bytes(bytes) => {
-                    held[mark].texts = count(held[mark].texts, 1);
-                    held[mark].bytes = count(held[mark].bytes, Packed::length(bytes));
-                }
-            }
-        };
-        counted(&mut self.held, mark, |sum, one| sum + one);
+        self.held_mut(mark).add(key);
         if let Some(before) = before {
-            counted(&mut self.held, before, |sum, one| sum - one);
+            self.held_mut(before).subtract(key);
         }
         before
     }
@@ -180,6 +181,14 @@ impl Table {
         let mut texts: Vec<_> = of_bucket.map(|(bytes, _)| (hasher.hash_one(bytes), Key::Bytes(bytes))).collect();
         texts.sort_unstable_by_key(|(hash, _)| *hash);
         texts
+    }
+
+    fn held_mut(&mut self, mark: Mark) -> &mut Held {
+        let mark = usize::from(mark.get());
+        if self.held.len() <= mark {
+            self.held.resize(mark + 1, Held::default());
+        }
+        &mut self.held[mark]
     }
 
     fn held_by_mark(&self) -> impl Iterator<Item = (Mark, &Held)> {

@@ -31,7 +31,8 @@ pub type Input<'a> = &'a [u8];
 
 pub fn check(input: Input<'_>) {
     let payloads: Vec<&[u8]> = input.split(|byte| *byte == 0).collect();
-    let options = JsonOptions { lenient: payloads.len().is_multiple_of(2), unknown: UnknownFields::Warn, declared: vec![] };
+    let options =
+        JsonOptions { lenient: payloads.len().is_multiple_of(2), unknown: UnknownFields::Warn, declared: vec![] };
     let mut decoder = Decoder::new(Arc::new(Schema::new(fields())), Format::Json, options, None).unwrap();
     let mut rows = decoder.push(br#"{"id":"before","list":[1,2]}"#, None).unwrap();
     rows += payloads.iter().map(|payload| decoder.push(payload, Some(0)).unwrap_or(0)).sum::<usize>();
