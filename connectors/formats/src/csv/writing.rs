@@ -1,7 +1,7 @@
 //! Rows as records of CSV.
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Fields as Columns};
+use arrow::datatypes::{DataType, Field, Fields as Columns};
 use arrow::error::ArrowError;
 use arrow::json::EncoderOptions;
 use arrow::json::writer::make_encoder;
@@ -40,19 +40,21 @@ impl CsvWriter {
         let columns = schema.fields().iter().zip(batch.columns());
         let mut encoders =
             columns.map(|(field, column)| make_encoder(field, column, &options)).collect::<Result<Vec<_>, _>>()?;
-        let plain: Vec<bool> =
-            schema.fields().iter().map(|field| *field.data_type() == DataType::Utf8 && !is_json(field)).collect();
+        let is = |which: fn(&Field) -> bool| schema.fields().iter().map(|field| which(field)).collect::<Vec<_>>();
+        let json = is(is_json);
+        let text = is(|field| *field.data_type() == DataType::Utf8 && !is_json(field));
         let (mut lines, mut ends, mut value) = (self.lines(), vec![], vec![]);
         for row in 0..batch.num_rows() {
             for (index, (encoder, column)) in encoders.iter_mut().zip(batch.columns()).enumerate() {
                 if column.is_null(row) {
                     lines.field(index, self.null.as_bytes());
-                } else if plain[index] {
+                } else if text[index] {
                     lines.field(index, column.as_string::<i32>().value(row).as_bytes());
                 } else {
                     value.clear();
                     encoder.encode(row, &mut value);
-                    lines.field(index, self.without_quotes(&value));
+                    // JSON is read as JSON: a text in it keeps its quotes.
+                    lines.field(index, if json[index] { &value } else { self.without_quotes(&value) });
                 }
             }
             lines.end();

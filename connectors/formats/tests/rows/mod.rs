@@ -53,7 +53,11 @@ fn some_json(of: &Field, random: &mut StdRng) -> serde_json::Value {
     }
     let nanos = || 1_795_305_600_000_000_000_i64;
     match of.data_type() {
-        DataType::Utf8 if of.name() == "raw" => json!({"z": [1.50, "ü"], "a": 1}),
+        DataType::Utf8 if of.name() == "raw" => match random.random_range(0..3) {
+            0 => json!({"z": [1.50, "ü"], "a": 1}),
+            1 => json!("a \"text\""),
+            _ => json!(7),
+        },
         DataType::Utf8 => "aü\"\\\n".repeat(random.random_range(0..30)).into(),
         DataType::Boolean => random.random_bool(0.5).into(),
         DataType::Int8 => random.random::<i8>().into(),
