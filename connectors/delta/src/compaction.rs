@@ -11,7 +11,6 @@ use std::time::Duration;
 use deltalake::DeltaTable;
 use engine::environment::crash_point;
 use engine::sink::{Names, SinkError};
-use futures::TryStreamExt;
 use object_store::ObjectStore;
 use serde_json::{Value, json};
 
@@ -22,6 +21,7 @@ use crate::options::DeltaOptions;
 use crate::parquet_file::encode_path;
 use crate::protocol::refusal;
 use crate::store::{create, entry_path, lines, open, place, read_entry};
+use crate::table_file::{TableFile, table_files};
 
 /// Versions between two looks for small files.
 const EVERY: u64 = 50;
@@ -79,16 +79,13 @@ impl State {
 }
 
 async fn live_files(table: &DeltaTable) -> Result<HashMap<String, LiveFile>, deltalake::DeltaTableError> {
-    let mut files = HashMap::new();
-    let mut listed = table.get_active_add_actions_by_predicate(None);
-    while let Some(file) = listed.try_next().await? {
-        let path = file.path().to_string();
-        if ours(&path) && file.deletion_vector_descriptor().is_none() {
-            let partition_values: BTreeMap<_, _> = file.partition_values_map().into_iter().collect();
-            files.insert(path.clone(), LiveFile { path, size: file.size().unsigned_abs(), partition_values });
-        }
-    }
-    Ok(files)
+    let files = table_files(table).await?.into_iter();
+    let may_be_joined = files.filter(|file| ours(&file.name) && file.deletion_vector.is_none());
+    let of_table = |TableFile { name, size, partition_values, .. }| {
+        let partition_values = partition_values.into_iter().collect();
+        (name.clone(), LiveFile { path: name, size, partition_values })
+    };
+    Ok(may_be_joined.map(of_table).collect())
 }
 
 /// Whether the file's name is one that a writer of this sink or a compaction gives.

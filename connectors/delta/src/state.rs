@@ -10,7 +10,7 @@ use engine::sink::SinkError;
 use object_store::ObjectStore;
 use url::Url;
 
-use crate::store::{Opened, is_table, look_again, unreadable};
+use crate::store::{Opened, is_table, read_patiently};
 
 pub struct TableState {
     snapshot: Arc<Snapshot>,
@@ -26,13 +26,7 @@ impl TableState {
         }
         let log_store = table.log_store();
         let store = log_store.object_store(None);
-        let snapshot = match Snapshot::try_new(&*log_store, None).await {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                look_again(&*store, path, error).await?;
-                Snapshot::try_new(&*log_store, None).await.map_err(|e| unreadable(path, &e))?
-            }
-        };
+        let snapshot = read_patiently(&*store, path, || Snapshot::try_new(&*log_store, None)).await?;
         Ok(Some(TableState { snapshot: Arc::new(snapshot), log_store, path: path.to_string() }))
     }
 
@@ -40,13 +34,8 @@ impl TableState {
     pub async fn newer(self) -> Result<Self, SinkError> {
         let TableState { snapshot, log_store, path } = self;
         let store = log_store.object_store(None);
-        let snapshot = match snapshot.clone().update(log_store.engine(None), None).await {
-            Ok(newer) => newer,
-            Err(error) => {
-                look_again(&*store, &path, error).await?;
-                snapshot.update(log_store.engine(None), None).await.map_err(|e| unreadable(&path, &e))?
-            }
-        };
+        let update = || snapshot.clone().update(log_store.engine(None), None);
+        let snapshot = read_patiently(&*store, &path, update).await?;
         Ok(TableState { snapshot, log_store, path })
     }
 
@@ -61,13 +50,7 @@ impl TableState {
 
     /// The highest entry of a writer that the table shows.
     pub async fn shown(&self, app_id: &str) -> Result<Option<u64>, SinkError> {
-        let shown = match self.transaction_version(app_id).await {
-            Ok(shown) => shown,
-            Err(error) => {
-                look_again(&*self.store(), &self.path, error).await?;
-                self.transaction_version(app_id).await.map_err(|e| unreadable(&self.path, &e))?
-            }
-        };
+        let shown = read_patiently(&*self.store(), &self.path, || self.transaction_version(app_id)).await?;
         Ok(shown.map(|version| version as u64))
     }
 

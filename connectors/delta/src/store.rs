@@ -108,10 +108,25 @@ pub async fn open(table: &mut DeltaTable, path: &str) -> Result<Option<Opened>, 
     Opened::of(snapshot.version(), snapshot.protocol(), snapshot.metadata(), path).map(Some)
 }
 
+/// Reads something of a table's log, once more if it was just being cleaned.
+pub async fn read_patiently<T, F: Future<Output = Result<T, DeltaTableError>>>(
+    store: &dyn ObjectStore,
+    path: &str,
+    read: impl Fn() -> F,
+) -> Result<T, SinkError> {
+    match read().await {
+        Ok(found) => Ok(found),
+        Err(error) => {
+            look_again(store, path, error).await?;
+            read().await.map_err(|e| unreadable(path, &e))
+        }
+    }
+}
+
 /// Whether to read a table's log once more after it could not be read, or why not. What the store refuses is judged by
 /// asking it for something small; what remains is the table's own: a second look tells it from a log that was just being
 /// cleaned.
-pub async fn look_again(store: &dyn ObjectStore, path: &str, error: DeltaTableError) -> Result<(), SinkError> {
+async fn look_again(store: &dyn ObjectStore, path: &str, error: DeltaTableError) -> Result<(), SinkError> {
     last_checkpoint(store).await.map_err(|e| reading(path, &e))?;
     if of_the_store(&error) {
         return Err(SinkError::retry(path, first_line(&error)));
@@ -121,7 +136,7 @@ pub async fn look_again(store: &dyn ObjectStore, path: &str, error: DeltaTableEr
 }
 
 /// Why a table's log cannot be read, after a second look.
-pub fn unreadable(path: &str, error: &DeltaTableError) -> SinkError {
+fn unreadable(path: &str, error: &DeltaTableError) -> SinkError {
     match of_the_store(error) {
         true => SinkError::retry(path, first_line(error)),
         false => SinkError::failed(path, format!("the table cannot be opened: {}", first_line(error))),
