@@ -19,6 +19,19 @@ pub fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
     }
 }
 
+/// So many bytes are looked at for digits.
+pub const DIGITS: usize = 2 * CHUNK;
+
+/// Which of the next bytes are digits: one bit each, the first lowest.
+#[inline]
+pub fn digits(bytes: &[u8], at: usize) -> u64 {
+    let [low, high] = [0, CHUNK].map(|behind| {
+        let chunk = u8x16::new(next_bytes::<CHUNK>(bytes, at + behind)) - u8x16::splat(b'0');
+        chunk.min(u8x16::splat(9)).simd_eq(chunk).to_bitmask()
+    });
+    u64::from(low) | u64::from(high) << CHUNK
+}
+
 /// The next bytes of a text; where it has ended zeros, which are control characters and no digits.
 #[inline]
 pub fn next_bytes<const N: usize>(text: &[u8], at: usize) -> [u8; N] {
@@ -38,6 +51,17 @@ fn last_bytes<const N: usize>(rest: &[u8]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_are_those_bytes_that_are_digits() {
+        for byte in 0..=u8::MAX {
+            for length in [1, 15, 16, 17, 31, 32, 40] {
+                let expected = if byte.is_ascii_digit() { u64::MAX >> (64 - length.min(DIGITS)) } else { 0 };
+                assert_eq!(digits(&vec![byte; length], 0), expected, "{length} times {byte}");
+            }
+        }
+        assert_eq!(digits(b"x12.5", 1), 0b1011);
+    }
 
     #[test]
     fn plain_text_ends_where_it_ends_wherever_that_is() {

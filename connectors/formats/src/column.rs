@@ -15,6 +15,7 @@ use arrow::datatypes::{
     TimeUnit, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
+use crate::layout::Layout;
 use crate::number::Number;
 use crate::record::Record;
 use crate::reject::{Bad, bad};
@@ -44,7 +45,10 @@ enum Values {
     Float64(PrimitiveBuilder<Float64Type>),
     Text(StringBuilder),
     /// Carried along as it is written.
-    Json(StringBuilder),
+    Json {
+        text: StringBuilder,
+        layout: Layout,
+    },
     Binary(BinaryBuilder),
     Date(PrimitiveBuilder<Date32Type>),
     Instant(TimestampNanosecondBuilder),
@@ -81,7 +85,7 @@ macro_rules! each_primitive {
             Values::UInt64($b) => $primitive,
             Values::Float32($b) => $primitive,
             Values::Float64($b) => $primitive,
-            Values::Text($b) | Values::Json($b) => $primitive,
+            Values::Text($b) | Values::Json { text: $b, .. } => $primitive,
             Values::Binary($b) => $primitive,
             Values::Date($b) => $primitive,
             Values::Instant($b) => $primitive,
@@ -106,7 +110,7 @@ impl Column {
             DataType::UInt64 => Values::UInt64(PrimitiveBuilder::new()),
             DataType::Float32 => Values::Float32(PrimitiveBuilder::new()),
             DataType::Float64 => Values::Float64(PrimitiveBuilder::new()),
-            DataType::Utf8 if json => Values::Json(StringBuilder::new()),
+            DataType::Utf8 if json => Values::Json { text: StringBuilder::new(), layout: Layout::default() },
             DataType::Utf8 => Values::Text(StringBuilder::new()),
             DataType::Binary => Values::Binary(BinaryBuilder::new()),
             DataType::Date32 => Values::Date(PrimitiveBuilder::new()),
@@ -250,7 +254,7 @@ impl Column {
                 Ok(b.append_value(double))
             }
             (Values::Text(b), b'"') => Ok(b.append_value(scanner.string()?)),
-            (Values::Json(b), _) if first != b'n' => Ok(b.append_value(scanner.raw()?)),
+            (Values::Json { text, layout }, _) if first != b'n' => Ok(text.append_value(scanner.raw_like(layout)?)),
             (Values::Struct { fields, valid }, b'{') => {
                 fields.read(scanner)?;
                 Ok(valid.push(true))
@@ -415,7 +419,7 @@ impl Column {
                 _ => Err(self.wrong(format_args!("the text {:?}", shorten(text)))),
             },
             Values::Decimal(..) => self.push_decimal(text),
-            Values::Json(_) | Values::Struct { .. } | Values::List { .. } | Values::Map { .. } => {
+            Values::Json { .. } | Values::Struct { .. } | Values::List { .. } | Values::Map { .. } => {
                 let mut scanner = Scanner::new(text);
                 let read = self.read(&mut scanner).and_then(|()| scanner.end().map_err(Bad::from));
                 read.map_err(|mut reject| {

@@ -8,6 +8,7 @@ mod csv;
 mod decoder;
 mod encoded;
 mod infer;
+mod layout;
 mod number;
 mod observed;
 mod protobuf;

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::chunk::{end_of_plain, next_bytes};
-use crate::number::{Number, end_of_digits};
+use crate::chunk::{DIGITS, digits, end_of_plain, next_bytes};
+use crate::layout::Layout;
+use crate::number::Number;
 use crate::structure::{ARRAY_GOES_ON, Nesting, OBJECT_GOES_ON, end_of_nested};
 
 /// A place in a JSON text. Each call takes what is there, or says what it expected and where.
@@ -30,25 +31,30 @@ const LEAD: usize = 16;
 /// find a field.
 pub struct Lead {
     text: Box<[u8]>,
-    /// Its beginning and its end, which overlap if it is short.
+    /// Its beginning and its end, which overlap if it is short; zeros where it is even shorter.
     head: u128,
     tail: u128,
+    /// The bits of `head` that are of the text.
+    mask: u128,
 }
 
 impl Lead {
-    fn new(text: &[u8]) -> Lead {
+    pub fn new(text: &[u8]) -> Lead {
         let part = |from: usize| u128::from_le_bytes(next_bytes::<LEAD>(text, from));
-        Lead { text: text.into(), head: part(0), tail: part(text.len().saturating_sub(LEAD)) }
+        let mask = u128::MAX.checked_shr(8 * LEAD.saturating_sub(text.len()) as u32).unwrap_or(0);
+        Lead { text: text.into(), head: part(0), tail: part(text.len().saturating_sub(LEAD)), mask }
     }
 
-    #[inline]
-    fn begins(&self, bytes: &[u8]) -> bool {
+    /// Whether it stands at `at`. Two comparisons for most, and no call.
+    #[inline(always)]
+    fn stands_at(&self, bytes: &[u8], at: usize) -> bool {
         let length = self.text.len();
-        if !(LEAD..=2 * LEAD).contains(&length) {
-            return bytes.starts_with(&self.text);
+        let part = |from: usize| u128::from_le_bytes(next_bytes::<LEAD>(bytes, from));
+        if (part(at) ^ self.head) & self.mask != 0 {
+            return false;
         }
-        let part = |from: usize| bytes.get(from..from + LEAD)?.try_into().ok().map(u128::from_le_bytes);
-        part(0) == Some(self.head) && part(length - LEAD) == Some(self.tail)
+        length <= LEAD
+            || part(at + length - LEAD) == self.tail && (length <= 2 * LEAD || bytes[at..].starts_with(&self.text))
     }
 }
 
@@ -60,6 +66,16 @@ impl<'a> Scanner<'a> {
     /// What follows.
     pub fn rest(&self) -> &'a str {
         &self.text[self.at..]
+    }
+
+    /// The byte that is next.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Passes over the byte that is next.
+    pub fn pass(&mut self) {
+        self.at += 1;
     }
 
     /// Nothing but white space follows.
@@ -104,7 +120,7 @@ impl<'a> Scanner<'a> {
     /// Takes the lead if it is there, byte for byte.
     #[inline(always)]
     pub fn try_lead(&mut self, lead: &Lead) -> bool {
-        let found = lead.begins(&self.text.as_bytes()[self.at..]);
+        let found = lead.stands_at(self.text.as_bytes(), self.at);
         if found {
             self.at += lead.text.len();
         }
@@ -203,6 +219,42 @@ impl<'a> Scanner<'a> {
         let from = self.at;
         self.check()?;
         Ok(&self.text[from..self.at])
+    }
+
+    /// As [`Scanner::raw`], of values that are mostly laid out like those before.
+    #[inline]
+    pub fn raw_like(&mut self, layout: &mut Layout) -> Taken<&'a str> {
+        let first = self.peek();
+        let from = self.at;
+        if !matches!(first, b'{' | b'[') {
+            return self.raw();
+        }
+        if layout.is_worth_a_try() && self.follow(layout.leads()) {
+            layout.was_met();
+            return Ok(&self.text[from..self.at]);
+        }
+        self.at = from;
+        let text = self.raw()?;
+        layout.was_missed(text);
+        Ok(text)
+    }
+
+    /// Takes a value whose parts stand behind these leads, the last of which ends it. Any string, number or word in the
+    /// place of another leaves the grammar as it was. If it is not taken, the place is somewhere in it.
+    #[inline]
+    fn follow(&mut self, leads: &[Lead]) -> bool {
+        let Some((last, leads)) = leads.split_last() else { return false };
+        leads.iter().all(|lead| self.try_lead(lead) && self.part().is_ok()) && self.try_lead(last)
+    }
+
+    /// Takes a string, number or word, which begins here.
+    #[inline(always)]
+    pub fn part(&mut self) -> Taken<()> {
+        match self.text.as_bytes().get(self.at) {
+            Some(b'-' | b'0'..=b'9') => self.check_number(),
+            Some(b'"') => self.check_string(),
+            _ => self.word().map(drop),
+        }
     }
 
     /// Takes a value that nobody reads, and returns it as it is written. Of what is nested only the structure is checked:
@@ -320,14 +372,16 @@ impl<'a> Scanner<'a> {
     fn check_number(&mut self) -> Taken<()> {
         let bytes = self.text.as_bytes();
         let first = self.at + usize::from(bytes[self.at] == b'-');
-        let mut end = end_of_digits(bytes, first);
-        let mut plain = end > first && (end == first + 1 || bytes[first] != b'0');
+        let digits = digits(bytes, first);
+        let whole = digits.trailing_ones() as usize;
+        let mut end = first + whole;
+        let mut plain = whole > 0 && (whole == 1 || bytes[first] != b'0');
         if bytes.get(end) == Some(&b'.') {
-            let behind = end + 1;
-            end = end_of_digits(bytes, behind);
-            plain &= end > behind;
+            let behind = (digits >> whole >> 1).trailing_ones() as usize;
+            plain &= behind > 0;
+            end += 1 + behind;
         }
-        if plain && !matches!(bytes.get(end), Some(b'e' | b'E')) {
+        if plain && end < first + DIGITS && !matches!(bytes.get(end), Some(b'e' | b'E')) {
             self.at = end;
             return Ok(());
         }
@@ -498,6 +552,20 @@ mod tests {
             for other in "{}[]\",:0 -.e\\x\u{1}".chars() {
                 agrees(&format!("{}{other}{}", &text[..at], &text[at + 1..]));
                 agrees(&format!("{}{other}{}", &text[..at], &text[at..]));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_of_any_length_are_judged_as_serde_json_judges_them() {
+        for whole in 0..40 {
+            for behind in 0..40 {
+                for (sign, first, exponent) in [("", '1', ""), ("-", '0', "e-7"), ("", '1', "E"), ("-", '1', "x")] {
+                    let digits = |count, first: char| first.to_string().repeat(count);
+                    let whole = digits(whole.min(1), first) + &digits(whole.max(1) - 1, '3');
+                    agrees(&format!("[{sign}{whole}.{}{exponent}]", digits(behind, '7')));
+                    agrees(&format!("[{sign}{whole}{exponent}]"));
+                }
             }
         }
     }

@@ -16,13 +16,13 @@ const OUT_OF_REACH: &str = "a time that does not lie between 1678 and 2261";
 impl Column {
     /// Whether it takes any value, as JSON text.
     pub fn takes_json(&self) -> bool {
-        matches!(self.values, Values::Json(_))
+        matches!(self.values, Values::Json { .. })
     }
 
     /// JSON text, of a column that takes any.
     pub fn push_json(&mut self, text: impl Display) -> Result<(), Bad> {
         match &mut self.values {
-            Values::Json(b) => Ok(b.append_value(text.to_string())),
+            Values::Json { text: b, .. } => Ok(b.append_value(text.to_string())),
             _ => Err(self.wrong("JSON")),
         }
     }
