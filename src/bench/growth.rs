@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::compute::cast;
@@ -72,7 +73,8 @@ pub async fn table_age(place: Place<'_>, of: usize) -> Result<Vec<Row>, String> 
     for commits in COMMITS.map(|commits| commits / of) {
         let table = tempfile::tempdir_in(place.folder).map_err(|e| e.to_string())?;
         age(&place.plan(&job, table.path(), None)?.sinks[0], commits).await?;
-        // Checkpoints and what is cleaned once a day are behind it after this.
+        come_to_rest().await;
+        // What is done once a day is behind it after this.
         place.run(place.plan(&job, table.path(), None)?, place.distinct()).await?;
         let cost = place.run(place.plan(&job, table.path(), None)?, place.distinct()).await?;
         let what = format!("a table of {commits} commits");
@@ -109,6 +111,18 @@ async fn age(node: &SinkNode, commits: usize) -> Result<(), String> {
         node.sink.commit(&context, &[committable]).await.map_err(|e| said(&e))?;
     }
     Ok(())
+}
+
+/// Waits for what the commits left to be done beside them: the last checkpoints of the log, which belong to no event here.
+async fn come_to_rest() {
+    const LOOK: Duration = Duration::from_millis(500);
+    loop {
+        let begun = Cost::begin();
+        tokio::time::sleep(LOOK).await;
+        if begun.end().cpu < LOOK / 20 {
+            return;
+        }
+    }
 }
 
 struct Seen {
