@@ -234,6 +234,44 @@ async fn a_container_is_compared_with_what_the_simulator_sent() {
     all_is_found(&job);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_text_serves_every_layer_by_what_stands_behind_with_though_it_is_killed() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let server = Server::start(Options::default()).await;
+    let topic = broker.topic("one-text", 2).await;
+    simulate(broker, &topic, SENT);
+    account.container("layer", "/deviceId", 2, 1_000_000);
+    let to_kafka = |topic: &str, delivery: &str| {
+        let servers = broker.bootstrap_servers();
+        format!(
+            "connector = 'kafka', bootstrap_servers = '{servers}', topic = '{topic}', format = 'json', sink.delivery = '{delivery}'"
+        )
+    };
+    let to_sql = format!(
+        "connector = 'sqlserver', connection_string = '{}', \"table\" = 'dbo.layer', write = 'append', create = 'true'",
+        server.connection_string()
+    );
+    let layers = [
+        "connector = 'delta', path = './layer'".to_string(),
+        "connector = 'filesystem', path = './layer', format = 'parquet'".to_string(),
+        "connector = 'single_file', path = './layer.json'".to_string(),
+        to_kafka(&broker.topic("one-text-transactions", 3).await, "transactions"),
+        to_kafka(&broker.topic("one-text-read-back", 3).await, "read-back"),
+        to_sql,
+        account.connection("layer") + ", write = 'append'",
+    ];
+    for layer in layers {
+        let delta = "connector = 'delta',\n  path      = '${TABLE:-./demo-output/events}'";
+        let job = Job::events_to_delta_with(&broker.bootstrap_servers(), &topic, &[(delta, &layer)]);
+        let job = job.argument("--checkpoint-interval=100ms");
+        let mut killed = job.start();
+        killed.wait_until_read(1000);
+        killed.kill();
+        job.start().read_all_and_stop(2);
+        all_is_found(&job);
+    }
+}
+
 /// One file that grows does not tell when.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_compared_with_what_the_simulator_sent() {

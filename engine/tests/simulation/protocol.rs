@@ -362,6 +362,31 @@ fn a_source_waits_for_another_one_that_shares_its_window() {
     }
 }
 
+// 21. Two sinks, one down for an hour
+
+#[test]
+fn protocol_21_a_sink_that_is_away_is_so_many_entries_behind_the_other_at_most_and_gets_them_behind_a_restart() {
+    let mut world = world(bounded(vec![Partition::of(events(0..4000))]), LatePolicy::Drop);
+    world.shape.within = seconds(3600);
+    let shown = |table| world.outside.shown(table).len();
+    play(async {
+        let running = world.process("first");
+        world.until("both show something", async || shown("first") > 0 && shown("second") > 0).await;
+        let now = world.clock.now();
+        world.outside.table_is_away("second", now, now + seconds(40));
+        world.until_time(now + seconds(15)).await;
+        let (ahead, behind) = (shown("first"), shown("second"));
+        let most = (world.settings.max_uncommitted + 2) * (EPOCH + READ);
+        assert!((1..=most).contains(&(ahead - behind)), "{ahead} rows here, {behind} there");
+        running.process.die();
+        let successor = world.process("successor");
+        world.until_time(now + seconds(30)).await;
+        assert_eq!(shown("second"), behind, "it is away");
+        assert_eq!(world.end(successor).await, Outcome::Completed);
+    });
+    judge(&world).unwrap();
+}
+
 // 23. A row refused at commit time has no epoch
 
 #[test]
