@@ -396,12 +396,14 @@ async fn a_server_that_is_away_when_a_job_starts_is_waited_for_unless_a_time_is_
     database
         .server()
         .accidents(move |_| if is_back.load(Ordering::Relaxed) { Accident::None } else { Accident::CloseBefore });
-    let mut hasty = numbers_with(broker, &from, &database, &APPEND, ", give_up_after = '1 second'").start();
-    assert!(!hasty.wait().success());
-    let said = hasty.said();
+    let hasty = numbers_with(broker, &from, &database, &APPEND, ", give_up_after = '1 second'");
+    let mut run = hasty.start();
+    assert!(!run.wait().success());
+    let said = run.said();
     assert!(said.contains("It could not be opened for 1s, which give_up_after bounds"), "{said}");
-    let mut run = numbers(broker, &from, &database, &APPEND).start();
-    wait_for("the trouble, in the metrics", PATIENCE, || (run.metric("sink_in_trouble")? == 1.0).then_some(()));
+    let patient = numbers(broker, &from, &database, &APPEND);
+    let mut run = patient.start();
+    run.wait_until_it_says("not open yet; trying again");
     back.store(true, Ordering::Relaxed);
     run.read_all_and_stop(1);
     assert_eq!(shown(&database), all(0..100));
