@@ -303,6 +303,13 @@ async fn a_table_of_sql_server_is_compared_with_what_the_simulator_sent() {
     all_is_found(&job);
     let (_, found, _) = verify(&job, SAME);
     assert!(found.contains("\"latency\":{"), "the table says when a row came: {found}");
+    let (code, found, _) = verify(&job, &["--max-latency", "1h", "--max-out-of-sequence", "3000"]);
+    assert_eq!(code, Some(0), "{found}");
+    assert!(found.contains("p99 of latency at most 3600000 ms   ok"), "{found}");
+    let (code, found, _) = verify(&job, &["--min-rate", "1e9", "--max-latency", "1ms", "--json"]);
+    assert_eq!(code, Some(1), "{found}");
+    let found: Value = serde_json::from_str(&found).expect("it prints JSON");
+    assert!(found["holds"] == false && found["bounds"][1]["kept"] == false, "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

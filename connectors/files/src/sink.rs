@@ -18,6 +18,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
+use crate::file::may_heal;
 use crate::location::Location;
 use storage::staging::{stage, unstage};
 
@@ -64,8 +65,11 @@ impl Sink for FilesSink {
 
     async fn open(&self, _: &SinkContext, _: bool) -> Result<(), SinkError> {
         // Whatever is there, the store can be asked for it.
-        self.location.store.list_with_delimiter(Some(&self.location.root)).await.map_err(|e| self.retry(e))?;
-        Ok(())
+        match self.location.store.list_with_delimiter(Some(&self.location.root)).await {
+            Ok(_) => Ok(()),
+            Err(error) if may_heal(&error) => Err(self.retry(error)),
+            Err(lasting) => Err(SinkError::failed(&self.location.place, lasting)),
+        }
     }
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
