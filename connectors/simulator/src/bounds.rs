@@ -88,7 +88,7 @@ mod tests {
         };
         assert_eq!(kept(bounds, 1000.0, 500, 2), [true, true, true]);
         assert_eq!(kept(bounds, 999.9, 501, 3), [false, false, false]);
-        assert_eq!(kept(Bounds::default(), 0.0, 9000, 9), []);
+        assert!(kept(Bounds::default(), 0.0, 9000, 9).is_empty());
         let unknown = bounds.judge(None, None, None);
         assert!(unknown.iter().all(|kept| !kept.kept));
         assert_eq!(unknown[1].to_string(), "p99 of latency at most 500 ms   WRONG: not known of this table\n");
