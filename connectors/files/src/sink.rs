@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
+use engine::environment::crash_point;
 use engine::sink::{Committable, Committed, Sink, SinkContext, SinkError, SinkWriter, Token};
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
@@ -105,6 +106,7 @@ impl FilesSink {
     /// Copies a staged file to its name, once. Staged and shown both gone is a loss, and said.
     async fn show(&self, staged: &Path, shown: &Path, entry: u64) -> Result<(), SinkError> {
         let store = &self.location.store;
+        crash_point("before-copy");
         match store.copy_if_not_exists(staged, shown).await {
             Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => {}
             Err(object_store::Error::NotFound { .. }) => match store.head(shown).await {
@@ -117,6 +119,7 @@ impl FilesSink {
             },
             Err(error) => return Err(self.retry(error)),
         }
+        crash_point("after-copy");
         unstage(&**store, staged, &self.location.place).await
     }
 
