@@ -21,19 +21,19 @@ fn verify(job: &Job, arguments: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-fn simulate(broker: &Broker, topic: &str, arguments: &[&str]) {
+pub fn simulate(broker: &Broker, topic: &str, arguments: &[&str]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
     command.args(["simulate", "--to", "kafka", "--kafka", &broker.bootstrap_servers(), "--topic", topic]);
     let status = command.args(["--rate", "0", "--duplicate-every", "50"]).args(arguments).status();
     assert!(status.expect("the binary starts").success());
 }
 
-const SENT: &[&str] = &["--seed", "7", "--count", "3000"];
+pub const SENT: &[&str] = &["--seed", "7", "--count", "3000"];
 /// The same, and at what rate.
 const SAME: &[&str] = &["--seed", "7", "--count", "3000", "--rate", "0", "--json"];
 
 /// Whatever the serving layer is, all that was sent is found in it, once and unaltered; another story is not.
-fn all_is_found(job: &Job) {
+pub fn all_is_found(job: &Job) {
     let (code, found, said) = verify(job, SAME);
     assert_eq!(code, Some(0), "{found}{said}");
     let found: Value = serde_json::from_str(&found).expect("it prints JSON");
