@@ -43,6 +43,11 @@ impl Outside {
         counts
     }
 
+    /// The rows in the order in which they were shown.
+    pub fn in_order(&self, table: &str) -> Vec<String> {
+        self.tables.lock().get(table).map_or(vec![], |t| t.shown.clone())
+    }
+
     /// All of them.
     pub fn is_away(&self, from: Duration, until: Duration) {
         TABLES.iter().for_each(|table| self.table_is_away(table, from, until));

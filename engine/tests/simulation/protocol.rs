@@ -566,6 +566,31 @@ fn a_job_gives_a_table_outside_up_after_the_time_that_is_stated() {
     }
 }
 
+#[test]
+fn rows_leave_a_lookup_in_the_order_in_which_they_came_though_answers_overtake_one_another() {
+    let mut world = world(bounded(vec![Partition::of(events(0..300))]), LatePolicy::Drop);
+    world.shape.within = seconds(3600);
+    (world.shape.kept, world.shape.again) = (by_key(), by_key());
+    world.settings.workers = 1;
+    world.settings.limits.exchange_rows = 100;
+    play(async { assert_eq!(world.end(world.process("w")).await, Outcome::Completed) });
+    let shown: Vec<u64> = world.outside.in_order("second").iter().filter_map(|n| n.parse().ok()).collect();
+    assert!(shown.len() > 100 && shown.is_sorted(), "{shown:?}");
+    judge(&world).unwrap();
+}
+
+#[test]
+fn a_table_that_is_larger_than_may_be_kept_ends_the_job_and_says_what_to_raise() {
+    let mut world = world(bounded(vec![Partition::of(events(0..10))]), LatePolicy::Drop);
+    world.shape.kept = Kept::Whole { refresh: seconds(60), bytes: 100 };
+    play(async {
+        let running = world.process("w");
+        world.until("the end", async || running.is_ended()).await;
+        let ended = running.outcome().await.unwrap_err().to_string();
+        assert!(ended.contains("lookup.cache.bytes allows 0: raise it"), "{ended}");
+    });
+}
+
 /// Asked by key, and nothing is kept: whoever is away is missed at once.
 fn by_key() -> Kept {
     Kept::ByKey(KeptByKey { ttl: Duration::ZERO, missing_ttl: Duration::ZERO, bytes: 0, keys: 10, requests: 2 })
