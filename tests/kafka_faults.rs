@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::broker::administrator::limit_writing;
 use crate::broker::{Broker, BrokerSettings};
 use crate::kafka_sink;
 use crate::numbers::{all, job_of, send, shown};
@@ -63,6 +64,21 @@ async fn a_broker_that_is_gone_when_a_job_starts_that_writes_there_is_waited_for
     broker.restart();
     run.read_all_and_stop(1);
     assert_eq!(kafka_sink::received(&broker.bootstrap_servers(), &to), all(0..100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_does_not_fit_in_a_transaction_is_told_with_what_to_raise_and_arrives_when_it_fits() {
+    let broker = Broker::start(BrokerSettings::default());
+    let (from, to) = (broker.topic("slow-from", 1).await, broker.topic("slow-to", 1).await);
+    send(&broker.properties(), &from, 0..20_000, 0..1);
+    limit_writing(&broker.bootstrap_servers(), "millrace", 20_000.0);
+    let brief = ", 'properties.transaction.timeout.ms' = '2000', 'properties.message.timeout.ms' = '2000'";
+    let job = kafka_sink::numbers(&broker.bootstrap_servers(), &from, &to, brief);
+    let mut run = job.start();
+    run.wait_until_it_says("rows were not sent within the 2s that a transaction may last");
+    limit_writing(&broker.bootstrap_servers(), "millrace", 1e9);
+    run.read_all_and_stop(1);
+    assert_eq!(kafka_sink::received(&broker.bootstrap_servers(), &to), all(0..20_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
