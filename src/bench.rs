@@ -111,8 +111,19 @@ impl Bench {
             machine.build,
         ));
         let show = |title: &str, rows: &[Row]| row::show(title, rows, &machine, self.json);
+        // What shares nothing shows what more cores bring on this machine.
+        let alone = reference(buffer.clone(), 1).await?;
         let reference = reference(buffer.clone(), workers).await?;
-        show("", &[reference.row("reference: serde_json into Arrow, all columns", buffer.messages())])?;
+        let row = |what: &str, cost: Cost| cost.row(what, buffer.messages());
+        let brought = Some(alone.elapsed.as_secs_f64() / reference.elapsed.as_secs_f64());
+        let of_all = format!("the same, {workers} workers");
+        show(
+            "",
+            &[
+                row("reference: serde_json into Arrow, one worker", alone),
+                Row { of_one_worker: brought, ..row(&of_all, reference) },
+            ],
+        )?;
         let place = Place {
             buffer: &buffer,
             rounds: 1,

@@ -155,6 +155,32 @@ async fn a_jobs_state_is_shown_and_dropped_only_when_nobody_runs_it() {
     assert!(crate::table::row_count(&job.table()).await >= 100, "the table keeps its rows");
 }
 
+#[test]
+fn properties_of_a_topic_that_do_not_go_together_are_refused_before_anybody_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    for (properties, delivery, what) in [
+        ("'properties.acks' = '1'", "transactions", "`acks` must be set to `all` when `enable.idempotence` is true"),
+        ("'properties.acks' = '0'", "at-least-once", "`acks` must be set to `all` when `enable.idempotence` is true"),
+        (
+            "'properties.message.timeout.ms' = '90000'",
+            "transactions",
+            "`message.timeout.ms` must be set <= `transaction.timeout.ms`",
+        ),
+    ] {
+        let job = format!(
+            "CREATE TABLE events (a BIGINT) WITH (connector = 'kafka', bootstrap_servers = 'b:1', topic = 't', format = 'json');
+             CREATE TABLE shown WITH (connector = 'kafka', bootstrap_servers = 'localhost:1', topic = 't', format = 'json',
+               'properties.security.protocol' = 'SASL_SSL', 'properties.sasl.mechanism' = 'OAUTHBEARER',
+               sink.delivery = '{delivery}', {properties});
+             INSERT INTO shown SELECT a FROM events;"
+        );
+        std::fs::write(folder.path().join("job.sql"), job).unwrap();
+        let checked = millrace(folder.path(), &["check", "job.sql"]);
+        assert!(!checked.status.success());
+        assert!(said(&checked).contains(what), "{what}: {}", said(&checked));
+    }
+}
+
 /// Whatever the connector is, it is the front end that says so.
 #[test]
 fn options_that_say_nothing_of_what_the_job_does_with_a_table_are_refused_by_name() {

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -61,7 +62,7 @@ struct Target {
     name: &'static str,
     /// What it does at a commit, beside what every sink does.
     steps: Places,
-    /// What a table of a topic says, further.
+    /// What a table of a topic says, further; all that one of files says.
     options: &'static str,
     /// Events a second, beside which unoptimised builds keep up.
     rate: f64,
@@ -109,6 +110,19 @@ const SQL_SERVER: Target = Target {
     rate: 200.0,
 };
 
+const FILES: Target = Target {
+    name: "files",
+    steps: &[("during commit", &["before-copy", "after-copy"])],
+    options: "connector = 'filesystem', path = '${TABLE}', format = 'json'",
+    rate: 200.0,
+};
+const SINGLE_FILE: Target = Target {
+    name: "single-file",
+    steps: &[("during commit", &["before-lines", "after-lines", "after-record"])],
+    options: "connector = 'single_file', path = '${TABLE}'",
+    rate: 200.0,
+};
+
 /// What rows go into beside tables and topics.
 struct Layers {
     account: Account,
@@ -118,6 +132,10 @@ struct Layers {
 impl Target {
     fn checkpoint(self) -> Vec<(&'static str, &'static [&'static str])> {
         CHECKPOINT.iter().chain(self.steps).copied().collect()
+    }
+
+    fn is_of_files(self) -> bool {
+        [FILES.name, SINGLE_FILE.name].contains(&self.name)
     }
 
     fn job(self, broker: &Broker, layers: &Layers, from: &str, to: &str, deduplication: &str) -> Job {
@@ -142,6 +160,11 @@ impl Target {
             ];
             let job = job_of_solution(account, "akskafka-databricks-cosmosdb", CONTAINER, &changes);
             return job.variable("KAFKA", &servers).variable("TOPIC", from);
+        }
+        if self.is_of_files() {
+            let delta = "connector = 'delta',\n  path      = '${TABLE:-./demo-output/events}'";
+            let changes = [("'deduplicate.within'   = '10 minutes'", deduplication), (delta, self.options)];
+            return Job::events_to_delta_with(&servers, from, &changes);
         }
         if self.name == TABLE.name {
             let changes = [
@@ -175,12 +198,26 @@ impl Target {
             let documents = layers.account.documents(CONTAINER).await;
             return topic_reader::verify_rows(sent, documents.iter().map(Value::to_string));
         }
+        if self.is_of_files() {
+            return topic_reader::verify_rows(sent, lines(&job.table()).into_iter());
+        }
         if self.name == TABLE.name {
             return verify(sent, &job.table()).await;
         }
         let servers = broker.bootstrap_servers();
         tokio::task::spawn_blocking(move || topic_reader::verify(sent, &servers, &to)).await.expect("it can be read")
     }
+}
+
+/// Of a file, or of all that are shown in a folder.
+fn lines(path: &Path) -> Vec<String> {
+    let files: Vec<_> = match path.is_dir() {
+        true => path.read_dir().expect("it can be listed").map(|file| file.expect("a file").path()).collect(),
+        false => vec![path.into()],
+    };
+    let files = files.iter().filter(|file| file.is_file());
+    let text = |file| std::fs::read_to_string(file).expect("text");
+    files.flat_map(|file| text(file).lines().map(String::from).collect::<Vec<_>>()).collect()
 }
 
 const AT_RANDOM: &str = "at a random moment";
@@ -220,6 +257,16 @@ async fn kills_at_every_step_lose_and_repeat_nothing_in_a_container() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_at_every_step_lose_and_repeat_nothing_in_a_table_of_sql_server() {
     fight(SQL_SERVER, 12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_every_step_lose_and_repeat_nothing_in_files() {
+    fight(FILES, 12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_every_step_lose_and_repeat_nothing_in_one_file() {
+    fight(SINGLE_FILE, 12).await;
 }
 
 async fn fight(target: Target, kills: usize) {

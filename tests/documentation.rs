@@ -69,6 +69,86 @@ fn the_option_tables_are_the_connectors_own() {
     }
 }
 
+/// A way to write, as a table says it, and what its columns need.
+const WAYS: &[(&str, &str)] = &[
+    ("connector = 'delta', path = './t'", ""),
+    ("connector = 'kafka', sink.delivery = 'transactions'", ""),
+    ("connector = 'eventhubs', sink.delivery = 'read-back'", ""),
+    ("connector = 'kafka', sink.delivery = 'at-least-once'", ""),
+    ("connector = 'sqlserver', write = 'append'", ""),
+    ("connector = 'sqlserver', write = 'insert'", ", PRIMARY KEY (id)"),
+    ("connector = 'sqlserver', write = 'upsert'", ", PRIMARY KEY (id)"),
+    ("connector = 'sqlserver', write = 'upsert', version_field = 'n'", ", PRIMARY KEY (id)"),
+    ("connector = 'sqlserver', write = 'delete'", ", PRIMARY KEY (id)"),
+    ("connector = 'sqlserver', write = 'procedure'", ""),
+    ("connector = 'cosmosdb', write = 'append'", ""),
+    ("connector = 'cosmosdb', write = 'insert'", ""),
+    ("connector = 'cosmosdb', write = 'upsert'", ""),
+    ("connector = 'cosmosdb', write = 'replace-if-newer', version_field = 'n'", ""),
+    ("connector = 'cosmosdb', write = 'delete'", ""),
+    ("connector = 'filesystem', path = './t', format = 'parquet'", ""),
+    ("connector = 'single_file', path = './t'", ""),
+    ("connector = 'stdout'", ""),
+    ("connector = 'blackhole'", ""),
+];
+
+/// What a way needs to be complete, and says nothing of what it promises.
+fn completed(way: &str) -> String {
+    let further = match way {
+        way if way.contains("'kafka'") => ", bootstrap_servers = 'b:1', topic = 't', format = 'json'",
+        way if way.contains("'eventhubs'") => ", connection_string = '${EVENTHUB}', format = 'json'",
+        way if way.contains("'procedure'") => {
+            ", server = 's', database = 'd', user = 'u', password = 'p', procedure = 'dbo.p'"
+        }
+        way if way.contains("'sqlserver'") => {
+            ", server = 's', database = 'd', user = 'u', password = 'p', \"table\" = 'dbo.t'"
+        }
+        way if way.contains("'cosmosdb'") => ", account = 'a', database = 'd', container = 'c'",
+        _ => "",
+    };
+    format!("{way}{further}")
+}
+
+#[test]
+fn the_table_of_promises_is_the_connectors_own() {
+    let source = "CREATE TABLE events (id TEXT NOT NULL, n BIGINT NOT NULL)
+                  WITH (connector = 'kafka', bootstrap_servers = 'b:1', topic = 'events', format = 'json');\n";
+    let table = |(number, (way, key)): (usize, &(&str, &str))| {
+        // Documents that are appended get ids of their own.
+        let id = if *way == "connector = 'cosmosdb', write = 'append'" { "code" } else { "id" };
+        format!(
+            "CREATE TABLE t{number} ({id} TEXT NOT NULL, n BIGINT NOT NULL{key}) WITH ({});
+             INSERT INTO t{number} SELECT id, n FROM events;\n",
+            completed(way)
+        )
+    };
+    let text = source.to_string() + &WAYS.iter().enumerate().map(table).collect::<String>();
+    let connectors = registry();
+    let environment = Environment {
+        connectors: &connectors,
+        variables: &|name| (name == "EVENTHUB").then(|| EVENT_HUB.into()),
+        default_dead_letter: Arc::new(connectors::Blackhole),
+        instead_of_sinks: None,
+    };
+    let job = compile(&[SourceFile { name: "promises.sql".into(), text }], &environment)
+        .unwrap_or_else(|problems| panic!("{}", problems[0]));
+    let mut made = "| a table says | and this is promised |\n|---|---|\n".to_string();
+    for (number, (way, _)) in WAYS.iter().enumerate() {
+        let sink = job.plan.sinks.iter().find(|sink| sink.table == format!("t{number}")).expect("each is written");
+        made.push_str(&format!("| `{way}` | {} |\n", sink.sink.guarantee()));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/connectors.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let begin = "<!-- promises -->\n";
+    let from = text.find(begin).expect("docs/connectors.md has the promises") + begin.len();
+    let to = from + text[from..].find("<!-- end -->").expect("they have an end");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&path, format!("{}{made}{}", &text[..from], &text[to..])).unwrap();
+    } else {
+        assert!(text[from..to] == made, "docs/connectors.md is behind; UPDATE_EXPECT=1 cargo test documentation");
+    }
+}
+
 /// What the portal shows of an event hub.
 const EVENT_HUB: &str =
     "Endpoint=sb://ns.servicebus.windows.net/;SharedAccessKeyName=r;SharedAccessKey=aGk=;EntityPath=hub";

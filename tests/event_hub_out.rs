@@ -13,6 +13,7 @@ use crate::kafka_sink::{READ_BACK, received};
 use crate::millrace::{Job, PATIENCE, records_read};
 use crate::numbers::{all, send};
 use crate::trouble::dead_letters;
+use crate::verify::{SENT, all_is_found, simulate};
 use crate::wait::wait_for;
 
 /// What a policy, or a role, allows.
@@ -235,4 +236,34 @@ async fn a_throttled_sender_is_slow_and_loses_nothing() {
     assert!(begun.elapsed() > Duration::from_secs(15), "it was not throttled: {:?}", begun.elapsed());
     run.stop();
     assert_eq!(received(&dressed.servers(), &hub), all(0..ROWS));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_solutions_jobs_from_hub_to_hub_show_every_event_once_though_they_are_killed() {
+    let dressed = Dressed::new();
+    let from = dressed.hub("solution-from", &[Claim::Listen]).await;
+    simulate(&dressed.broker, &from, SENT);
+    let known = format!(
+        "endpoint = '{}', 'properties.ssl.ca.location' = '{}',",
+        dressed.broker.listener("EH"),
+        dressed.certificates.file("ca.crt")
+    );
+    for solution in ["eventhubskafka-flink-eventhubskafka", "eventhubs-streamanalytics-eventhubs"] {
+        let to = dressed.hub(solution, &[Claim::Send, Claim::Listen]).await;
+        let changes = [
+            ("'${EVENTHUB}',", format!("'${{EVENTHUB}}', {known}")),
+            ("'${OUTPUT_EVENTHUB}',", format!("'${{OUTPUT_EVENTHUB}}', {known}")),
+            ("format            = 'json'", format!("format = 'json'{QUICK}")),
+        ];
+        let changes: Vec<(&str, &str)> = changes.iter().map(|(from, to)| (*from, to.as_str())).collect();
+        let job = Job::of_solution(solution, &changes)
+            .variable("EVENTHUB", CONNECTION_STRING)
+            .variable("OUTPUT_EVENTHUB", CONNECTION_STRING)
+            .variable("TOPIC", &from)
+            .variable("OUTPUT_TOPIC", &to)
+            .argument("--checkpoint-interval=200ms");
+        job.dies_at("while-sending", 1, || {});
+        job.start().read_all_and_stop(3);
+        all_is_found(&job);
+    }
 }

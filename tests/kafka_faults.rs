@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::broker::{Broker, BrokerSettings};
+use crate::kafka_sink;
 use crate::numbers::{all, job_of, send, shown};
 
 /// Shorter than a hang, so that requests time out within it.
@@ -48,6 +49,20 @@ async fn a_broker_that_dies_and_one_that_hangs_are_waited_for() {
     assert_eq!(shown(&job), all(0..300));
     let lines = run.said().lines().count();
     assert!(lines < 100, "{lines} lines in the log:\n{}", run.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_gone_when_a_job_starts_that_writes_there_is_waited_for() {
+    let mut broker = Broker::start(BrokerSettings::default());
+    let (from, to) = (broker.topic("away-from", 1).await, broker.topic("away-to", 1).await);
+    send(&broker.properties(), &from, 0..100, 0..1);
+    broker.kill();
+    let job = kafka_sink::numbers(&broker.bootstrap_servers(), &from, &to, kafka_sink::TRANSACTIONS.options);
+    let mut run = job.start();
+    run.wait_until_it_says("not open yet; trying again");
+    broker.restart();
+    run.read_all_and_stop(1);
+    assert_eq!(kafka_sink::received(&broker.bootstrap_servers(), &to), all(0..100));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -520,6 +520,37 @@ async fn a_message_has_the_key_the_headers_and_the_time_of_its_row_and_goes_wher
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_keep_the_partition_and_the_order_of_their_source_in_packed_batches_too() {
+    let broker = Broker::shared();
+    let from = broker.topic("in-order-from", 3).await;
+    let servers = broker.bootstrap_servers();
+    send(&broker.properties(), &from, 0..3000, 0..3);
+    let in_order = |topic: &str| {
+        let received = read(&servers, topic);
+        let n = |message: &Received| {
+            let row: Value = serde_json::from_str(message.value.as_deref()?).ok()?;
+            row["n"].as_u64()
+        };
+        received.iter().map(|message| (message.partition, n(message).expect("a number"))).collect::<Vec<_>>()
+    };
+    for compression in ["gzip", "lz4", "snappy", "zstd"] {
+        let to = broker.topic(&format!("in-order-{compression}"), 3).await;
+        let job = Job::new(&format!(
+            "CREATE TABLE numbers (n BIGINT NOT NULL, part INT METADATA FROM 'partition')
+             WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+             CREATE TABLE sent (n BIGINT NOT NULL, part INT METADATA FROM 'partition')
+             WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{to}', format = 'json',
+                   'properties.compression.type' = '{compression}');
+             INSERT INTO sent SELECT n, part FROM numbers;"
+        ))
+        .argument("--checkpoint-interval=100ms");
+        job.dies_at("within-transaction", 1, || {});
+        job.start().read_all_and_stop(3);
+        assert_eq!(in_order(&to), in_order(&from), "{compression}");
+    }
+}
+
 async fn a_broker_that_dies_and_one_that_hangs_while_rows_are_sent_are_waited_for(way: &Way) {
     let (mut numbers, sent) = sent_to_a_broker_that_dies_and_hangs(way).await;
     if way.name == AT_LEAST_ONCE.name {

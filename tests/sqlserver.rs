@@ -387,6 +387,29 @@ async fn a_server_that_is_away_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_when_a_job_starts_is_waited_for_unless_a_time_is_stated() {
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
+    let from = broker.topic("sql-away-at-start", 1).await;
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let back = Arc::new(AtomicBool::new(false));
+    let is_back = back.clone();
+    database
+        .server()
+        .accidents(move |_| if is_back.load(Ordering::Relaxed) { Accident::None } else { Accident::CloseBefore });
+    let hasty = numbers_with(broker, &from, &database, &APPEND, ", give_up_after = '1 second'");
+    let mut run = hasty.start();
+    assert!(!run.wait().success());
+    let said = run.said();
+    assert!(said.contains("It could not be opened for 1s, which give_up_after bounds"), "{said}");
+    let patient = numbers(broker, &from, &database, &APPEND);
+    let mut run = patient.start();
+    run.wait_until_it_says("not open yet; trying again");
+    back.store(true, Ordering::Relaxed);
+    run.read_all_and_stop(1);
+    assert_eq!(shown(&database), all(0..100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_can_be_no_row_goes_to_the_dead_letter_and_its_neighbours_into_the_table() {
     let (broker, database) = (Broker::shared(), Database::start().await);
     let from = broker.topic("sql-refused", 1).await;

@@ -21,19 +21,19 @@ fn verify(job: &Job, arguments: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-fn simulate(broker: &Broker, topic: &str, arguments: &[&str]) {
+pub fn simulate(broker: &Broker, topic: &str, arguments: &[&str]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
     command.args(["simulate", "--to", "kafka", "--kafka", &broker.bootstrap_servers(), "--topic", topic]);
     let status = command.args(["--rate", "0", "--duplicate-every", "50"]).args(arguments).status();
     assert!(status.expect("the binary starts").success());
 }
 
-const SENT: &[&str] = &["--seed", "7", "--count", "3000"];
+pub const SENT: &[&str] = &["--seed", "7", "--count", "3000"];
 /// The same, and at what rate.
 const SAME: &[&str] = &["--seed", "7", "--count", "3000", "--rate", "0", "--json"];
 
 /// Whatever the serving layer is, all that was sent is found in it, once and unaltered; another story is not.
-fn all_is_found(job: &Job) {
+pub fn all_is_found(job: &Job) {
     let (code, found, said) = verify(job, SAME);
     assert_eq!(code, Some(0), "{found}{said}");
     let found: Value = serde_json::from_str(&found).expect("it prints JSON");
@@ -234,6 +234,44 @@ async fn a_container_is_compared_with_what_the_simulator_sent() {
     all_is_found(&job);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_text_serves_every_layer_by_what_stands_behind_with_though_it_is_killed() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let server = Server::start(Options::default()).await;
+    let topic = broker.topic("one-text", 2).await;
+    simulate(broker, &topic, SENT);
+    account.container("layer", "/deviceId", 2, 1_000_000);
+    let to_kafka = |topic: &str, delivery: &str| {
+        let servers = broker.bootstrap_servers();
+        format!(
+            "connector = 'kafka', bootstrap_servers = '{servers}', topic = '{topic}', format = 'json', sink.delivery = '{delivery}'"
+        )
+    };
+    let to_sql = format!(
+        "connector = 'sqlserver', connection_string = '{}', \"table\" = 'dbo.layer', write = 'append', create = 'true'",
+        server.connection_string()
+    );
+    let layers = [
+        "connector = 'delta', path = './layer'".to_string(),
+        "connector = 'filesystem', path = './layer', format = 'parquet'".to_string(),
+        "connector = 'single_file', path = './layer.json'".to_string(),
+        to_kafka(&broker.topic("one-text-transactions", 3).await, "transactions"),
+        to_kafka(&broker.topic("one-text-read-back", 3).await, "read-back"),
+        to_sql,
+        account.connection("layer") + ", write = 'append'",
+    ];
+    for layer in layers {
+        let delta = "connector = 'delta',\n  path      = '${TABLE:-./demo-output/events}'";
+        let job = Job::events_to_delta_with(&broker.bootstrap_servers(), &topic, &[(delta, &layer)]);
+        let job = job.argument("--checkpoint-interval=100ms");
+        let mut killed = job.start();
+        killed.wait_until_read(1000);
+        killed.kill();
+        job.start().read_all_and_stop(2);
+        all_is_found(&job);
+    }
+}
+
 /// One file that grows does not tell when.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_compared_with_what_the_simulator_sent() {
@@ -265,6 +303,13 @@ async fn a_table_of_sql_server_is_compared_with_what_the_simulator_sent() {
     all_is_found(&job);
     let (_, found, _) = verify(&job, SAME);
     assert!(found.contains("\"latency\":{"), "the table says when a row came: {found}");
+    let (code, found, _) = verify(&job, &["--max-latency", "1h", "--max-out-of-sequence", "3000"]);
+    assert_eq!(code, Some(0), "{found}");
+    assert!(found.contains("p99 of latency at most 3600000 ms   ok"), "{found}");
+    let (code, found, _) = verify(&job, &["--min-rate", "1e9", "--max-latency", "1ms", "--json"]);
+    assert_eq!(code, Some(1), "{found}");
+    let found: Value = serde_json::from_str(&found).expect("it prints JSON");
+    assert!(found["holds"] == false && found["bounds"][1]["kept"] == false, "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

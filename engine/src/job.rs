@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SplitClock;
 use crate::committer::{CommitEvent, Committer};
-use crate::environment::Environment;
+use crate::environment::{Environment, backoff};
 use crate::inbox::{Assigned, Inbox, Letter};
 use crate::job_log::entry::{Claim, Kind, Layout};
 use crate::job_log::state::{Group, LogState};
@@ -299,8 +299,34 @@ impl Job {
 
     async fn open_sinks(&self, contexts: &[SinkContext], probe: bool) -> Result<(), JobError> {
         let sinks = self.plan.sinks.iter().zip(contexts);
-        let opened = join_all(sinks.map(|(node, context)| node.sink.open(context, probe))).await;
+        let opened = join_all(sinks.map(|(node, context)| self.open_sink(node, context, probe))).await;
         Ok(opened.into_iter().collect::<Result<(), SinkError>>()?)
+    }
+
+    /// Opens a sink, however long that takes, unless a time is stated: a job that starts while its database fails over
+    /// has nothing else to do.
+    async fn open_sink(&self, node: &SinkNode, context: &SinkContext, probe: bool) -> Result<(), SinkError> {
+        let health = &self.metrics.sink(&node.table).health;
+        let (begun, mut tries) = (self.environment.elapsed(), 0);
+        loop {
+            let (place, what) = match node.sink.open(context, probe).await {
+                Ok(()) => {
+                    health.heal();
+                    return Ok(());
+                }
+                Err(SinkError::Retry { place, what }) => (place, what),
+                Err(failed) => return Err(failed),
+            };
+            tracing::warn!(sink = %node.table, %place, %what, "not open yet; trying again");
+            health.suffer(format!("{place}: {what}"));
+            let waited = self.environment.elapsed().saturating_sub(begun);
+            if let Some(most) = node.give_up_after.filter(|most| waited >= *most) {
+                let what = format!("{what}. It could not be opened for {most:?}, which give_up_after bounds");
+                return Err(SinkError::Failed { place, what });
+            }
+            self.environment.sleep(backoff(&*self.environment, tries)).await;
+            tries += 1;
+        }
     }
 
     /// Claims every split, and says where it begins.

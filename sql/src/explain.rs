@@ -44,6 +44,12 @@ pub fn explain(job: &Job) -> String {
         let role = if index == plan.dead_letter { " (dead letter)" } else { "" };
         let _ = writeln!(out, "sink {}{role}: {}", node.table, node.sink.describe());
         let _ = writeln!(out, "    {}", node.sink.guarantee());
+        if let Some(interval) = node.commit_interval {
+            let _ = writeln!(out, "    entries gather for {interval:?} and are shown together");
+        }
+        if let Some(most) = node.give_up_after {
+            let _ = writeln!(out, "    ends the job when it has taken nothing for {most:?}");
+        }
         inputs(&mut out, plan, &node.inputs);
     }
     out

@@ -557,19 +557,14 @@ impl Compiler<'_> {
                 (String::new(), Err(vec![Diagnostic::at(&second.options.places["dead-letter"], message)]))
             }
         };
+        let said = |option| declared.first().and_then(|table| table.options.values.duration(option));
+        let (commit_interval, give_up_after) = (said("commit_interval"), said("give_up_after"));
         match sink {
             Err(problems) => self.problems.extend(problems),
             Ok(sink) => {
                 plan.dead_letter = plan.sinks.len();
                 let inputs = vec![];
-                plan.sinks.push(SinkNode {
-                    table: name,
-                    inputs,
-                    sink,
-                    schema,
-                    commit_interval: None,
-                    give_up_after: None,
-                });
+                plan.sinks.push(SinkNode { table: name, inputs, sink, schema, commit_interval, give_up_after });
             }
         }
     }

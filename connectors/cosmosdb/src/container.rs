@@ -1,7 +1,7 @@
 //! The container of a table: found and checked at start, or made if it is written and that is asked for.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use azure_data_cosmos::feed::FeedRange;
 use azure_data_cosmos::models::{
@@ -22,9 +22,8 @@ use crate::trouble::{BEHIND, Trouble};
 
 /// How long one request may take, tries of the SDK included.
 const REQUEST: Duration = Duration::from_secs(20);
-/// How long it may take to find the account and the container; and the pause between two looks.
-const OPENING: Duration = Duration::from_secs(60);
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long one look at the account and the container may take.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// An open container.
 #[derive(Clone)]
@@ -64,20 +63,9 @@ pub struct NewContainer {
 }
 
 /// Finds the container and checks it against the table. With `probe`, nothing is made, and there is none yet if one would be.
-/// What may heal is waited for: nobody asks a second time.
 pub async fn open(table: &CosmosTable, probe: bool) -> Result<Option<Container>, SinkError> {
-    let begun = Instant::now();
-    loop {
-        let look = tokio::time::timeout(OPENING, look(table, probe)).await;
-        match look.unwrap_or_else(|_| Err(SinkError::retry(table.at.place(), format!("no answer within {OPENING:?}"))))
-        {
-            Err(SinkError::Retry { place, what }) if begun.elapsed() < OPENING => {
-                tracing::warn!(%place, %what, "the container is not open yet; trying again");
-                tokio::time::sleep(AGAIN).await;
-            }
-            looked => return looked,
-        }
-    }
+    let looked = tokio::time::timeout(LOOK, look(table, probe)).await;
+    looked.unwrap_or_else(|_| Err(SinkError::retry(table.at.place(), format!("no answer within {LOOK:?}"))))
 }
 
 /// Finds the container of a table that is only read. Asks once.

@@ -13,6 +13,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::connector::{Connector, OptionKind, OptionSpec, Problem, TableSpec};
+use engine::environment::crash_point;
 use engine::job_log::put_new;
 use engine::lookup::Lookup;
 use engine::shown::Shown;
@@ -139,9 +140,12 @@ impl SingleFileSink {
             }
             let after = end + rows.len() as u64;
             let file = self.file.clone();
+            crash_point("before-lines");
             let written = tokio::task::spawn_blocking(move || write_at(&file, &rows, end)).await;
             written.map_err(|e| self.failed(e))?.map_err(|e| SinkError::retry(&place, e))?;
+            crash_point("after-lines");
             self.record(context, entry.entry, after).await?;
+            crash_point("after-record");
         }
         for path in &paths {
             unstage(&*context.store, path, &place).await?;

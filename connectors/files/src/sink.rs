@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
+use engine::environment::crash_point;
 use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter, Token};
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
@@ -17,6 +18,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
+use crate::file::may_heal;
 use crate::location::Location;
 use crate::refused::{self, Lines, token};
 use storage::staging::{stage, unstage};
@@ -64,8 +66,11 @@ impl Sink for FilesSink {
 
     async fn open(&self, _: &SinkContext, _: bool) -> Result<(), SinkError> {
         // Whatever is there, the store can be asked for it.
-        self.location.store.list_with_delimiter(Some(&self.location.root)).await.map_err(|e| self.retry(e))?;
-        Ok(())
+        match self.location.store.list_with_delimiter(Some(&self.location.root)).await {
+            Ok(_) => Ok(()),
+            Err(error) if may_heal(&error) => Err(self.retry(error)),
+            Err(lasting) => Err(SinkError::failed(&self.location.place, lasting)),
+        }
     }
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
@@ -104,6 +109,7 @@ impl FilesSink {
     /// Copies a staged file to its name, once. Staged and shown both gone is a loss, and said.
     async fn show(&self, staged: &Path, shown: &Path, entry: u64) -> Result<(), SinkError> {
         let store = &self.location.store;
+        crash_point("before-copy");
         match store.copy_if_not_exists(staged, shown).await {
             Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => {}
             Err(object_store::Error::NotFound { .. }) => match store.head(shown).await {
@@ -116,6 +122,7 @@ impl FilesSink {
             },
             Err(error) => return Err(self.retry(error)),
         }
+        crash_point("after-copy");
         unstage(&**store, staged, &self.location.place).await
     }
 

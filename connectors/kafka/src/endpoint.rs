@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::metrics::SourceMetrics;
-use identity::Bearer;
+use identity::{Bearer, TokenError};
 use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer;
@@ -57,9 +57,9 @@ impl Endpoint {
     }
 
     /// What a client of this topic will say, with the token that it is let in with.
-    pub async fn reports(&self, metrics: Arc<SourceMetrics>) -> Result<Reports, String> {
+    pub async fn reports(&self, metrics: Arc<SourceMetrics>) -> Result<Reports, TokenError> {
         let token = match &self.bearer {
-            Some(bearer) => Some(bearer.token().await.map_err(|e| e.to_string())?),
+            Some(bearer) => Some(bearer.token().await?),
             None => None,
         };
         let reports = Reports::of(&self.topic, token, metrics);
@@ -168,13 +168,15 @@ impl Connection {
     /// The topic's partitions; none if there is no such topic.
     pub async fn partitions(&self) -> Result<Vec<i32>, String> {
         let topic = self.endpoint.topic.clone();
-        self.ask(move |client, within| {
-            let metadata = client.fetch_metadata(Some(&topic), within)?;
-            let found = metadata.topics().iter().find(|t| t.name() == topic);
-            Ok(found.map_or(vec![], |t| t.partitions().iter().map(|p| p.id()).collect()))
-        })
-        .await
+        self.ask(move |client, within| partitions(client, &topic, within)).await
     }
+}
+
+/// A topic's partitions; none if there is no such topic.
+pub fn partitions(client: &Client, topic: &str, within: Duration) -> Result<Vec<i32>, KafkaError> {
+    let metadata = client.fetch_metadata(Some(topic), within)?;
+    let found = metadata.topics().iter().find(|t| t.name() == topic);
+    Ok(found.map_or(vec![], |t| t.partitions().iter().map(|p| p.id()).collect()))
 }
 
 /// A partition that was not answered for still has in it what was asked.

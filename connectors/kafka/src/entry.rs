@@ -45,6 +45,11 @@ pub enum Fate {
 }
 
 impl Entry {
+    /// Of all its tokens.
+    pub fn rows(&self) -> u64 {
+        self.tokens.iter().map(|token| token.rows).sum()
+    }
+
     pub async fn read(context: &SinkContext, committable: &Committable, place: &str) -> Result<Self, SinkError> {
         let mut tokens = vec![];
         for token in &committable.tokens {

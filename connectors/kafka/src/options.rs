@@ -11,6 +11,7 @@ use formats::Decoding;
 use identity::{Bearer, Identity, Proof};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseProducer;
 use schema_registry::Registry;
 
 use crate::client::{configuration_error, consumer};
@@ -279,13 +280,26 @@ pub fn written_table(
         (Some("read-back"), _) | (None, true) => Delivery::ReadBack,
         _ => Delivery::Transactions,
     };
-    match producer(&endpoint, None).create_native_config() {
-        Ok(_) => {
-            let (format, registered) = (format::format(options), writing.registered);
-            Ok(WrittenTable { endpoint, layout, format, registered, delivery })
-        }
-        Err(error) => Err(vec![wrong_property(&error)]),
+    let config = producer(&endpoint, None);
+    config.create_native_config().map_err(|error| vec![wrong_property(&error)])?;
+    fit_together(config, delivery).map_err(|error| vec![wrong_property(&error)])?;
+    let (format, registered) = (format::format(options), writing.registered);
+    Ok(WrittenTable { endpoint, layout, format, registered, delivery })
+}
+
+/// Only a client knows which properties do not go together. This one knows no brokers and no login, so that nobody is asked.
+fn fit_together(mut config: ClientConfig, delivery: Delivery) -> Result<(), KafkaError> {
+    let outside = |name: &&str| {
+        matches!(*name, "bootstrap.servers" | "metadata.broker.list" | "security.protocol")
+            || ["sasl.", "ssl.", "enable.sasl", "enable.ssl"].iter().any(|of| name.starts_with(of))
+    };
+    let outside: Vec<String> = config.config_map().keys().copied().filter(outside).map(String::from).collect();
+    outside.iter().for_each(|name| _ = config.remove(name));
+    config.set("log_level", "0");
+    if delivery == Delivery::Transactions {
+        config.set("transactional.id", "millrace");
     }
+    config.create::<BaseProducer>().map(drop)
 }
 
 /// A table that is written, as it is read back.

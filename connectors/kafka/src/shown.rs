@@ -46,7 +46,7 @@ pub struct KafkaShown {
 #[async_trait]
 impl Shown for KafkaShown {
     async fn read(&self, take: &mut Take<'_>) -> Result<(), String> {
-        let reports = self.endpoint.reports(Arc::default()).await?;
+        let reports = self.endpoint.reports(Arc::default()).await.map_err(|e| e.to_string())?;
         let mut config = consumer(&self.endpoint, None, 0, 1);
         config.set("isolation.level", "read_uncommitted");
         let asking = Connection::new(&self.endpoint, reports.clone(), &config).map_err(|e| configuration_error(&e))?;

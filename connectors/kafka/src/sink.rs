@@ -9,15 +9,16 @@ use async_trait::async_trait;
 use engine::metrics::SinkMetrics;
 use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter, Token};
 use formats::{Format, SchemaKind};
+use identity::TokenError;
 use parking_lot::Mutex;
 use rdkafka::error::KafkaError;
-use schema_registry::Registry;
+use schema_registry::{Registry, RegistryError};
 use serde_json::{Map, Value};
 use storage::provenance::Provenance;
 use storage::staged_rows::{self, StagingWriter};
 
 use crate::client::{Reports, configuration_error, consumer};
-use crate::endpoint::{Connection, Endpoint};
+use crate::endpoint::{Connection, Endpoint, partitions};
 use crate::entry::Entry;
 use crate::messages::Layout;
 use crate::read_back::{Ends, arrived, ends};
@@ -32,8 +33,6 @@ const ROWS_AT_ONCE: u64 = 200_000;
 const BYTES_AT_ONCE: u64 = 32 << 20;
 /// How often a client that is waited for is asked what troubles it.
 const LOOK_AT_CLIENT: Duration = Duration::from_secs(1);
-/// How long a registry that does not answer is asked at start to take a schema.
-const REGISTERED: Duration = Duration::from_secs(30);
 /// How often it is looked where the partitions end: what was written since is read after a crash.
 const ENDS_KEPT: Duration = Duration::from_secs(10);
 
@@ -107,13 +106,18 @@ impl KafkaSink {
     async fn look(&self, probe: bool) -> Result<Open, SinkError> {
         let endpoint = &self.table.endpoint;
         let failed = |what: String| SinkError::failed(endpoint.place(), what);
-        let reports = endpoint.reports(Arc::default()).await.map_err(failed)?;
+        let reports = endpoint.reports(Arc::default()).await.map_err(|error| match error {
+            TokenError::Unanswered(what) => SinkError::retry(endpoint.place(), what),
+            TokenError::Refused(what) => failed(what),
+        })?;
         let mut config = consumer(endpoint, None, 0, 1);
         // Where a partition ends, and not where somebody's open transaction begins.
         config.set("isolation.level", "read_uncommitted");
         let asking = Connection::new(endpoint, reports.clone(), &config);
         let asking = asking.map_err(|e| failed(configuration_error(&e)))?;
-        if asking.partitions().await.map_err(failed)?.is_empty() {
+        let (there, topic) = (asking.clone(), endpoint.topic.clone());
+        let found = blocking(move || Ok(there.insist(|client, within| partitions(client, &topic, within))?)).await;
+        if found.map_err(|trouble| trouble.at_start(endpoint, &reports))?.is_empty() {
             let what = "the broker knows no such topic; make it first, or check the name and the right to write";
             return Err(failed(what.into()));
         }
@@ -163,23 +167,16 @@ impl KafkaSink {
         let (Some((registry, subject)), Some(schema)) = (&self.table.registered, layout.schema()) else {
             return Ok(layout);
         };
-        let failed = |what: String| SinkError::failed(self.table.endpoint.place(), what);
-        let about = |e| failed(format!("{}: {e}", registry.place()));
+        let wrong = |error: RegistryError| {
+            let (place, what) =
+                (self.table.endpoint.place(), format!("{}, subject {subject}: {error}", registry.place()));
+            if error.may_heal() { SinkError::retry(place, what) } else { SinkError::failed(place, what) }
+        };
         if probe {
-            registry.probe().await.map_err(about)?;
+            registry.probe().await.map_err(wrong)?;
             return Ok(layout);
         }
-        let begun = Instant::now();
-        let id = loop {
-            match registry.register(SchemaKind::Avro, schema, subject).await {
-                Ok(id) => break id,
-                Err(error) if error.may_heal() && begun.elapsed() < REGISTERED => {
-                    tracing::warn!(%error, "{}: it does not answer yet", registry.place());
-                    tokio::time::sleep(LOOK_AT_CLIENT).await;
-                }
-                Err(error) => return Err(failed(format!("{}, subject {subject}: {error}", registry.place()))),
-            }
-        };
+        let id = registry.register(SchemaKind::Avro, schema, subject).await.map_err(wrong)?;
         tracing::info!(%id, subject, "{}: rows are written by this schema", registry.place());
         Ok(layout.named(&id))
     }

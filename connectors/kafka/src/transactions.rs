@@ -6,7 +6,7 @@
 //! transactions and the group are the writer's own. Whoever finishes the entries of a writer that died begins by
 //! initialising its id, which settles what it left open either way; then the marker says what is shown.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::environment::crash_point;
 use engine::sink::RejectedRow;
@@ -24,8 +24,8 @@ use crate::sending::{Sender, producer};
 use crate::topics::Limits;
 use crate::trouble::Trouble;
 
-/// How long a step of a transaction may take before the whole of it is tried again.
-const STEP: Duration = Duration::from_secs(60);
+/// How long a transaction may last, and so a step of it before the whole is tried again, unless the table says otherwise.
+const MAY_LAST: Duration = Duration::from_secs(60);
 /// What the client may hold ahead of us: the group's client reads nothing.
 const NO_PREFETCH: u64 = 0;
 
@@ -35,6 +35,7 @@ pub struct Transactions {
     /// Of the group whose committed offset is the marker.
     group: ConsumerGroupMetadata,
     topic: String,
+    may_last: Duration,
     /// The highest entry that is shown; `None` if the brokers forgot it, or do not say.
     shown: Option<u64>,
 }
@@ -44,8 +45,10 @@ impl Transactions {
     pub fn open(endpoint: &Endpoint, reports: &Reports, id: &str, limits: Limits) -> Result<Self, Trouble> {
         let mut config = producer(endpoint, limits.largest);
         config.set("transactional.id", id);
+        let said = config.get("transaction.timeout.ms").and_then(|millis| millis.parse().ok());
+        let may_last = said.map_or(MAY_LAST, Duration::from_millis);
         let sender = Sender::new(endpoint, reports.clone(), limits, &config)?;
-        sender.producer.init_transactions(STEP).map_err(not_begun)?;
+        sender.producer.init_transactions(may_last).map_err(|error| not_begun(error, may_last))?;
         let mut config = consumer(endpoint, Some(id), NO_PREFETCH, 1);
         // An offset of a transaction that is not settled is waited for, and not passed over.
         config.set("isolation.level", "read_committed");
@@ -56,7 +59,7 @@ impl Transactions {
             tracing::warn!(topic = endpoint.topic, %error, "{what}");
             None
         });
-        Ok(Transactions { sender, group, topic: endpoint.topic.clone(), shown })
+        Ok(Transactions { sender, group, topic: endpoint.topic.clone(), may_last, shown })
     }
 
     pub fn shown(&self) -> Option<u64> {
@@ -73,6 +76,16 @@ impl Transactions {
     /// Sends these entries and raises the marker to the last of them. Rows that the brokers can never take are the answer,
     /// and then nothing was shown.
     pub fn show(&mut self, entries: &[Entry], layout: &Layout) -> Result<Vec<(u64, RejectedRow)>, Trouble> {
+        let (begun, may_last) = (Instant::now(), self.may_last);
+        self.send(entries, layout).map_err(|trouble| match trouble {
+            Trouble::Kafka(_) if begun.elapsed() >= may_last => {
+                Trouble::TooLong { rows: entries.iter().map(Entry::rows).sum(), may_last }
+            }
+            other => other,
+        })
+    }
+
+    fn send(&mut self, entries: &[Entry], layout: &Layout) -> Result<Vec<(u64, RejectedRow)>, Trouble> {
         let Some(last) = entries.last() else { return Ok(vec![]) };
         entries.iter().try_for_each(|entry| entry.check_gone(None))?;
         crash_point("before-transaction");
@@ -85,7 +98,7 @@ impl Transactions {
             rejected.extend(refused.into_iter().map(|row| (entry.number, row)));
         }
         if !rejected.is_empty() {
-            self.sender.producer.abort_transaction(STEP)?;
+            self.sender.producer.abort_transaction(self.may_last)?;
             return Ok(rejected);
         }
         crash_point("within-transaction");
@@ -97,16 +110,16 @@ impl Transactions {
     fn commit(&mut self, entry: u64) -> Result<(), KafkaError> {
         let mut marker = TopicPartitionList::new();
         marker.add_partition_offset(&self.topic, MARKER_PARTITION, Offset::Offset(entry as i64))?;
-        self.sender.producer.send_offsets_to_transaction(&marker, &self.group, STEP)?;
-        self.sender.producer.commit_transaction(STEP)?;
+        self.sender.producer.send_offsets_to_transaction(&marker, &self.group, self.may_last)?;
+        self.sender.producer.commit_transaction(self.may_last)?;
         self.shown = Some(entry);
         Ok(())
     }
 }
 
-fn not_begun(error: KafkaError) -> Trouble {
+fn not_begun(error: KafkaError, within: Duration) -> Trouble {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::OperationTimedOut) => Trouble::NotBegun(STEP),
+        Some(RDKafkaErrorCode::OperationTimedOut) => Trouble::NotBegun(within),
         _ => error.into(),
     }
 }

@@ -21,6 +21,11 @@ pub enum Trouble {
          (transaction.state.log.replication.factor, transaction.state.log.min.isr)? Without: 'sink.delivery' = 'read-back'"
     )]
     NotBegun(Duration),
+    /// Brokers end a transaction that takes longer, and it begins anew, for ever.
+    #[error(
+        "{rows} rows were not sent within the {may_last:?} that a transaction may last: raise          properties.transaction.timeout.ms (and the brokers' transaction.max.timeout.ms), or make entries smaller by a          shorter checkpoint interval"
+    )]
+    TooLong { rows: u64, may_last: Duration },
     /// A transaction is open, and may be for ever: Kafka 4.4 forgets to end one if all copies of a partition are away when it
     /// should (`TransactionMarkerChannelManager` takes a partition without a leader for one that was deleted).
     #[error(
@@ -44,7 +49,10 @@ impl Trouble {
             Trouble::Kafka(error) if remedy(error, endpoint.login).is_some() || reports.refusal().is_some() => {
                 SinkError::failed(endpoint.place(), self.say(endpoint, reports))
             }
-            Trouble::MayNot(_) => SinkError::failed(endpoint.place(), self.say(endpoint, reports)),
+            // Settings that do not go together are none that anybody waits for.
+            Trouble::MayNot(_) | Trouble::Kafka(KafkaError::ClientCreation(_) | KafkaError::ClientConfig(..)) => {
+                SinkError::failed(endpoint.place(), self.say(endpoint, reports))
+            }
             _ => self.at_work(endpoint, reports),
         }
     }
@@ -53,9 +61,11 @@ impl Trouble {
     pub fn at_work(self, endpoint: &Endpoint, reports: &Reports) -> SinkError {
         let what = self.say(endpoint, reports);
         match self {
-            Trouble::Kafka(_) | Trouble::NotBegun(_) | Trouble::Hidden { .. } | Trouble::MayNot(_) => {
-                SinkError::retry(endpoint.place(), what)
-            }
+            Trouble::Kafka(_)
+            | Trouble::NotBegun(_)
+            | Trouble::TooLong { .. }
+            | Trouble::Hidden { .. }
+            | Trouble::MayNot(_) => SinkError::retry(endpoint.place(), what),
             Trouble::Encoding(_) | Trouble::Unknown(_) => SinkError::failed(endpoint.place(), what),
         }
     }

@@ -1,7 +1,7 @@
 //! The table, or procedure, that rows go to: found and checked at start, or made if that is asked for.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::datatypes::Field;
 use engine::sink::{SinkContext, SinkError};
@@ -14,9 +14,8 @@ use crate::statements::{self, Marker, NO_ROWS, Name};
 use crate::trouble::Trouble;
 use crate::types::{Encoding, SqlType};
 
-/// How long it may take to find the server and the table; and the pause between two looks.
-const OPENING: Duration = Duration::from_secs(60);
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long one look at the server and the table may take.
+const LOOK: Duration = Duration::from_secs(30);
 /// The kind of an index that is the table itself, in columns.
 const CLUSTERED_COLUMNSTORE: u8 = 5;
 /// Code pages that the client writes as the server reads them; others differ in single characters. UTF-8 the server makes itself.
@@ -64,26 +63,16 @@ impl Target {
 }
 
 /// Finds the target and checks it against the table; makes what is missing, if that is asked for, and the markers of this process.
-/// With `probe`, nothing is made, and there is none yet if one would be. What may heal is waited for: nobody asks a second time.
+/// With `probe`, nothing is made, and there is none yet if one would be.
 pub async fn open(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Option<Target>, SinkError> {
-    let begun = Instant::now();
-    loop {
-        let looked = tokio::time::timeout(OPENING, look(table, context, probe)).await;
-        match looked.unwrap_or_else(|_| Err(Trouble::Transient(format!("no answer within {OPENING:?}")))) {
-            Err(Trouble::Transient(what)) if begun.elapsed() < OPENING => {
-                tracing::warn!(place = table.at.describe(), what, "the table is not open yet; trying again");
-                tokio::time::sleep(AGAIN).await;
-            }
-            Err(Trouble::Transient(what)) => return Err(SinkError::retry(table.at.describe(), what)),
-            Err(Trouble::NotLetIn(what)) => {
-                return Err(SinkError::failed(table.at.describe(), format!("{what}. {}", table.at.server.remedy())));
-            }
-            Err(Trouble::Stopped(what) | Trouble::Statement(what)) => {
-                return Err(SinkError::failed(table.at.describe(), what));
-            }
-            Ok(target) => return Ok(target),
-        }
-    }
+    let looked = tokio::time::timeout(LOOK, look(table, context, probe)).await;
+    let looked = looked.unwrap_or_else(|_| Err(Trouble::Transient(format!("no answer within {LOOK:?}"))));
+    let place = || table.at.describe();
+    looked.map_err(|trouble| match trouble {
+        Trouble::Transient(what) => SinkError::retry(place(), what),
+        Trouble::NotLetIn(what) => SinkError::failed(place(), format!("{what}. {}", table.at.server.remedy())),
+        Trouble::Stopped(what) | Trouble::Statement(what) => SinkError::failed(place(), what),
+    })
 }
 
 async fn look(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Option<Target>, Trouble> {

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::json;
 
+use crate::plan::TABLES;
 use crate::process::Process;
 
 /// What every sink holds.
@@ -20,8 +21,8 @@ use crate::process::Process;
 pub struct Outside {
     tables: Mutex<BTreeMap<String, Table>>,
     pub objections: Mutex<Vec<String>>,
-    /// Between these times nothing is answered.
-    away: Mutex<Option<(Duration, Duration)>>,
+    /// Between these times a table answers nothing.
+    away: Mutex<BTreeMap<String, (Duration, Duration)>>,
 }
 
 #[derive(Default)]
@@ -42,13 +43,24 @@ impl Outside {
         counts
     }
 
-    pub fn is_away(&self, from: Duration, until: Duration) {
-        *self.away.lock() = Some((from, until));
+    /// The rows in the order in which they were shown.
+    pub fn in_order(&self, table: &str) -> Vec<String> {
+        self.tables.lock().get(table).map_or(vec![], |t| t.shown.clone())
     }
 
-    /// When it answers again, if it does not now.
-    fn back(&self, now: Duration) -> Option<Duration> {
-        self.away.lock().filter(|(from, until)| (*from..*until).contains(&now)).map(|(_, until)| until)
+    /// All of them.
+    pub fn is_away(&self, from: Duration, until: Duration) {
+        TABLES.iter().for_each(|table| self.table_is_away(table, from, until));
+    }
+
+    pub fn table_is_away(&self, table: &str, from: Duration, until: Duration) {
+        self.away.lock().insert(table.to_string(), (from, until));
+    }
+
+    /// When the table answers again, if it does not now.
+    fn back(&self, table: &str, now: Duration) -> Option<Duration> {
+        let (from, until) = *self.away.lock().get(table)?;
+        (from..until).contains(&now).then_some(until)
     }
 
     fn object(&self, what: String) {
@@ -89,14 +101,13 @@ impl Sink for SimulatedSink {
         "exactly once".into()
     }
 
-    async fn open(&self, _: &SinkContext, probe: bool) -> Result<(), SinkError> {
+    async fn open(&self, context: &SinkContext, probe: bool) -> Result<(), SinkError> {
         self.process.gate().await;
         // Whoever was let in is let in again a moment later.
         if probe && (self.locked || self.process.clock.chance(self.faults)) {
             return Err(SinkError::failed("simulated", "no entry"));
         }
-        self.answers().await;
-        Ok(())
+        self.travel(&context.sink).await
     }
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
@@ -106,28 +117,28 @@ impl Sink for SimulatedSink {
 
     async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
         for entry in entries {
-            self.travel().await?;
+            self.travel(&context.sink).await?;
             if let Some(rejected) = self.show(context, entry) {
                 return Ok(rejected);
             }
-            self.travel().await?;
+            self.travel(&context.sink).await?;
         }
         Ok(Committed::Done)
     }
 }
 
 impl SimulatedSink {
-    async fn answers(&self) {
-        while let Some(back) = self.outside.back(self.process.clock.now()) {
+    async fn answers(&self, table: &str) {
+        while let Some(back) = self.outside.back(table, self.process.clock.now()) {
             self.process.clock.sleep(back - self.process.clock.now()).await;
             self.process.gate().await;
         }
     }
 
     /// One way of a request; what is sent may get lost.
-    async fn travel(&self) -> Result<(), SinkError> {
+    async fn travel(&self, table: &str) -> Result<(), SinkError> {
         self.process.gate().await;
-        self.answers().await;
+        self.answers(table).await;
         let clock = &self.process.clock;
         clock.sleep(Duration::from_micros(clock.pick(1..5000))).await;
         self.process.gate().await;

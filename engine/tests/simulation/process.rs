@@ -112,6 +112,10 @@ impl Process {
         *self.condition.lock() == Condition::Dead
     }
 
+    pub fn die(&self) {
+        *self.condition.lock() = Condition::Dead;
+    }
+
     pub fn is_frozen(&self) -> bool {
         matches!(*self.condition.lock(), Condition::Frozen { .. })
     }

@@ -362,6 +362,31 @@ fn a_source_waits_for_another_one_that_shares_its_window() {
     }
 }
 
+// 21. Two sinks, one down for an hour
+
+#[test]
+fn protocol_21_a_sink_that_is_away_is_so_many_entries_behind_the_other_at_most_and_gets_them_behind_a_restart() {
+    let mut world = world(bounded(vec![Partition::of(events(0..4000))]), LatePolicy::Drop);
+    world.shape.within = seconds(3600);
+    let shown = |table| world.outside.shown(table).len();
+    play(async {
+        let running = world.process("first");
+        world.until("both show something", async || shown("first") > 0 && shown("second") > 0).await;
+        let now = world.clock.now();
+        world.outside.table_is_away("second", now, now + seconds(40));
+        world.until_time(now + seconds(15)).await;
+        let (ahead, behind) = (shown("first"), shown("second"));
+        let most = (world.settings.max_uncommitted + 2) * (EPOCH + READ);
+        assert!((1..=most).contains(&(ahead - behind)), "{ahead} rows here, {behind} there");
+        running.process.die();
+        let successor = world.process("successor");
+        world.until_time(now + seconds(30)).await;
+        assert_eq!(shown("second"), behind, "it is away");
+        assert_eq!(world.end(successor).await, Outcome::Completed);
+    });
+    judge(&world).unwrap();
+}
+
 // 23. A row refused at commit time has no epoch
 
 #[test]
@@ -539,6 +564,31 @@ fn a_job_gives_a_table_outside_up_after_the_time_that_is_stated() {
             assert!((seconds(3)..seconds(15)).contains(&(world.clock.now() - away)));
         });
     }
+}
+
+#[test]
+fn rows_leave_a_lookup_in_the_order_in_which_they_came_though_answers_overtake_one_another() {
+    let mut world = world(bounded(vec![Partition::of(events(0..300))]), LatePolicy::Drop);
+    world.shape.within = seconds(3600);
+    (world.shape.kept, world.shape.again) = (by_key(), by_key());
+    world.settings.workers = 1;
+    world.settings.limits.exchange_rows = 100;
+    play(async { assert_eq!(world.end(world.process("w")).await, Outcome::Completed) });
+    let shown: Vec<u64> = world.outside.in_order("second").iter().filter_map(|n| n.parse().ok()).collect();
+    assert!(shown.len() > 100 && shown.is_sorted(), "{shown:?}");
+    judge(&world).unwrap();
+}
+
+#[test]
+fn a_table_that_is_larger_than_may_be_kept_ends_the_job_and_says_what_to_raise() {
+    let mut world = world(bounded(vec![Partition::of(events(0..10))]), LatePolicy::Drop);
+    world.shape.kept = Kept::Whole { refresh: seconds(60), bytes: 100 };
+    play(async {
+        let running = world.process("w");
+        world.until("the end", async || running.is_ended()).await;
+        let ended = running.outcome().await.unwrap_err().to_string();
+        assert!(ended.contains("lookup.cache.bytes allows 0: raise it"), "{ended}");
+    });
 }
 
 /// Asked by key, and nothing is kept: whoever is away is missed at once.

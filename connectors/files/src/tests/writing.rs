@@ -208,3 +208,36 @@ async fn standard_output_gets_rows_when_their_entry_is_committed() {
     tables.commit(&context, &[entry]).await.unwrap();
     assert_eq!(text(), "+----+---+\n| id | n |\n+----+---+\n| o0 | 0 |\n+----+---+\n");
 }
+
+/// Takes half of what it is given, and then nothing any more.
+struct BrokenPipe(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for BrokenPipe {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        let mut taken = self.0.lock();
+        if !taken.is_empty() {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        taken.extend_from_slice(&text[..text.len() / 2]);
+        Ok(text.len() / 2)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn rows_whose_printing_was_cut_off_are_printed_again_by_the_next_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = table_at(folder.path(), &[("format", "json")]);
+    let cut = Arc::new(Mutex::new(vec![]));
+    let broken = StdoutConnector { output: Arc::new(Mutex::new(BrokenPipe(cut.clone()))) };
+    let (context, sink) = (process(folder.path(), "w1"), broken.sink(&table).unwrap());
+    let entry = prepared(&*sink, &context, 2, 0..2).await;
+    assert!(sink.commit(&context, std::slice::from_ref(&entry)).await.is_err());
+    assert!(!cut.lock().is_empty());
+    let printed = Arc::new(Mutex::new(Vec::<u8>::new()));
+    let successor = StdoutConnector { output: printed.clone() }.sink(&table).unwrap();
+    successor.commit(&process(folder.path(), "w2"), &[entry]).await.unwrap();
+    assert_eq!(printed.lock().as_slice(), b"{\"id\":\"o0\",\"n\":0}\n{\"id\":\"o1\",\"n\":1}\n");
+}
