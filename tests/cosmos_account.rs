@@ -51,11 +51,29 @@ pub struct Account {
     network: Arc<Network>,
 }
 
+/// A request as it came.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    pub headers: HashMap<String, String>,
+    /// `Null` if it is no JSON.
+    pub body: Value,
+}
+
 struct Network {
     emulator: Arc<InMemoryEmulatorHttpClient>,
     url: String,
     writes: AtomicU64,
     accidents: Mutex<Accidents>,
+    reads: AtomicU64,
+    accidents_of_reads: Mutex<Accidents>,
+    /// The partition key whose writes are throttled.
+    hot: Mutex<Option<f64>>,
+    /// Writes that are under way, and how many there were at once.
+    writing: AtomicU64,
+    most_writing: AtomicU64,
+    /// The last write, and the last container that was made.
+    written: Mutex<Asked>,
+    made: Mutex<Asked>,
     /// What somebody else does before the next write gets through.
     overtaking: Mutex<Option<Overtaking>>,
     /// What must stand in what a client says it is; of a key the emulator looks at nothing.
@@ -76,6 +94,13 @@ impl Account {
             url: url.clone(),
             writes: AtomicU64::new(0),
             accidents: Mutex::new(Box::new(|_| Accident::None)),
+            reads: AtomicU64::new(0),
+            accidents_of_reads: Mutex::new(Box::new(|_| Accident::None)),
+            hot: Mutex::default(),
+            writing: AtomicU64::new(0),
+            most_writing: AtomicU64::new(0),
+            written: Mutex::default(),
+            made: Mutex::default(),
             overtaking: Mutex::default(),
             guard: Mutex::default(),
         });
@@ -102,6 +127,17 @@ impl Account {
         *self.network.accidents.lock() = Box::new(accidents);
     }
 
+    /// What happens from now on to requests that read a document by its id.
+    pub fn accidents_of_reads(&self, accidents: impl Fn(u64) -> Accident + Send + 'static) {
+        self.network.reads.store(0, Ordering::Relaxed);
+        *self.network.accidents_of_reads.lock() = Box::new(accidents);
+    }
+
+    /// Throttles all that is written under a partition key from now on.
+    pub fn throttle(&self, partition_key: Option<f64>) {
+        *self.network.hot.lock() = partition_key;
+    }
+
     /// Lets in only those with a token of Entra ID, as an account whose keys are disabled does.
     pub fn disable_keys(&self, disabled: bool) {
         *self.network.guard.lock() = if disabled { "type%3Daad" } else { "" };
@@ -124,6 +160,25 @@ impl Account {
     /// Requests that wrote since [`Account::accidents`] was last said.
     pub fn writes(&self) -> u64 {
         self.network.writes.load(Ordering::Relaxed)
+    }
+
+    /// Requests that read a document since [`Account::accidents_of_reads`] was last said.
+    pub fn reads(&self) -> u64 {
+        self.network.reads.load(Ordering::Relaxed)
+    }
+
+    /// How many writes were under way at once, at most; counted anew from here on.
+    pub fn most_writes_at_once(&self) -> u64 {
+        self.network.most_writing.swap(0, Ordering::Relaxed)
+    }
+
+    /// The last request that wrote, and the last one that made a container.
+    pub fn written(&self) -> Asked {
+        self.network.written.lock().clone()
+    }
+
+    pub fn made(&self) -> Asked {
+        self.network.made.lock().clone()
     }
 
     /// A container with so many physical partitions, and request units a second for all of them.
@@ -194,10 +249,16 @@ async fn answer(State(network): State<Arc<Network>>, request: Request) -> Respon
     if let Some(overtaken) = overtaken {
         overtaken.await;
     }
-    let accident = match writes {
-        true => (network.accidents.lock())(network.writes.fetch_add(1, Ordering::Relaxed)),
-        false => Accident::None,
+    let key = parts.headers.get("x-ms-documentdb-partitionkey").map(|key| key.as_bytes());
+    let key = key.and_then(|key| serde_json::from_slice::<Value>(key).ok()?[0].as_f64());
+    let is_hot = key.is_some() && *network.hot.lock() == key;
+    let accident = match (writes, method == Method::Get && path.contains("/docs/")) {
+        (true, _) if is_hot => Accident::Refused(429),
+        (true, _) => (network.accidents.lock())(network.writes.fetch_add(1, Ordering::Relaxed)),
+        (_, true) => (network.accidents_of_reads.lock())(network.reads.fetch_add(1, Ordering::Relaxed)),
+        _ => Accident::None,
     };
+    let _under_way = writes.then(|| UnderWay::of(&network));
     if let Accident::Refused(status) = accident {
         let answer = Response::builder().status(status).header("x-ms-retry-after-ms", "20");
         return answer.body(Body::empty()).expect("an answer");
@@ -211,6 +272,13 @@ async fn answer(State(network): State<Arc<Network>>, request: Request) -> Respon
     }
     // A client that dies takes half of its request with it.
     let Ok(body) = to_bytes(body, usize::MAX).await else { return Response::default() };
+    let makes = method == Method::Post && path.ends_with("/colls");
+    if writes || makes {
+        let headers = asked.headers().iter();
+        let headers = headers.map(|(name, value)| (name.as_str().to_string(), value.as_str().to_string())).collect();
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        *if makes { network.made.lock() } else { network.written.lock() } = Asked { headers, body };
+    }
     asked.set_body(body.to_vec());
     let answered = network.emulator.execute_request(&asked).await.expect("the emulator answers");
     if accident == Accident::NoAnswer {
@@ -229,6 +297,23 @@ async fn answer(State(network): State<Arc<Network>>, request: Request) -> Respon
     }
     let body = body.collect().await.expect("the emulator's answer");
     response.body(Body::from(body)).expect("an answer")
+}
+
+/// A write that is under way.
+struct UnderWay<'a>(&'a Network);
+
+impl UnderWay<'_> {
+    fn of(network: &Network) -> UnderWay<'_> {
+        let now = network.writing.fetch_add(1, Ordering::Relaxed) + 1;
+        network.most_writing.fetch_max(now, Ordering::Relaxed);
+        UnderWay(network)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.writing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Until a deadline far beyond what any test waits for, refuses all that is written.

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_avro::writer::AvroWriter;
+use serde_json::Value;
 
 use crate::millrace::Job;
+use crate::trouble::dead_letters;
 
 const OUTPUT: &str = "
     CREATE TABLE out (eventId STRING NOT NULL, deviceId STRING, n BIGINT) WITH (connector = 'single_file', path = '${OUT}');
@@ -38,9 +40,8 @@ fn simulate(folder: &Path, arguments: &[&str]) -> usize {
 
 fn ids(job: &Job) -> Vec<String> {
     let text = fs::read_to_string(job.folder().join("out.json")).unwrap_or_default();
-    let id = |line: &str| {
-        serde_json::from_str::<serde_json::Value>(line).expect("a whole line")["eventId"].as_str().map(String::from)
-    };
+    let id =
+        |line: &str| serde_json::from_str::<Value>(line).expect("a whole line")["eventId"].as_str().map(String::from);
     text.lines().filter_map(id).collect()
 }
 
@@ -55,12 +56,57 @@ fn the_events_of_many_files_are_each_shown_once_though_the_job_is_killed() {
     assert_eq!((shown.len(), shown.iter().collect::<BTreeSet<_>>().len()), (20_000, 20_000));
 }
 
+/// What JSON has no word for is told before its neighbours are shown; whenever the process dies, it is told once, and they are
+/// shown once.
+#[test]
+fn rows_that_json_has_no_word_for_are_dead_letters_once_wherever_the_job_dies() {
+    let deaths =
+        [("before-commit", 1), ("before-commit", 2), ("after-commit", 1), ("before-commit", 3), ("after-commit", 2)];
+    for connector in ["filesystem", "single_file"] {
+        for (step, visit) in deaths {
+            let job = Job::new(&format!(
+                "CREATE TABLE numbers (n BIGINT NOT NULL) WITH (connector = 'filesystem', path = '${{IN}}', format = 'json');
+                 CREATE TABLE shown (n BIGINT, x DOUBLE) WITH (connector = '{connector}', path = '${{TABLE}}', format = 'json');
+                 INSERT INTO shown SELECT n, CASE WHEN n % 100 = 7 THEN CAST('NaN' AS DOUBLE) ELSE 0.5 END FROM numbers;"
+            ));
+            let (input, table) = (job.folder().join("in.jsonl"), job.table());
+            let job = job.variable("IN", &input.display().to_string()).variable("TABLE", &table.display().to_string());
+            fs::write(&input, (0..300).map(|n| format!("{{\"n\":{n}}}\n")).collect::<String>()).expect("a file");
+            let death = format!("{step}:{visit}");
+            let mut run = job.start_with(&[("MILLRACE_CRASH", &death)], &[]);
+            assert_eq!(run.wait().code(), None, "{connector} {death}\n{}", run.said());
+            let mut run = job.start();
+            assert_eq!(run.wait().code(), Some(0), "{connector} {death}\n{}", run.said());
+            let expected: Vec<u64> = (0..300).filter(|n| n % 100 != 7).collect();
+            assert_eq!(numbers_in(&table), expected, "{connector} {death}");
+            let letters = dead_letters(&job.state().join("dead-letter"));
+            let said =
+                |letter: &Value| letter["error"].as_str().is_some_and(|error| error.starts_with("column x is NaN"));
+            assert!(letters.len() == 3 && letters.iter().all(said), "{connector} {death}: {letters:#?}");
+        }
+    }
+}
+
+/// The numbers of all lines of a file, or of the files of a folder, in their order.
+fn numbers_in(place: &Path) -> Vec<u64> {
+    let files = match place.is_dir() {
+        true => fs::read_dir(place).expect("a folder").map(|file| file.expect("a file").path()).collect(),
+        false => vec![place.to_path_buf()],
+    };
+    let lines = files.iter().filter(|file| file.is_file()).map(|file| fs::read_to_string(file).expect("text"));
+    let number =
+        |line: &str| serde_json::from_str::<Value>(line).expect("a whole line")["n"].as_u64().expect("a number");
+    let mut numbers: Vec<u64> = lines.flat_map(|text| text.lines().map(number).collect::<Vec<_>>()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
 #[test]
 fn a_watched_folder_is_read_on_as_files_come_and_over_a_restart() {
     let job = job("connector = 'filesystem', path = '${EVENTS}', 'source.monitor-interval' = '100 ms'");
     let events = job.folder().join("events");
     simulate(&events, &["--count", "500", "--file-messages", "200", "--seed", "1"]);
-    let rows = |n: u64| move |status: &serde_json::Value| status["sinks"]["out"]["rows"] == n;
+    let rows = |n: u64| move |status: &Value| status["sinks"]["out"]["rows"] == n;
     let mut first = job.start();
     first.wait_until("the files that were there are read", rows(500));
     simulate(&events, &["--count", "300", "--seed", "2"]);

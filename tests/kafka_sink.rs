@@ -335,7 +335,7 @@ fn log_id(job: &Job) -> String {
     entry["log_id"].as_str().expect("it claims for a log").to_string()
 }
 
-/// A row that no broker takes, between others, and one for a partition that there is not.
+/// A row that no broker takes, between others, one for a partition that there is not, and one that JSON has no word for.
 async fn what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_into_the_topic(way: &Way) {
     let broker = Broker::shared();
     let from = broker.topic(&format!("large-from-{}", way.name), 2).await;
@@ -344,10 +344,11 @@ async fn what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_
     let job = Job::new(&format!(
         "CREATE TABLE numbers (n BIGINT NOT NULL)
          WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
-         CREATE TABLE doubled (n BIGINT NOT NULL, twice BIGINT NOT NULL, text STRING, p INT METADATA FROM 'partition')
+         CREATE TABLE doubled (n BIGINT NOT NULL, twice BIGINT NOT NULL, text STRING, p INT METADATA FROM 'partition', x DOUBLE)
          WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{to}', format = 'json'{});
          INSERT INTO doubled SELECT n, n * 2, CASE WHEN n % 100 = 7 THEN repeat('x', 30000) ELSE 'x' END,
-                CAST(CASE WHEN n % 100 = 8 THEN 3 ELSE n % 3 END AS INT) FROM numbers;",
+                CAST(CASE WHEN n % 100 = 8 THEN 3 ELSE n % 3 END AS INT),
+                CASE WHEN n % 100 = 9 THEN CAST('NaN' AS DOUBLE) ELSE 0.5 END FROM numbers;",
         way.options
     ))
     .argument("--checkpoint-interval=200ms");
@@ -355,15 +356,15 @@ async fn what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_
         send(&broker.properties(), &from, part * 500..(part + 1) * 500, 0..2);
         job.start().read_all_and_stop(2);
     }
-    let can_be = |n: &u64| ![7, 8].contains(&(n % 100));
+    let can_be = |n: &u64| ![7, 8, 9].contains(&(n % 100));
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..1000).into_iter().filter(can_be).collect::<Vec<_>>());
     let in_place = |message: &Received| numbers_of(message).iter().all(|n| n % 3 == message.partition as u64);
     assert!(read(&broker.bootstrap_servers(), &to).iter().all(in_place));
     let letters = dead_letters(&job.state().join("dead-letter"));
     let reasons = |text: &str| letters.iter().filter(|l| l["error"].as_str().is_some_and(|e| e.contains(text))).count();
     assert_eq!(
-        (letters.len(), reasons("bytes are more than"), reasons("for partition 3")),
-        (20, 10, 10),
+        (letters.len(), reasons("bytes are more than"), reasons("for partition 3"), reasons("column x is NaN")),
+        (30, 10, 10, 10),
         "{letters:#?}"
     );
 }

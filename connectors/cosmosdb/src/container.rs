@@ -1,5 +1,6 @@
 //! The container of a table: found and checked at start, or made if it is written and that is asked for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use azure_data_cosmos::feed::FeedRange;
@@ -106,6 +107,16 @@ async fn look(table: &CosmosTable, probe: bool) -> Result<Option<Container>, Sin
     })?;
     let properties = properties(&table.at, &container).await?;
     check(table, &properties).map_err(|what| SinkError::failed(table.at.place(), what))?;
+    if let Some(new) = table.create.as_ref().filter(|_| probe) {
+        // Not everybody who may write may see it.
+        let throughput = container.read_throughput(None).await.ok();
+        for differs in otherwise(new, &properties, throughput.as_ref().map(Option::as_ref)) {
+            tracing::warn!(
+                place = table.at.place(),
+                "{differs}: create.* is of a new container, and this one stays as it is"
+            );
+        }
+    }
     Ok(Some(Container::of(container, &properties)))
 }
 
@@ -174,12 +185,35 @@ fn missing(table: &CosmosTable) -> String {
         (None, true) => "set create = 'true', or ",
         _ => "",
     };
+    let further = table.create.as_ref().map(arguments).unwrap_or_default();
     format!(
         "there is no container '{container}' in a database '{database}': {create}make it with\n  az cosmosdb sql database \
          create --account-name {account} --resource-group <group> --name {database}\n  az cosmosdb sql container create \
          --account-name {account} --resource-group <group> --database-name {database} --name {container} \
-         --partition-key-path {path}"
+         --partition-key-path {path}{further}"
     )
+}
+
+/// What `create.*` asks for, as `az` takes it.
+fn arguments(new: &NewContainer) -> String {
+    let json = |policy: Option<String>| policy.map(|policy| format!("'{}'", policy.replace('\'', r"'\''")));
+    let unique_keys = unique_keys(new).and_then(|policy| serde_json::to_string(&policy).ok());
+    let indexing = new.indexing.as_ref().and_then(|policy| serde_json::to_string(policy).ok());
+    let all = [
+        ("throughput", new.throughput.filter(|_| new.autoscale.is_none()).map(|units| units.to_string())),
+        ("max-throughput", new.autoscale.map(|units| units.to_string())),
+        ("ttl", new.ttl.map(|seconds| seconds.to_string())),
+        ("unique-key-policy", json(unique_keys)),
+        ("idx", json(indexing)),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some(format!(" --{name} {}", value?))).collect()
+}
+
+fn unique_keys(new: &NewContainer) -> Option<UniqueKeyPolicy> {
+    let key = |paths: &Vec<String>| paths.iter().fold(UniqueKey::default(), |key, path| key.with_path(path.clone()));
+    let policy =
+        new.unique_keys.iter().fold(UniqueKeyPolicy::default(), |policy, paths| policy.with_unique_key(key(paths)));
+    (!policy.unique_keys.is_empty()).then_some(policy)
 }
 
 async fn make(table: &CosmosTable, client: &CosmosClient) -> Result<(), SinkError> {
@@ -196,11 +230,7 @@ async fn make(table: &CosmosTable, client: &CosmosClient) -> Result<(), SinkErro
         key = key.with_kind(PartitionKeyKind::MultiHash);
     }
     let mut properties = ContainerProperties::new(table.at.container.clone(), key);
-    if !new.unique_keys.is_empty() {
-        let unique =
-            |paths: &Vec<String>| paths.iter().fold(UniqueKey::default(), |key, path| key.with_path(path.clone()));
-        let policy =
-            new.unique_keys.iter().fold(UniqueKeyPolicy::default(), |policy, key| policy.with_unique_key(unique(key)));
+    if let Some(policy) = unique_keys(new) {
         properties = properties.with_unique_key_policy(policy);
     }
     if let Some(seconds) = new.ttl {
@@ -249,10 +279,142 @@ fn check(table: &CosmosTable, properties: &ContainerProperties) -> Result<(), St
             ));
         }
     }
+    let of = |policy: &UniqueKeyPolicy| -> BTreeSet<BTreeSet<String>> {
+        policy.unique_keys.iter().map(|key| key.paths.iter().map(|path| steps(path).join("/")).collect()).collect()
+    };
+    let there = properties.unique_key_policy.clone().unwrap_or_default();
+    if let Some(asked) = table.create.as_ref().and_then(unique_keys).filter(|asked| of(asked) != of(&there)) {
+        let (asked, there) = (shown_keys(&asked), shown_keys(&there));
+        wrong.push(format!(
+            "create.unique_keys is '{asked}', the container's are '{there}', and nobody can change them: take another \
+             container, or say what this one has"
+        ));
+    }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+/// As `create.unique_keys` takes them.
+fn shown_keys(policy: &UniqueKeyPolicy) -> String {
+    policy.unique_keys.iter().map(|key| key.paths.join(",")).collect::<Vec<_>>().join(";")
+}
+
+/// What of a container is not as `create.*` has it, and can be changed. `throughput`: `None` if nobody says.
+fn otherwise(
+    new: &NewContainer,
+    properties: &ContainerProperties,
+    throughput: Option<Option<&ThroughputProperties>>,
+) -> Vec<String> {
+    let mut differs = vec![];
+    if let Some(seconds) = new.ttl.filter(|seconds| properties.default_ttl != TimeToLive::Seconds(*seconds)) {
+        let there = match properties.default_ttl {
+            TimeToLive::Seconds(seconds) => format!("{seconds} s"),
+            _ => "none".into(),
+        };
+        differs.push(format!("create.ttl is {seconds} s, and the container's is {there}"));
+    }
+    let asked = (new.throughput.filter(|_| new.autoscale.is_none()), new.autoscale);
+    let shown = |units: (Option<u64>, Option<u64>)| match units {
+        (_, Some(most)) => format!("up to {most} request units a second"),
+        (Some(fixed), None) => format!("{fixed} request units a second"),
+        (None, None) => "no request units of its own".into(),
+    };
+    if let Some(there) = throughput.filter(|_| asked != (None, None)) {
+        let there = there.map_or((None, None), |units| {
+            let most = units.autoscale_maximum();
+            (units.throughput().filter(|_| most.is_none()), most)
+        });
+        if there != asked {
+            differs.push(format!("create.* asks for {}, and the container has {}", shown(asked), shown(there)));
+        }
+    }
+    differs
 }
 
 /// `/a/b` or `/"a"/b`, as properties within one another.
 fn steps(path: &str) -> Vec<String> {
     path.trim_start_matches('/').split('/').map(|step| step.trim_matches('"').to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::tests::new_container;
+
+    type Options = [(&'static str, &'static str)];
+
+    fn container(paths: &[&str], unique_keys: &[&[&str]]) -> ContainerProperties {
+        let paths = paths.iter().map(|path| path.to_string().into()).collect::<Vec<_>>();
+        let properties = ContainerProperties::new("c", PartitionKeyDefinition::new(paths));
+        let owned = |key: &&[&str]| key.iter().map(|path| path.to_string()).collect();
+        let new = NewContainer { unique_keys: unique_keys.iter().map(owned).collect(), ..NewContainer::default() };
+        match super::unique_keys(&new) {
+            Some(policy) => properties.with_unique_key_policy(policy),
+            None => properties,
+        }
+    }
+
+    #[test]
+    fn what_of_a_container_does_not_fit_the_table_is_said_at_once() {
+        let keys = ("create.unique_keys", "/a,/b;/n");
+        let fits: [(&Options, ContainerProperties); 3] = [
+            (&[], container(&["/a"], &[])),
+            (&[], container(&["/a"], &[&["/n"]])),
+            (&[keys], container(&["/a"], &[&["/n"], &["/b", "/a"]])),
+        ];
+        for (options, properties) in fits {
+            check(&new_container(&["a", "b", "n"], options), &properties).unwrap();
+        }
+        let unfit: [(&Options, ContainerProperties, &[&str]); 4] = [
+            (&[], container(&["/b"], &[]), &["the table is PARTITIONED BY /a, the container by /b"]),
+            (&[], container(&["/a", "/z"], &[]), &["PARTITIONED BY /a, the", "the table has no column z"]),
+            (&[], container(&["/a"], &[&["/z"]]), &["a unique key on /z, and the table has no such column"]),
+            (&[keys], container(&["/a"], &[&["/a", "/b"]]), &["is '/a,/b;/n', the container's are '/a,/b'"]),
+        ];
+        for (options, properties, reasons) in unfit {
+            let said = check(&new_container(&["a", "b", "n"], options), &properties).unwrap_err();
+            assert!(reasons.iter().all(|reason| said.contains(reason)), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_changed_of_a_container_is_said_where_it_is_not_as_it_would_be_made() {
+        let new = |options: &Options| new_container(&["a"], options).create.unwrap();
+        let (hour, units, most) =
+            (("create.ttl", "1 hour"), ("create.throughput", "400"), ("create.autoscale", "4000"));
+        let there = container(&["/a"], &[]).with_default_ttl(TimeToLive::Seconds(3600));
+        let (fixed, scaled) = (ThroughputProperties::manual(400), ThroughputProperties::autoscale(4000, None));
+        for (options, throughput) in [
+            (&[hour, units][..], Some(Some(&fixed))),
+            (&[hour, most], Some(Some(&scaled))),
+            (&[hour, most], None),
+            (&[], Some(None)),
+        ] {
+            assert_eq!(otherwise(&new(options), &there, throughput), [""; 0]);
+        }
+        let without = container(&["/a"], &[]);
+        let said = otherwise(&new(&[hour, most]), &without, Some(Some(&fixed)));
+        let expected = [
+            "create.ttl is 3600 s, and the container's is none",
+            "create.* asks for up to 4000 request units a second, and the container has 400 request units a second",
+        ];
+        assert_eq!(said, expected);
+        assert!(otherwise(&new(&[units]), &there, Some(None))[0].ends_with("has no request units of its own"));
+    }
+
+    #[test]
+    fn the_lines_that_make_a_container_say_all_that_is_asked_for() {
+        let options = [
+            ("create.autoscale", "4000"),
+            ("create.ttl", "1 hour"),
+            ("create.unique_keys", "/a,/b;/n"),
+            ("create.indexing", r#"{"indexingMode": "consistent", "excludedPaths": [{"path": "/o'n/*"}]}"#),
+        ];
+        let said = missing(&new_container(&["a"], &options));
+        let keys = r#"--unique-key-policy '{"uniqueKeys":[{"paths":["/a","/b"]},{"paths":["/n"]}]}'"#;
+        for part in ["--partition-key-path /a --max-throughput 4000 --ttl 3600", keys, r#"/o'\''n/*"#, " --idx '{"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let fixed = missing(&new_container(&["a"], &[("create.throughput", "400")]));
+        assert!(fixed.ends_with("--partition-key-path /a --throughput 400"), "{fixed}");
+    }
 }

@@ -45,7 +45,7 @@ pub struct Document {
     pub id: String,
     pub key: Key,
     pub body: Map<String, Value>,
-    /// Of the body as text, or a little less.
+    /// Of the body as text.
     pub bytes: usize,
     pub version: Option<i64>,
 }
@@ -57,7 +57,7 @@ impl Document {
     }
 }
 
-/// A partition key, and what tells it from others.
+/// A partition key, and what tells it from others: its values, as JSON.
 #[derive(Debug, Clone)]
 pub struct Key {
     pub value: PartitionKey,
@@ -91,26 +91,28 @@ impl Layout {
         name: impl Fn(usize) -> String,
     ) -> Result<Vec<Result<Document, Refused>>, ArrowError> {
         let versions = self.versions(batch)?;
-        let schema = batch.schema();
         let shown = self.shown(batch)?;
+        let unwritable = formats::unwritable(&shown);
         let mut lines = vec![];
-        formats::json_lines(&shown, &mut lines)?;
+        if self.nulls {
+            formats::json_lines_with_nulls(&shown, &mut lines)?;
+        } else {
+            formats::json_lines(&shown, &mut lines)?;
+        }
         let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let documents = lines.enumerate().map(|(row, line)| {
             let refused = |reason: String| Refused { reason, content: String::from_utf8_lossy(line).into_owned() };
+            if let Some(reason) = unwritable.get(&row) {
+                return Err(refused(reason.clone()));
+            }
             let mut body: Map<String, Value> =
                 serde_json::from_slice(line).map_err(|e| refused(format!("a JSON column holds no JSON: {e}")))?;
-            if let Some(number) = body.values().find_map(inexact) {
+            if let Some(number) = inexact(line) {
                 let what = format!(
                     "{number} is more than a document can hold exactly: set 'json.integers' = 'text', or within a JSON column make \
                      it a text"
                 );
                 return Err(refused(what));
-            }
-            if self.nulls {
-                let nulls = schema.fields().iter().filter(|field| !body.contains_key(field.name()));
-                let nulls: Vec<_> = nulls.map(|field| (field.name().clone(), Value::Null)).collect();
-                body.extend(nulls);
             }
             let name = name(row);
             let id = if self.id.is_empty() {
@@ -121,7 +123,7 @@ impl Layout {
             };
             body.insert(ID.into(), id.clone().into());
             let key = key(&body, paths).map_err(refused)?;
-            let bytes = line.len() + id.len() + name.len();
+            let bytes = serde_json::to_string(&body).map_err(|e| refused(e.to_string()))?.len();
             if bytes > LARGEST_DOCUMENT {
                 return Err(refused(format!("{bytes} bytes are more than the 2 MB of a document")));
             }
@@ -209,17 +211,34 @@ impl Layout {
     }
 }
 
-/// An integer that a double cannot hold, wherever it lies.
-fn inexact(value: &Value) -> Option<String> {
-    match value {
-        Value::Number(number) => {
-            let size = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
-            size.filter(|size| *size > EXACT).map(|_| number.to_string())
+/// An integer that a double cannot hold, as it stands in a text of JSON. Parsed, one of more than 64 bits would be a double already.
+fn inexact(json: &[u8]) -> Option<&str> {
+    let mut rest = json;
+    loop {
+        let start = rest.iter().position(|byte| matches!(byte, b'"' | b'-' | b'0'..=b'9'))?;
+        let end = if rest[start] == b'"' { end_of_text(rest, start) } else { end_of_number(rest, start) };
+        let digits = rest[start..end].strip_prefix(b"-").unwrap_or(&rest[start..end]);
+        if digits.iter().all(u8::is_ascii_digit) {
+            let digits = std::str::from_utf8(digits).ok()?;
+            if !digits.parse::<u64>().is_ok_and(|size| size <= EXACT) {
+                return std::str::from_utf8(&rest[start..end]).ok();
+            }
         }
-        Value::Array(items) => items.iter().find_map(inexact),
-        Value::Object(fields) => fields.values().find_map(inexact),
-        _ => None,
+        rest = &rest[end..];
     }
+}
+
+fn end_of_number(json: &[u8], start: usize) -> usize {
+    let behind = json[start..].iter().position(|byte| !matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'));
+    behind.map_or(json.len(), |length| start + length)
+}
+
+fn end_of_text(json: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < json.len() && json[at] != b'"' {
+        at += if json[at] == b'\\' { 2 } else { 1 };
+    }
+    (at + 1).min(json.len())
 }
 
 /// The id of a document that has none of its own: of fixed length, and another one for every row that ever was.
@@ -229,34 +248,34 @@ fn derived_id(name: &str) -> String {
 
 /// The partition key of a document.
 pub fn key(body: &Map<String, Value>, paths: &Paths) -> Result<Key, String> {
-    let mut values = vec![];
+    let (mut values, mut shown) = (vec![], vec![]);
     for path in paths {
-        let shown = || path.join("/");
+        let name = || path.join("/");
         let mut found = body.get(&path[0]);
         for step in &path[1..] {
             found = found.and_then(|value| value.get(step));
         }
-        values.push(match found {
+        let found = match found {
             Some(Value::String(text)) if text.len() > LONGEST_KEY => {
-                return Err(format!(
-                    "its partition key /{} has {} bytes of {LONGEST_KEY} at most",
-                    shown(),
-                    text.len()
-                ));
+                let what = format!("its partition key /{} has {} bytes of {LONGEST_KEY} at most", name(), text.len());
+                return Err(what);
             }
-            Some(Value::String(text)) => PartitionKeyValue::from(text.clone()),
-            Some(Value::Bool(flag)) => PartitionKeyValue::from(*flag),
-            Some(Value::Number(number)) => {
-                let number = number.as_f64().unwrap_or_default();
-                PartitionKeyValue::try_from(number).map_err(|e| e.to_string())?
-            }
+            // However it is written, a number is a double; and there is one zero.
+            Some(Value::Number(number)) => Value::from(number.as_f64().unwrap_or_default() + 0.0),
+            Some(value @ (Value::String(_) | Value::Bool(_))) => value.clone(),
             Some(Value::Array(_) | Value::Object(_)) => {
-                return Err(format!("its partition key /{} is no text, number or boolean", shown()));
+                return Err(format!("its partition key /{} is no text, number or boolean", name()));
             }
-            None | Some(Value::Null) => return Err(format!("its partition key /{} is NULL", shown())),
+            None | Some(Value::Null) => return Err(format!("its partition key /{} is NULL", name())),
+        };
+        values.push(match &found {
+            Value::Bool(flag) => PartitionKeyValue::from(*flag),
+            Value::String(text) => PartitionKeyValue::from(text.clone()),
+            number => PartitionKeyValue::try_from(number.as_f64().unwrap_or_default()).map_err(|e| e.to_string())?,
         });
+        shown.push(found);
     }
-    let text = format!("{values:?}");
+    let text = Value::Array(shown).to_string();
     Ok(Key { value: PartitionKey::try_from(values).map_err(|e| e.to_string())?, text })
 }
 
@@ -279,7 +298,11 @@ pub fn can_be_version(data_type: &DataType) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Decimal128Array, Int64Array, StringArray, TimestampNanosecondArray};
+    use arrow::array::{
+        Decimal128Array, Float64Array, Int64Array, ListArray, StringArray, StructArray, TimestampNanosecondArray,
+    };
+    use arrow::datatypes::Float64Type;
+    use serde_json::json;
 
     use super::*;
 
@@ -319,8 +342,50 @@ mod tests {
         let body = r#"{"event":"e1","device":"d1","time":"2023-11-14T22:13:20.123456700Z","id":"e1"}"#;
         assert_eq!(Value::Object(document.body), serde_json::from_str::<Value>(body).unwrap());
         assert_eq!((document.id.as_str(), document.place), ("e1", (7, 0, 0)));
-        let with_nulls = documents(&Layout { nulls: true, ..by(&["event"]) }, &rows).remove(0).unwrap();
-        assert_eq!(with_nulls.body["kind"], Value::Null);
+    }
+
+    #[test]
+    fn what_is_null_is_null_in_the_document_if_that_is_asked_for_within_a_struct_too() {
+        let fields = Fields::from(vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Int64, true)]);
+        let inner: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1])), Arc::new(Int64Array::from(vec![None]))];
+        let rows = batch(vec![
+            ("event", strings(&[Some("e")])),
+            ("device", strings(&[Some("d")])),
+            ("kind", strings(&[None])),
+            ("data", Arc::new(StructArray::new(fields, inner, None))),
+        ]);
+        let of = |nulls| documents(&Layout { nulls, ..by(&["event"]) }, &rows).remove(0).unwrap();
+        let with = json!({"event": "e", "device": "d", "id": "e", "kind": null, "data": {"a": 1, "b": null}});
+        assert_eq!(Value::Object(of(true).body), with);
+        let without = json!({"event": "e", "device": "d", "id": "e", "data": {"a": 1}});
+        assert_eq!(Value::Object(of(false).body), without);
+        for (nulls, document) in [(true, with), (false, without)] {
+            assert_eq!(of(nulls).bytes, document.to_string().len(), "its size is exact");
+        }
+    }
+
+    /// Without a word for it in JSON, it would be null.
+    #[test]
+    fn a_row_with_a_number_that_is_none_to_json_is_refused_wherever_it_lies() {
+        let fields = Fields::from(vec![Field::new("x", DataType::Float64, true)]);
+        let inner: ArrayRef = Arc::new(Float64Array::from(vec![1.0, f64::NAN, 1.0, 1.0]));
+        let items = [1.0, 1.0, f64::INFINITY, 1.0].map(|n| Some(vec![Some(0.0), Some(n)]));
+        let four = || strings(&[Some("a"), Some("b"), Some("c"), Some("d")]);
+        let rows = batch(vec![
+            ("event", four()),
+            ("device", four()),
+            ("n", Arc::new(Float64Array::from(vec![f64::NEG_INFINITY, 1.0, 1.0, 1.0]))),
+            ("data", Arc::new(StructArray::new(fields, vec![inner], None))),
+            ("items", Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(items))),
+        ]);
+        let reasons = reasons(&by(&["event"]), &rows);
+        for (reason, said) in reasons.iter().zip(["column n is -inf", "column data.x is NaN", "column items[] is inf"])
+        {
+            assert!(reason.starts_with(said), "{reasons:?}");
+        }
+        assert_eq!(reasons[3], "taken");
+        let refused = documents(&by(&["event"]), &rows).remove(1).unwrap_err();
+        assert!(refused.content.contains(r#""x":"NaN""#), "the dead letter has it: {}", refused.content);
     }
 
     #[test]
@@ -371,6 +436,8 @@ mod tests {
             (&body["n"], &body["price"]),
             (&Value::from("9007199254740993"), &Value::from("0.00000000000000000001"))
         );
+        let nearest = Layout { decimals_as_numbers: true, ..as_text };
+        assert_eq!(documents(&nearest, &rows).remove(1).unwrap().body["price"], Value::from(1e-20));
     }
 
     #[test]
@@ -381,10 +448,24 @@ mod tests {
             Field::new("device", DataType::Utf8, true),
             field,
         ]);
-        let (one, data) = (|| strings(&[Some("a")]), strings(&[Some(r#"{"n": [9007199254740993]}"#)]));
-        let rows = RecordBatch::try_new(Arc::new(schema), vec![one(), one(), data]).unwrap();
         let layout = Layout { integers_as_text: true, ..by(&["event"]) };
-        assert!(reasons(&layout, &rows)[0].starts_with("9007199254740993 is more than a document can hold"));
+        let reason = |data: &str| {
+            let one = || strings(&[Some("a")]);
+            let columns = vec![one(), one(), strings(&[Some(data)])];
+            reasons(&layout, &RecordBatch::try_new(Arc::new(schema.clone()), columns).unwrap()).remove(0)
+        };
+        // 2^53 + 1, 2^64 + 1, and thirty digits: a parser may have made doubles of the last two.
+        for number in ["9007199254740993", "18446744073709551617", "123456789012345678901234567890"] {
+            for data in [format!(r#"{{"n": [{number}]}}"#), format!("-{number}"), format!(r#"[1.5, {number} ]"#)] {
+                let refused = reason(&data);
+                assert!(refused.contains(&format!("{number} is more than a document can hold")), "{data}: {refused}");
+            }
+        }
+        for data in ["9007199254740992", "-9007199254740992", "1e300", "18446744073709551617.0", "1E+30", "-0", "0.1"] {
+            assert_eq!(reason(data), "taken", "{data}");
+        }
+        let texts = r#"{"18446744073709551617": "\\\" 18446744073709551617 ", "x": ["\\", "\u0031"]}"#;
+        assert_eq!(reason(texts), "taken", "a text is no number");
     }
 
     #[test]

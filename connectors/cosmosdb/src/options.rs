@@ -78,7 +78,6 @@ pub enum Write {
 /// The words of `write`.
 const WRITES: &[&[&str]] =
     &[&["upsert"], &["insert"], &["replace-if-newer", "replace_if_newer"], &["delete"], &["append"]];
-/// Options that say how rows are written; with those of `create`.
 /// What the service allows a batch to have.
 const LARGEST_BATCH: i64 = 100;
 const REQUESTS_AT_ONCE: i64 = 128;
@@ -92,6 +91,11 @@ impl Write {
             Write::Delete => "delete",
             Write::Append => "append",
         }
+    }
+
+    /// Whether a row that was refused would count as written once another one of its id is.
+    pub fn hides_a_refused_one(self) -> bool {
+        matches!(self, Write::Insert | Write::ReplaceIfNewer)
     }
 
     fn of(word: Option<&str>) -> Self {
@@ -132,7 +136,7 @@ impl Connector for CosmosConnector {
             OptionSpec::new(
                 "json.nulls",
                 OptionKind::Boolean,
-                "whether NULL is written as null (unless said, it is left out)",
+                "whether NULL is written as null, within a STRUCT too (unless said, it is left out)",
             ).purpose(Purpose::Writing),
             OptionSpec::new(
                 "json.decimals",
@@ -395,7 +399,7 @@ fn create(table: &TableSpec) -> Result<Option<NewContainer>, Problem> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::collections::BTreeMap;
 
     use arrow::datatypes::{DataType, Field};
@@ -418,6 +422,14 @@ mod tests {
             partition_by: vec![],
             options: Options(all.into_iter().map(|(n, v)| (n.to_string(), v.to_string())).collect()),
         }
+    }
+
+    /// A table that is written to a container which is made, PARTITIONED BY its first column.
+    pub fn new_container(columns: &[&str], options: &[(&str, &str)]) -> CosmosTable {
+        let own = [&[("create", "true"), ("write", "append")], options].concat();
+        let mut table = table(columns, &[], &own);
+        table.partition_by = vec![columns[0].into()];
+        checked(&table, &|_| None).unwrap_or_else(|problems| panic!("{problems:?}"))
     }
 
     fn problems(table: &TableSpec) -> Vec<String> {

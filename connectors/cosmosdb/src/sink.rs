@@ -63,19 +63,23 @@ impl Sink for CosmosSink {
     }
 
     fn guarantee(&self) -> String {
-        match self.table.write {
+        let how = match self.table.write {
             Write::Upsert => {
-                "exactly once by id: rows are staged and written in order, so the last one of an id stays; a request that was under \
-                 way when its process lost the job, was stopped or gave up waiting can bring back an older one \
-                 (write = 'replace-if-newer' cannot)"
+                "they are written in order, so the last one of an id stays; a request that was under way when its process lost the \
+                 job, was stopped or gave up waiting can bring back an older one (write = 'replace-if-newer' cannot)"
             }
-            Write::Insert => "exactly once by id: rows are staged, and a document that is there stays",
-            Write::ReplaceIfNewer => "exactly once by id: rows are staged, and a document gives way to a newer version only",
-            Write::Delete => "exactly once by id: rows are staged, and a document that is gone stays gone",
-            Write::Append => "exactly once: rows are staged, each has an id made of where it is staged, and one that is there already \
-                              must say that it is the same row",
-        }
-        .into()
+            Write::Insert => "a document that is there stays",
+            Write::ReplaceIfNewer => "a document gives way to a newer version only",
+            Write::Delete => "a document that is gone stays gone",
+            Write::Append => {
+                "each has an id made of where it is staged, and one that is there already must say that it is the same row"
+            }
+        };
+        // Staged, a row is the same one at each try, and it is known which rows are to be written before one is seen.
+        let once = if self.table.write == Write::Append { "exactly once" } else { "exactly once by id" };
+        format!(
+            "{once}: rows are staged until their entry fixes them, since a document is seen as soon as it is written; {how}"
+        )
     }
 
     async fn open(&self, _: &SinkContext, probe: bool) -> Result<(), SinkError> {
@@ -128,15 +132,19 @@ impl CosmosSink {
             state: &mut commits.state,
             ownership: &context.ownership,
             metrics: &context.metrics,
+            recovering: entries.iter().any(|entry| entry.writer != context.writer),
             place: &place,
             remedy: self.table.at.account.remedy(),
         };
-        rejected.extend(writing.write(documents).await?);
+        let written = writing.write(documents).await?;
+        rejected.extend(written.rejected);
         for entry in entries {
             for (_, row) in rejected.extract_if(.., |(number, _)| *number == entry.entry) {
                 commits.progress.reject(entry, row);
             }
-            commits.progress.show(entry);
+            if written.all {
+                commits.progress.show(entry);
+            }
         }
         Ok(())
     }

@@ -57,10 +57,11 @@ async fn write(
         state,
         ownership,
         metrics: &metrics,
+        recovering: false,
         place: "here",
         remedy: "",
     };
-    let written = writing.write(documents(rows)).await.map(|rejected| rejected.len());
+    let written = writing.write(documents(rows)).await.map(|written| written.rejected.len());
     (written, metrics.requests.rows.get())
 }
 

@@ -31,8 +31,11 @@ const FRESH: Duration = Duration::from_secs(10);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// A batch that was not answered so often is halved: it may be too much for the line, or for the service.
 const HALVED_AFTER: u32 = 2;
-/// What stands around a document in a batch.
+/// What stands around a document in a batch, such as what is done with it: room enough, and no exact size. A batch that is
+/// too large all the same is refused, and goes one by one.
 const AROUND: usize = 256;
+/// How often it is told that documents were there already.
+const TELLING: Duration = Duration::from_secs(60);
 
 /// What writing needs, beside the documents.
 pub struct Writing<'a> {
@@ -41,6 +44,8 @@ pub struct Writing<'a> {
     pub state: &'a mut State,
     pub ownership: &'a Ownership,
     pub metrics: &'a SinkMetrics,
+    /// Whether a process that is gone may have written some of them.
+    pub recovering: bool,
     /// For people: where, and what to look at when the service lets nobody in.
     pub place: &'a str,
     pub remedy: &'a str,
@@ -55,10 +60,22 @@ pub struct State {
     refused: HashMap<Place, Refusal>,
     /// When the job was surely ours.
     ours: Option<Instant>,
+    /// When it was last told that a document was there already.
+    told: Option<Instant>,
 }
 
 /// A row that can never be written, and its entry.
 pub type Rejected = (u64, RejectedRow);
+
+/// How far it came.
+#[derive(Debug)]
+pub struct Written {
+    /// Those that can never be written.
+    pub rejected: Vec<Rejected>,
+    /// Whether all others are. If not, those of the same ids wait until it is recorded who was rejected: whoever tries again
+    /// would take them for these.
+    pub all: bool,
+}
 
 /// An entry, a token in it, a row in that.
 type Place = (u64, usize, u64);
@@ -78,6 +95,7 @@ impl State {
             done: HashSet::new(),
             refused: HashMap::new(),
             ours: None,
+            told: None,
         }
     }
 
@@ -88,12 +106,11 @@ impl State {
 }
 
 impl Writing<'_> {
-    /// Writes all of them, or says why not yet; asked again with the same documents, it goes on where it was. Yields those
-    /// that can never be written; all others then are.
-    pub async fn write(&mut self, documents: Vec<Document>) -> Result<Vec<Rejected>, SinkError> {
+    /// Writes all of them, or says why not yet; asked again with the same documents, it goes on where it was.
+    pub async fn write(&mut self, documents: Vec<Document>) -> Result<Written, SinkError> {
         crash_point("before-writing");
         let (mut rejected, mut left) = (vec![], documents);
-        while !left.is_empty() {
+        while !left.is_empty() && (rejected.is_empty() || !self.target.write.hides_a_refused_one()) {
             let (chosen, hidden) = one_an_id(self.target.write, left);
             let mut refused = self.send(chosen, self.pace.batch).await?;
             // One that has a unique key of another may have it to itself now that all are written: in their order, one by one.
@@ -108,10 +125,13 @@ impl Writing<'_> {
             left = hidden.into_iter().filter(|document| open.contains(&document.identity())).collect();
             rejected.extend(refused.into_iter().map(|refused| self.rejection(refused)));
         }
-        self.state.done.clear();
-        self.state.refused.clear();
+        let all = left.is_empty();
+        if all {
+            self.state.done.clear();
+            self.state.refused.clear();
+        }
         crash_point("after-writing");
-        Ok(rejected)
+        Ok(Written { rejected, all })
     }
 
     /// Sends documents of which no two have one id. Yields those that are refused.
@@ -169,6 +189,9 @@ impl Writing<'_> {
                 Some(answered) = flying.next(), if !flying.is_empty() => {
                     let Answered { lane, batch, outcome, cost, took } = answered;
                     self.count(&batch, cost.units, cost.found, took);
+                    if cost.found > 0 {
+                        self.tell(&batch.documents[0]);
+                    }
                     lanes[lane].flying -= 1;
                     let Outcome::Later(why) = outcome else {
                         self.limiter(&lanes[lane].range).taken();
@@ -254,6 +277,24 @@ impl Writing<'_> {
         self.metrics.requests.durations.add(took);
         self.metrics.requests.units.add(units);
         self.metrics.requests.found.add(found);
+    }
+
+    /// An id of `append` is of one row alone, so nobody but a process that is gone should have written its document.
+    fn tell(&mut self, document: &Document) {
+        if self.target.write != Write::Append
+            || self.recovering
+            || self.state.told.is_some_and(|t| t.elapsed() < TELLING)
+        {
+            return;
+        }
+        self.state.told = Some(Instant::now());
+        tracing::warn!(
+            place = self.place,
+            id = document.id,
+            partition_key = document.key.text,
+            "a row's document was there already, and is the same: a request was done though its answer was lost, or somebody \
+             copied the job's folder. millrace_sink_rows_found_total counts them all"
+        );
     }
 
     /// Fewer at once, whatever the reason: what times out may do so because there are too many.

@@ -12,6 +12,7 @@ mod metadata;
 mod options;
 mod path_pattern;
 mod prefetch;
+mod refused;
 mod row_reader;
 mod shown;
 mod single_file;

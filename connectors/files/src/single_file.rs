@@ -27,6 +27,7 @@ use serde_json::json;
 use crate::location::Location;
 use crate::lookup::FilesLookup;
 use crate::options::{read_table, shown};
+use crate::refused::{self, Lines, token};
 use crate::sink::SinkFormat;
 use crate::source::FilesSource;
 use storage::staging::{stage, staged, unstage};
@@ -124,8 +125,7 @@ impl SingleFileSink {
 
     async fn show(&self, context: &SinkContext, entry: &Committable) -> Result<(), SinkError> {
         let place = self.place();
-        let paths: Vec<Path> =
-            entry.tokens.iter().map(|t| Path::from(t["path"].as_str().unwrap_or_default())).collect();
+        let paths: Vec<Path> = entry.tokens.iter().filter_map(refused::staged_at).collect();
         let (last, end) = self.shown(context).await?.ok_or_else(|| {
             self.failed(
                 "the job's folder does not say where the job's rows end in this file; begin anew under another --name",
@@ -202,10 +202,13 @@ impl Sink for SingleFileSink {
     }
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
-        Ok(Box::new(LinesWriter { context: context.clone(), place: self.place(), lines: vec![] }))
+        Ok(Box::new(LinesWriter { context: context.clone(), place: self.place(), lines: Lines::default() }))
     }
 
     async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
+        if let Some(rejected) = refused::untold(entries) {
+            return Ok(rejected);
+        }
         for entry in entries {
             self.show(context, entry).await?;
         }
@@ -216,28 +219,30 @@ impl Sink for SingleFileSink {
 struct LinesWriter {
     context: SinkContext,
     place: String,
-    lines: Vec<u8>,
+    lines: Lines,
 }
 
 impl SinkWriter for LinesWriter {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
-        formats::json_lines(batch, &mut self.lines).map_err(|e| SinkError::failed(&self.place, e))
+        self.lines.push(batch).map_err(|e| SinkError::failed(&self.place, e))
     }
 
     fn buffered(&self) -> usize {
-        self.lines.len()
+        self.lines.buffered()
     }
 
     fn prepare(&mut self) -> BoxFuture<'static, Result<Option<Token>, SinkError>> {
-        if self.lines.is_empty() {
-            return Box::pin(async { Ok(None) });
+        let (body, refused) = self.lines.close();
+        if body.is_empty() {
+            let token = (!refused.is_empty()).then(|| token(None, &refused));
+            return Box::pin(async { Ok(token) });
         }
-        let body = Bytes::from(std::mem::take(&mut self.lines));
+        let body = Bytes::from(body);
         let (store, metrics) = (self.context.store.clone(), self.context.metrics.clone());
         let path = self.context.staging.clone().join(self.context.names.next());
         Box::pin(async move {
             stage(&*store, &path, body, &metrics).await;
-            Ok(Some(json!({"path": path.to_string()})))
+            Ok(Some(token(Some(&path), &refused)))
         })
     }
 }

@@ -8,7 +8,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::environment::crash_point;
-use engine::sink::{Committable, Committed, Sink, SinkContext, SinkError, SinkWriter, Token};
+use engine::sink::{Committable, Committed, RejectedRow, Sink, SinkContext, SinkError, SinkWriter, Token};
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use object_store::path::Path;
@@ -17,10 +17,10 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
-use serde_json::json;
 
 use crate::file::may_heal;
 use crate::location::Location;
+use crate::refused::{self, Lines, token};
 use storage::staging::{stage, unstage};
 
 /// Encoded bytes after which a Parquet file gets another row group: what a writer holds in memory uncompressed.
@@ -85,9 +85,12 @@ impl Sink for FilesSink {
 
     async fn commit(&self, context: &SinkContext, entries: &[Committable]) -> Result<Committed, SinkError> {
         self.check_limit().await?;
+        if let Some(rejected) = refused::untold(entries) {
+            return Ok(rejected);
+        }
         for entry in entries {
             for (ordinal, token) in entry.tokens.iter().enumerate() {
-                let staged = Path::from(token["path"].as_str().unwrap_or_default());
+                let Some(staged) = refused::staged_at(token) else { continue };
                 // Another job, and another table of this one, may write into the same folder.
                 let name = format!("{}-{}-{:012}-{ordinal}", context.sink, context.log_id, entry.entry);
                 let shown = self.location.root.clone().join(format!("{name}.{}", self.format.extension()));
@@ -162,9 +165,9 @@ impl SinkWriter for FilesWriter {
     }
 
     fn prepare(&mut self) -> BoxFuture<'static, Result<Option<Token>, SinkError>> {
-        let (body, rows) = match self.encoder.close() {
-            Ok(Some(closed)) => closed,
-            Ok(None) => return Box::pin(async { Ok(None) }),
+        let (body, refused) = match self.encoder.close() {
+            Ok((None, refused)) if refused.is_empty() => return Box::pin(async { Ok(None) }),
+            Ok(closed) => closed,
             Err(error) => {
                 let error = self.failed(error);
                 return Box::pin(async { Err(error) });
@@ -174,8 +177,9 @@ impl SinkWriter for FilesWriter {
         let (store, path, metrics) =
             (self.store.clone(), self.staging.clone().join(name), self.context.metrics.clone());
         Box::pin(async move {
+            let Some(body) = body else { return Ok(Some(token(None, &refused))) };
             stage(&*store, &path, body, &metrics).await;
-            Ok(Some(json!({"path": path.to_string(), "rows": rows})))
+            Ok(Some(token(Some(&path), &refused)))
         })
     }
 }
@@ -184,20 +188,21 @@ impl SinkWriter for FilesWriter {
 struct Encoder {
     format: SinkFormat,
     schema: SchemaRef,
-    lines: Vec<u8>,
+    lines: Lines,
     parquet: Option<ArrowWriter<Vec<u8>>>,
-    rows: usize,
 }
 
 impl Encoder {
     fn new(format: SinkFormat, schema: SchemaRef) -> Self {
-        Encoder { format, schema, lines: vec![], parquet: None, rows: 0 }
+        Encoder { format, schema, lines: Lines::default(), parquet: None }
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
-        self.rows += batch.num_rows();
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
         match self.format {
-            SinkFormat::JsonLines => Ok(formats::json_lines(batch, &mut self.lines)?),
+            SinkFormat::JsonLines => Ok(self.lines.push(batch)?),
             SinkFormat::Parquet => {
                 if self.parquet.is_none() {
                     let writer = ArrowWriter::try_new(vec![], self.schema.clone(), Some(properties()))?;
@@ -212,18 +217,17 @@ impl Encoder {
     }
 
     fn buffered(&self) -> usize {
-        self.lines.len() + self.parquet.as_ref().map_or(0, |w| w.bytes_written() + w.memory_size())
+        self.lines.buffered() + self.parquet.as_ref().map_or(0, |w| w.bytes_written() + w.memory_size())
     }
 
-    /// The file and its rows; `None` if there are none.
-    fn close(&mut self) -> Result<Option<(Bytes, usize)>, ParquetError> {
-        let rows = std::mem::take(&mut self.rows);
-        let lines = std::mem::take(&mut self.lines);
+    /// The file, `None` if no row is in it, and the rows that can be in none.
+    fn close(&mut self) -> Result<(Option<Bytes>, Vec<RejectedRow>), ParquetError> {
+        let (lines, refused) = self.lines.close();
         let body = match self.parquet.take() {
             Some(writer) => writer.into_inner()?,
             None => lines,
         };
-        Ok((rows > 0).then(|| (Bytes::from(body), rows)))
+        Ok(((!body.is_empty()).then(|| Bytes::from(body)), refused))
     }
 }
 

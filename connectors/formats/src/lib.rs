@@ -19,6 +19,7 @@ mod schemas;
 mod structure;
 mod timed;
 mod timestamp;
+mod unwritable;
 mod varint;
 mod write;
 
@@ -34,4 +35,5 @@ pub use reject::Reject;
 pub use schemas::{Found, RegisteredSchema, SchemaId, SchemaKind, Schemas, Wake};
 pub use timed::Timed;
 pub use timestamp::parse_instant;
-pub use write::{json_lines, json_rows};
+pub use unwritable::unwritable;
+pub use write::{json_lines, json_lines_with_nulls, json_rows};

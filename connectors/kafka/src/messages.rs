@@ -1,6 +1,7 @@
 //! Rows into messages: which column is the value, the key, a header, the partition or the time.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -134,16 +135,23 @@ impl Layout {
     }
 
     pub fn encode(&self, batch: &RecordBatch) -> Result<Messages<'_>, ArrowError> {
+        let mut unwritable = BTreeMap::new();
+        let mut words = |columns: &[usize]| {
+            let rows = batch.project(columns)?;
+            unwritable = formats::unwritable(&rows);
+            Ok::<_, ArrowError>(rows)
+        };
         let values = match &self.value {
             Value::Raw(column) => Values::Raw(batch.column(*column).clone()),
-            Value::Json(columns, joined) => Values::Json(formats::json_rows(&batch.project(columns)?)?, *joined),
-            Value::Csv(columns, writer) => Values::Csv(writer.rows(&batch.project(columns)?)?, writer),
+            Value::Json(columns, joined) => Values::Json(formats::json_rows(&words(columns)?)?, *joined),
+            Value::Csv(columns, writer) => Values::Csv(writer.rows(&words(columns)?)?, writer),
             Value::Avro(columns, writer) => Values::Avro(writer.rows(&batch.project(columns)?)?, writer),
         };
         let column = |index: &usize| batch.column(*index).clone();
         Ok(Messages {
             rows: batch.num_rows(),
             values,
+            unwritable,
             key: self.key.as_ref().map(column),
             partition: self.partition.as_ref().map(column),
             time: self.time.as_ref().map(column),
@@ -205,6 +213,8 @@ fn value(columns: &[ColumnSpec], written: &Written) -> Result<Value, Problem> {
 pub struct Messages<'a> {
     rows: usize,
     values: Values<'a>,
+    /// Rows whose values cannot be written, and why.
+    unwritable: BTreeMap<usize, String>,
     key: Option<ArrayRef>,
     partition: Option<ArrayRef>,
     time: Option<ArrayRef>,
@@ -225,9 +235,14 @@ impl Messages<'_> {
         self.rows
     }
 
+    /// Why a row can be no message, if it cannot.
+    pub fn unwritable(&self, row: usize) -> Option<&str> {
+        self.unwritable.get(&row).map(String::as_str)
+    }
+
     /// Whether the row behind these belongs into their message.
     pub fn join(&self, rows: Range<usize>) -> bool {
-        if rows.len() >= self.together {
+        if rows.len() >= self.together || [rows.start, rows.end].iter().any(|row| self.unwritable.contains_key(row)) {
             return false;
         }
         let bytes = match &self.values {
@@ -316,7 +331,7 @@ fn bytes(column: &ArrayRef, row: usize) -> Option<&[u8]> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{BinaryArray, Int32Array, Int64Array, StringArray};
+    use arrow::array::{BinaryArray, Float64Array, Int32Array, Int64Array, StringArray};
 
     use super::*;
 
@@ -406,6 +421,19 @@ mod tests {
         assert_eq!(joined(Joined::Lines, 2), lines);
         let arrays = ["[{\"n\":0},{\"n\":1},{\"n\":2}]", "[{\"n\":3}]", "[{\"n\":4},{\"n\":5}]"];
         assert_eq!(joined(Joined::Array, 100), arrays);
+    }
+
+    #[test]
+    fn a_row_with_a_number_that_json_has_no_word_for_is_no_message_and_in_none() {
+        let columns = [column("x", DataType::Float64, None)];
+        let layout = Layout::of(&columns, &JSON, 100, None, None).unwrap();
+        let numbers: ArrayRef = Arc::new(Float64Array::from(vec![1.0, f64::NAN, 2.0, 3.0]));
+        let batch = of(&columns, vec![numbers]);
+        let messages = layout.encode(&batch).unwrap();
+        let joined: Vec<bool> = (0..3).map(|row| messages.join(row..row + 1)).collect();
+        assert_eq!(joined, [false, false, true]);
+        assert_eq!(messages.unwritable(1), Some("column x is NaN, for which JSON has no word"));
+        assert!((0..4).filter(|row| *row != 1).all(|row| messages.unwritable(row).is_none()));
     }
 
     #[test]

@@ -124,6 +124,9 @@ impl Sender {
         identity: Option<&str>,
     ) -> Result<Handed, KafkaError> {
         let row = rows.start;
+        if let Some(reason) = messages.unwritable(row) {
+            return Ok(Handed::Refused(reason.into()));
+        }
         if let Some(partition) = messages.partition(row)
             && !self.has(partition)?
         {

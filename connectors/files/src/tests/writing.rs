@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema};
 use engine::sink::{Committable, Committed, Names, Sink, SinkContext};
 use object_store::local::LocalFileSystem;
@@ -86,6 +86,57 @@ async fn another_job_in_the_same_folder_hides_nothing() {
     }
     let all = Reading::of(&table_at(&out, &[])).all().await;
     assert_eq!(all.values().map(|b| b.ids.len()).sum::<usize>(), 2);
+}
+
+/// A NaN has no word in JSON, and would be read as NULL: its row goes to the dead letter, and its neighbours into the file.
+#[tokio::test]
+async fn a_row_that_json_has_no_word_for_is_told_before_its_neighbours_are_shown() {
+    for (connector, to) in [(&FilesystemConnector as &dyn Connector, "out"), (&SingleFileConnector, "out.json")] {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, mut context) = (folder.path().join(to), process(folder.path(), "w1"));
+        context.schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Float64, true)]));
+        let sink = connector.sink(&table_at(&out, &[])).unwrap();
+        sink.open(&context, false).await.unwrap();
+        let mut writer = sink.writer(&context).unwrap();
+        let mut entry = async |entry, numbers: Vec<f64>| {
+            for number in numbers.chunks(2) {
+                let column: ArrayRef = Arc::new(Float64Array::from(number.to_vec()));
+                writer.write(&RecordBatch::try_new(context.schema.clone(), vec![column]).unwrap()).unwrap();
+            }
+            let token = writer.prepare().await.unwrap().unwrap();
+            Committable { entry, writer: "w1".into(), tokens: vec![token], excluded: vec![] }
+        };
+        let mut entries = [
+            entry(2, vec![1.0, 2.0, f64::INFINITY, 3.0]).await,
+            entry(3, vec![f64::NAN]).await,
+            entry(4, vec![4.0]).await,
+        ];
+        for (place, row, said) in [(0, 2, "column x is inf"), (1, 0, "column x is NaN")] {
+            let Committed::Rejected { entry, rows } = sink.commit(&context, &entries).await.unwrap() else {
+                panic!("{said}: it was shown")
+            };
+            assert_eq!((entry, rows.len(), rows[0].token, rows[0].row), (entries[place].entry, 1, 0, row));
+            assert!(rows[0].reason.starts_with(said) && rows[0].content.starts_with("{\"x\":\""), "{rows:?}");
+            assert!(!lines_below(&out).contains("1.0"), "nothing is shown before it is recorded");
+            entries[place].excluded.extend(rows);
+        }
+        for _ in 0..2 {
+            assert_eq!(sink.commit(&context, &entries).await.unwrap(), Committed::Done);
+        }
+        let expected = "{\"x\":1.0}\n{\"x\":2.0}\n{\"x\":3.0}\n{\"x\":4.0}\n";
+        assert_eq!(lines_below(&out), expected);
+    }
+}
+
+/// All that stands in a file, or in the files of a folder.
+fn lines_below(place: &Path) -> String {
+    if !place.is_dir() {
+        return fs::read_to_string(place).unwrap_or_default();
+    }
+    let mut files: Vec<_> = fs::read_dir(place).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|file| file.is_file());
+    files.sort();
+    files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
 }
 
 fn lines_of(file: &Path) -> Vec<String> {

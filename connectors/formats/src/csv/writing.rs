@@ -54,7 +54,7 @@ impl CsvWriter {
                     value.clear();
                     encoder.encode(row, &mut value);
                     // JSON is read as JSON: a text in it keeps its quotes.
-                    lines.field(index, if json[index] { &value } else { self.without_quotes(&value) });
+                    lines.field(index, if json[index] { &value } else { without_quotes(&value) });
                 }
             }
             lines.end();
@@ -68,17 +68,16 @@ impl CsvWriter {
         [&self.header, lines].concat()
     }
 
-    /// Times, dates and bytes: they hold nothing that JSON would have escaped. A number that JSON has no word for is NULL.
-    fn without_quotes<'a>(&'a self, json: &'a [u8]) -> &'a [u8] {
-        match json {
-            [b'"', text @ .., b'"'] => text,
-            b"null" => self.null.as_bytes(),
-            _ => json,
-        }
-    }
-
     fn lines(&self) -> Lines {
         Lines { writer: csv_core::WriterBuilder::new().delimiter(self.delimiter).build(), bytes: vec![] }
+    }
+}
+
+/// Times, dates and bytes: they hold nothing that JSON would have escaped.
+fn without_quotes(json: &[u8]) -> &[u8] {
+    match json {
+        [b'"', text @ .., b'"'] => text,
+        _ => json,
     }
 }
 
