@@ -282,7 +282,7 @@ fn divide(digits: u64, power: i32) -> Option<f64> {
     let shift = digits.leading_zeros();
     let digits = digits << shift;
     // The upper 64 of 192 bits. What is left out is less than two of the last.
-    let high = (u128::from(digits) * u128::from(by.high) >> 64) as u64;
+    let high = ((u128::from(digits) * u128::from(by.high)) >> 64) as u64;
     let below = 11 - high.leading_zeros();
     let (rest, half) = (high & ((1 << below) - 1), 1 << (below - 1));
     let is_up = if rest == half || rest + 1 == half { is_more_than_half(digits, by, below)? } else { rest > half };
@@ -297,7 +297,7 @@ fn divide(digits: u64, power: i32) -> Option<f64> {
 fn is_more_than_half(digits: u64, by: &Reciprocal, below: u32) -> Option<bool> {
     let digits = u128::from(digits);
     // The upper 128 of 192 bits. The reciprocal was rounded down, so that the truth is less than 2 above.
-    let product = digits * u128::from(by.high) + (digits * u128::from(by.low) >> 64);
+    let product = digits * u128::from(by.high) + ((digits * u128::from(by.low)) >> 64);
     let below = below + 64;
     let (rest, half) = (product & ((1 << below) - 1), 1 << (below - 1));
     (rest > half || rest + 2 < half).then_some(rest > half)
