@@ -19,6 +19,7 @@ impl Certificates {
               openssl x509 -req -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out $1.crt -extfile $1.ext; }
             authority ca; authority other
             leaf broker localhost 'subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth'
+            leaf elsewhere db.example 'subjectAltName=DNS:db.example\nextendedKeyUsage=serverAuth'
             leaf client alice 'extendedKeyUsage=clientAuth'
             cat broker.key broker.crt ca.crt > broker.pem"#;
         let output = Command::new("sh").args(["-c", script]).current_dir(folder.path()).output();
@@ -27,7 +28,7 @@ impl Certificates {
         Certificates(folder)
     }
 
-    /// The path of a file here: `ca.crt`, `other.crt`, `client.crt`, `client.key`, `broker.pem`.
+    /// The path of a file here: `ca.crt`, `other.crt`, `elsewhere.crt`, `client.crt`, `client.key`, `broker.pem`.
     pub fn file(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
     }

@@ -34,6 +34,8 @@ const PARTITIONS: u32 = 4;
 const ENOUGH: usize = 20;
 /// Kills from which on every place must have had enough.
 const BIG: usize = 600;
+/// Kills from which on each place of a commit must have had one: every campaign has been through all places then.
+const ALL_ROUND: usize = 60;
 /// A run that does not come to its place within this is killed where it is.
 const LONGEST_RUN: Duration = Duration::from_secs(20);
 
@@ -290,6 +292,10 @@ async fn fight(target: Target, kills: usize) {
         assert!(report.holds(), "MILLRACE_SEED={seed}\n{report}");
         assert!(report.copies > 0 && report.sent > 0, "{report}");
     }
+    let of_commit = target.steps.iter().filter(|(group, _)| *group == "during commit");
+    let died = |point: &str| all.values().any(|points| points.contains_key(point));
+    let never: Vec<_> = of_commit.flat_map(|(_, points)| *points).filter(|point| !died(point)).collect();
+    assert!(kills < ALL_ROUND || never.is_empty(), "no kills at {never:?}");
     let seldom: Vec<_> =
         RECOVERY.iter().chain(&target.checkpoint()).map(|(g, _)| *g).filter(|g| count(&all, g) < ENOUGH).collect();
     assert!(kills < BIG || seldom.is_empty(), "fewer than {ENOUGH} kills: {seldom:?}");
@@ -373,6 +379,13 @@ fn round(target: Target, random: &mut StdRng) -> Vec<Death> {
             "within-transaction",
             "before-sending",
             "while-sending",
+            "before-writing",
+            "while-writing",
+            "before-staging",
+            "while-staging",
+            "before-showing",
+            "before-copy",
+            "before-lines",
         ];
         let next = if unshown.contains(&point) && random.random_bool(0.5) {
             Some(("recovery", "during-recovery-commit"))

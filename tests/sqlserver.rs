@@ -1,8 +1,8 @@
 //! Rows into a table of SQL Server, each once, by any way of writing them.
 
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -33,6 +33,11 @@ const INSERT: Way =
     Way { write: "insert", key: ", PRIMARY KEY (n)", table: "[n] bigint NOT NULL PRIMARY KEY, [part] int NOT NULL" };
 const UPSERT: Way = Way { write: "upsert", ..INSERT };
 const NEWER: Way = Way { write: "upsert', version_field = 'part", ..INSERT };
+/// Several writers, each with the keys of its own parts.
+const DIVIDED: &str = ", PRIMARY KEY (n, part)) PARTITIONED BY (part";
+const OF_PARTS: &str = "[n] bigint NOT NULL, [part] int NOT NULL, PRIMARY KEY ([n], [part])";
+const INSERT_BY_PART: Way = Way { write: "insert', writers = '3", key: DIVIDED, table: OF_PARTS };
+const UPSERT_BY_PART: Way = Way { write: "upsert', writers = '3", ..INSERT_BY_PART };
 const WAYS: [Way; 4] = [APPEND, INSERT, UPSERT, NEWER];
 
 /// A moment in which a job would have written something.
@@ -145,11 +150,13 @@ fn letters(job: &Job) -> Vec<String> {
     if folder.exists() { dead_letters(&folder).iter().map(Value::to_string).collect() } else { vec![] }
 }
 
-/// Everything that is said to a server is documented T-SQL to a parser that is not ours.
+/// Everything that is said to a server, or that people run there, is T-SQL to a parser that is not ours; and each statement names the
+/// page that documents it.
 #[test]
 fn all_that_is_said_to_a_server_is_read_by_others() {
     let parse = Command::new(python())
         .args(["tests/sqlserver_statements.py", "connectors/sqlserver/statements.sql"])
+        .args(["jobs/azuresql/provision.sql", "jobs/azuresql/verify.sql"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("Python starts");
@@ -210,6 +217,16 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_that_is_appen
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing_of_several_writers() {
     a_process_that_dies_at_any_step_loses_and_repeats_nothing("lanes", &APPEND, ", writers = '3'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_step_loses_nothing_that_several_writers_insert() {
+    a_process_that_dies_at_any_step_loses_and_repeats_nothing("insert", &INSERT_BY_PART, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_step_loses_nothing_that_several_writers_upsert() {
+    a_process_that_dies_at_any_step_loses_and_repeats_nothing("upsert", &UPSERT_BY_PART, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -361,6 +378,149 @@ async fn lines_that_are_cut_at_any_step_lose_and_repeat_nothing() {
         assert_eq!(letters(&job), [""; 0]);
         assert_eq!(database.violations(), [""; 0]);
     }
+}
+
+/// A step as one who watches the line sees it.
+type Seen = fn(&Step) -> bool;
+
+/// What a session does from its beginning, and what it does at each commit.
+const OPENING: [(&str, Seen); 3] = [
+    ("the login", |step| matches!(step, Step::Login)),
+    ("the settings", |step| matches!(step, Step::Batch(text) if text.starts_with("SET XACT_ABORT"))),
+    ("the table for rows", |step| matches!(step, Step::Batch(text) if text.starts_with("CREATE TABLE #millrace"))),
+];
+const COMMITTING: [(&str, Seen); 6] = [
+    ("a look at the marker", |step| matches!(step, Step::Rpc(text) if text.contains("SELECT [entry]"))),
+    ("that it is emptied", |step| matches!(step, Step::Batch(text) if text.starts_with("TRUNCATE TABLE #millrace"))),
+    ("the columns of the rows", |step| matches!(step, Step::Batch(text) if text.starts_with("SELECT TOP 0"))),
+    ("that rows come", |step| matches!(step, Step::Batch(text) if text.starts_with("INSERT BULK"))),
+    ("the rows", |step| matches!(step, Step::Bulk { .. })),
+    ("that they are shown", |step| matches!(step, Step::Batch(text) if text.contains("COMMIT TRANSACTION"))),
+];
+
+/// Each step of a commit, with each thing that can happen to it: once, and then the job goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_accident_at_each_step_of_a_commit_loses_and_repeats_nothing() {
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
+    let from = broker.topic("sql-accidents", 1).await;
+    let job = numbers(broker, &from, &database, &APPEND);
+    let mut run = job.start();
+    let busy = Accident::Refuse { number: 40501, class: 16, message: "The service is currently busy.".into() };
+    let accidents = [Accident::CloseBefore, Accident::CloseAfter, Accident::CloseWithin, busy];
+    let armed: Arc<Mutex<Option<(Seen, Accident)>>> = Arc::default();
+    let next = armed.clone();
+    database.server().accidents(move |step| {
+        let mut next = next.lock().expect("no test panics with it");
+        next.take_if(|(seen, _)| seen(step)).map_or(Accident::None, |(_, accident)| accident)
+    });
+    let mut sent = 0;
+    let mut show_ten_more = |what: &str| {
+        send(&broker.properties(), &from, sent..sent + 10, 0..1);
+        sent += 10;
+        wait_for(what, PATIENCE, || (shown(&database) == all(0..sent)).then_some(()));
+    };
+    // A session is there.
+    (0..2).for_each(|_| show_ten_more("rows"));
+    let begins_anew = OPENING.map(|step| (true, step)).into_iter();
+    for (anew, (name, seen)) in begins_anew.chain(COMMITTING.map(|step| (false, step))) {
+        for accident in &accidents {
+            if anew {
+                database.server().close_all();
+            }
+            *armed.lock().expect("no test panics with it") = Some((seen, accident.clone()));
+            let what = format!("rows after {accident:?} at {name}");
+            show_ten_more(&what);
+            assert!(armed.lock().expect("no test panics with it").is_none(), "it never came to {what}");
+        }
+    }
+    assert_eq!(run.metric("sink_requests_throttled_total"), Some((OPENING.len() + COMMITTING.len()) as f64));
+    run.stop();
+    assert_eq!(letters(&job), [""; 0]);
+    assert_eq!(database.violations(), [""; 0]);
+}
+
+/// What docs/connectors.md says of costs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_takes_six_round_trips_of_each_writer() {
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
+    let from = broker.topic("sql-costs", 1).await;
+    let (trips, shows) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (all_trips, all_shows) = (trips.clone(), shows.clone());
+    database.server().accidents(move |step| {
+        if let Step::Batch(_) | Step::Rpc(_) | Step::Bulk { .. } = step {
+            all_trips.fetch_add(1, Ordering::Relaxed);
+        }
+        if matches!(step, Step::Batch(text) if text.contains("COMMIT TRANSACTION")) {
+            all_shows.fetch_add(1, Ordering::Relaxed);
+        }
+        Accident::None
+    });
+    let job = numbers_with(broker, &from, &database, &APPEND, ", writers = '2'");
+    let mut run = job.start();
+    let mut so_far = [0, 0];
+    for (part, first) in [(0, true), (1, false), (2, false)] {
+        send(&broker.properties(), &from, part * 100..(part + 1) * 100, 0..1);
+        wait_for("rows", PATIENCE, || (shown(&database) == all(0..(part + 1) * 100)).then_some(()));
+        run.wait_until_shown();
+        let now = [&trips, &shows].map(|count| count.load(Ordering::Relaxed));
+        let [trips, shows] = [now[0] - so_far[0], now[1] - so_far[1]];
+        assert!(shows >= 2 && shows % 2 == 0, "{shows}");
+        assert!(first || trips == 6 * shows, "{trips} round trips for {shows} of writers");
+        so_far = now;
+    }
+    run.stop();
+}
+
+/// The marker decides: the rows are there, and no one says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_done_and_never_answered_is_not_done_again() {
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
+    let from = broker.topic("sql-answerless", 1).await;
+    let silent = Arc::new(AtomicU64::new(0));
+    let counted = silent.clone();
+    database.server().accidents(move |step| match step {
+        Step::Batch(text) if text.contains("COMMIT TRANSACTION") && counted.fetch_add(1, Ordering::Relaxed) < 2 => {
+            Accident::Answerless
+        }
+        _ => Accident::None,
+    });
+    let job = numbers_with(broker, &from, &database, &APPEND, ", statement_timeout = '1 s'");
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let mut run = job.start();
+    wait_for("rows", PATIENCE, || (shown(&database) == all(0..100)).then_some(()));
+    send(&broker.properties(), &from, 100..200, 0..1);
+    run.read_all_and_stop(1);
+    assert!(run.said().contains("statement_timeout"), "{}", run.said());
+    assert!(silent.load(Ordering::Relaxed) >= 2, "there were such commits");
+    assert_eq!(shown(&database), all(0..200));
+    assert_eq!(letters(&job), [""; 0]);
+}
+
+/// That a marker is there already says nothing of a row: neither where it was added and the answer lost, nor where a commit fails for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn protocol_18_a_marker_that_is_there_twice_over_sends_no_row_to_the_dead_letter() {
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
+    let from = broker.topic("sql-marker-twice", 1).await;
+    let (lost, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    database.server().accidents(move |step| match step {
+        Step::Rpc(text) if text.contains("INSERT INTO [dbo].[millrace_commits]") => {
+            if lost.fetch_add(1, Ordering::Relaxed) == 0 { Accident::CloseAfter } else { Accident::None }
+        }
+        Step::Batch(text) if text.contains("COMMIT TRANSACTION") && failed.fetch_add(1, Ordering::Relaxed) < 2 => {
+            let message = "Violation of PRIMARY KEY constraint 'PK__millrace_'. Cannot insert duplicate key in object \
+                           'dbo.millrace_commits'.";
+            Accident::Refuse { number: 2627, class: 14, message: message.into() }
+        }
+        _ => Accident::None,
+    });
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let job = numbers(broker, &from, &database, &APPEND);
+    let mut run = job.start();
+    run.read_all_and_stop(1);
+    assert!(run.said().contains("the server refused rows, and takes them now"), "{}", run.said());
+    assert_eq!(shown(&database), all(0..100));
+    assert_eq!(letters(&job), [""; 0]);
+    assert_eq!(database.query("SELECT [lane] FROM [dbo].[millrace_commits]").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -604,6 +764,82 @@ async fn rows_for_a_columnstore_gather_unless_they_are_to_be_seen_at_once() {
     }
 }
 
+/// What will cost rows or time is said at the start, all of it at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_warns_of_nulls_that_are_refused_and_of_writers_that_lock_one_another_out() {
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
+    let from = broker.topic("sql-warned", 1).await;
+    database.server().partition("dbo.shown", 4);
+    let said = |writers: &str, way: &Way| {
+        let job = numbers_with(broker, &from, &database, way, &format!(", writers = '{writers}'"));
+        let mut run = job.start();
+        run.wait_until_idle(1);
+        run.stop();
+        run.said()
+    };
+    let (nulls, lock) = ("NOT NULL there", "ALTER TABLE [dbo].[shown] SET (LOCK_ESCALATION = AUTO);");
+    let warned = said("3", &APPEND);
+    assert!(warned.contains(nulls) && warned.contains("n, part"), "{warned}");
+    assert!(warned.contains(lock), "{warned}");
+    assert!(!said("1", &APPEND).contains(lock), "one writer has nobody to wait for it");
+    database.run(lock);
+    assert!(!said("3", &APPEND).contains(lock), "it was run");
+    database.run("DROP TABLE [dbo].[shown]; CREATE TABLE [dbo].[shown] ([n] bigint NULL, [part] int NULL);");
+    let fits = said("3", &APPEND);
+    assert!(!fits.contains(nulls) && !fits.contains(lock), "it is whole, and takes what comes: {fits}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn markers_are_kept_in_a_schema_of_ones_choice_and_a_table_is_locked_on_request() {
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
+    database.run("CREATE SCHEMA [ops];");
+    let from = broker.topic("sql-options", 1).await;
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let further = ", commits_table = 'ops.marks', table_lock = 'true'";
+    let job = numbers_with(broker, &from, &database, &APPEND, further);
+    job.dies_at("after-showing", 1, || {});
+    job.start().read_all_and_stop(1);
+    assert_eq!(shown(&database), all(0..100));
+    assert!(database.query("SELECT [entry] FROM [ops].[marks]").iter().any(|entry| entry[0].as_deref() != Some("0")));
+    assert_eq!(database.query("SELECT OBJECT_ID(N'[dbo].[millrace_commits]', N'U') AS [id]"), [[None]]);
+    let batches = database.server().batches();
+    let writing = |batch: &&String| batch.contains("INSERT INTO [dbo].[shown]");
+    assert!(batches.iter().any(|batch| writing(&batch)));
+    assert!(batches.iter().filter(writing).all(|batch| batch.contains("[dbo].[shown] WITH (TABLOCK) (")));
+}
+
+/// Each follows its row by itself, which is looked for by an index.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_with_values_too_long_for_a_bulk_load_are_completed_by_an_index_of_them() {
+    let (broker, database) = (Broker::shared(), double(&APPEND).await);
+    database.run("CREATE TABLE [dbo].[long] ([n] bigint NOT NULL, [text] nvarchar(max) NULL);");
+    let from = broker.topic("sql-long", 1).await;
+    let (servers, connection) = (broker.bootstrap_servers(), database.connection("table", "long"));
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE long (n BIGINT, text STRING) WITH ({connection});
+         INSERT INTO long SELECT n, CASE WHEN n % 2 = 0 THEN 'short' ELSE repeat(CAST(n AS STRING), 40000) END FROM numbers;"
+    ))
+    .argument("--checkpoint-interval=200ms");
+    let indexed = || {
+        database.server().batches().iter().filter(|batch| batch.contains("CREATE UNIQUE INDEX [millrace_row]")).count()
+    };
+    let mut run = job.start();
+    for (part, index) in [(0..1, 0), (1..5, 1), (5..9, 1)] {
+        send(&broker.properties(), &from, part.clone(), 0..1);
+        let there = || database.query("SELECT [n] FROM [dbo].[long]").len() as u64;
+        wait_for("rows", PATIENCE, || (there() == part.end).then_some(()));
+        assert_eq!(indexed(), index, "a session makes it once, when it first needs it");
+    }
+    run.stop();
+    for row in database.query("SELECT [n], [text] FROM [dbo].[long]") {
+        let [n, text] = <[Option<String>; 2]>::try_from(row).expect("two columns").map(|value| value.expect("a value"));
+        let even = n.parse::<u64>().expect("a number") % 2 == 0;
+        assert!(text == if even { "short".to_string() } else { n.repeat(40_000) }, "{n}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_does_not_fit_is_refused_with_all_that_is_wrong() {
     let (broker, database) = (Broker::shared(), Database::start().await);
@@ -676,6 +912,29 @@ async fn a_server_with_a_certificate_of_ones_own_authority_is_trusted_and_no_oth
     assert_eq!(run.wait().code(), Some(1), "{}", run.said());
     assert!(run.said().contains("no secure connection"), "{}", run.said());
     job("ca.crt").start().read_all_and_stop(1);
+    assert_eq!(shown(&database), all(0..100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_may_have_another_name_if_the_job_says_which() {
+    let (broker, certificates) = (Broker::shared(), Certificates::new());
+    let text = |name: &str| String::from_utf8(certificates.content(name)).expect("text");
+    let tls = Tls { certificate_pem: text("elsewhere.crt"), key_pem: text("elsewhere.key") };
+    let server = Server::start(Options { tls: Some(tls), require_encryption: true, ..Options::default() }).await;
+    let database = with_table(Database::Double(server), &APPEND);
+    let from = broker.topic("sql-tls-name", 1).await;
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let job = |name: &str| {
+        let trusted = format!(", ca_location = '{}'{name}", certificates.file("ca.crt"));
+        numbers_with(broker, &from, &database, &APPEND, &trusted)
+    };
+    for other in ["", ", host_name_in_certificate = 'other.example'"] {
+        let wary = job(other);
+        let mut run = wary.start();
+        assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+        assert!(run.said().contains("no secure connection"), "{}", run.said());
+    }
+    job(", host_name_in_certificate = 'db.example'").start().read_all_and_stop(1);
     assert_eq!(shown(&database), all(0..100));
 }
 

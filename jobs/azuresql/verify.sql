@@ -2,7 +2,8 @@
 
 -- A minute each: events stored, and how long they took from the event hub.
 SELECT DATEADD(minute, DATEDIFF(minute, 0, [StoredAt]), 0) AS [minute], COUNT_BIG(*) AS [events],
-       AVG(DATEDIFF(millisecond, [EnqueuedAt], [StoredAt])) AS [mean_ms], MAX(DATEDIFF(millisecond, [EnqueuedAt], [StoredAt])) AS [worst_ms]
+       AVG(CAST(DATEDIFF_BIG(millisecond, [EnqueuedAt], [StoredAt]) AS float)) AS [mean_ms],
+       MAX(DATEDIFF_BIG(millisecond, [EnqueuedAt], [StoredAt])) AS [worst_ms]
 FROM [dbo].[rawdata]
 GROUP BY DATEADD(minute, DATEDIFF(minute, 0, [StoredAt]), 0)
 ORDER BY [minute];

@@ -82,9 +82,12 @@ impl Work<'_> {
         let begun = std::time::Instant::now();
         let shown = connection.run(self.marker(last).show(self.target, self.table.write)).await;
         let requests = &self.context.metrics.requests;
-        requests.sent.add(1);
-        requests.rows.add(staged.places.len() as u64);
-        requests.durations.add(begun.elapsed());
+        // Those that are throttled are counted where all are.
+        if !matches!(shown, Err(Trouble::Throttled(_))) {
+            requests.sent.add(1);
+            requests.rows.add(staged.places.len() as u64);
+            requests.durations.add(begun.elapsed());
+        }
         match shown {
             Ok(said) => {
                 // Nothing was done if the marker has moved: then another has shown them, or it is gone.
@@ -177,13 +180,12 @@ impl Work<'_> {
         Ok(found)
     }
 
-    /// What goes wrong at a commit is tried again, whatever it is.
     fn say<T>(&self, result: Result<T, Trouble>) -> Result<T, SinkError> {
         result.map_err(|trouble| match trouble {
             Trouble::NotLetIn(what) => {
                 SinkError::retry(self.place, format!("{what}. {}", self.table.at.server.remedy()))
             }
-            trouble => SinkError::retry(self.place, trouble),
+            trouble => trouble.at_commit(self.context, self.place),
         })
     }
 }

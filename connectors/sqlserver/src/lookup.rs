@@ -55,7 +55,7 @@ impl SqlLookup {
     /// While a job runs, the table and whoever lets us in may come back.
     fn error(&self, trouble: Trouble) -> LookupError {
         let what = match trouble {
-            Trouble::Transient(what) => return LookupError::retry(self.at.describe(), what),
+            Trouble::Transient(what) | Trouble::Throttled(what) => return LookupError::retry(self.at.describe(), what),
             Trouble::NotLetIn(what) => format!("{what}. {}", self.at.server.remedy()),
             Trouble::Statement(what) | Trouble::Stopped(what) => what,
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::connector::{OptionKind, OptionSpec, Options, Problem};
 use identity::{Bearer, FreshToken, Identity, connection_string};
@@ -15,6 +16,8 @@ const PUBLIC_CLOUD: &str = "database.windows.net";
 /// What tokens for any Azure SQL database are asked for.
 const SCOPE: &str = "https://database.windows.net/.default";
 const PORT: u16 = 1433;
+/// How long it may take to reach the server, and as long again to log in, unless the connection string says it.
+const CONNECT: Duration = Duration::from_secs(15);
 
 /// Where the database is, and who asks.
 #[derive(Clone)]
@@ -22,6 +25,8 @@ pub struct Server {
     pub host: String,
     pub port: u16,
     pub database: String,
+    /// How long it may take to reach the server, and as long again to log in.
+    pub connect: Duration,
     login: Login,
     encryption: Encryption,
     /// Of an identity, once it was asked for.
@@ -117,13 +122,15 @@ impl Server {
             return Err(Problem::option("server", what));
         }
         let port = said.find("", &["port", "portnumber"]).and_then(|port| port.parse().ok());
-        let (host, port) = parse_address(&address, port, options.get("server").is_some())
+        let instance = said.find("", &["instance", "instancename"]);
+        let (host, port) = parse_address(&address, instance.as_deref(), port, options.get("server").is_some())
             .map_err(|what| Problem::option("server", what))?;
         let Some(database) = said.find("database", &["initialcatalog", "database", "databasename"]) else {
             return Err(Problem::option("database", "say which database"));
         };
         Ok(Server {
             encryption: encryption(&said, &host)?,
+            connect: connect(&said)?,
             login: login(&said, environment)?,
             token: Arc::default(),
             ca: said.find("ca_location", &["servercertificate"]),
@@ -195,24 +202,30 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(found)
 }
 
-/// `name`, `host`, `tcp:host,port` or `host:port`.
+/// `name`, `host`, `tcp:host,port` or `host:port`; with a port, the name of an instance says nothing more.
 /// `complete`: whether a name alone is that of an Azure SQL server. In a connection string it is one of the own network.
-fn parse_address(address: &str, port: Option<u16>, complete: bool) -> Result<(String, u16), String> {
+fn parse_address(
+    address: &str,
+    instance: Option<&str>,
+    port: Option<u16>,
+    complete: bool,
+) -> Result<(String, u16), String> {
     let address = address.trim().strip_prefix("tcp:").unwrap_or(address.trim());
-    if address.contains('\\') {
-        return Err(
-            "an instance by name is looked up on the network, which is not done: give its port instead (host,port)"
-                .into(),
-        );
-    }
     let (host, port) = match address.rsplit_once([',', ':']) {
         // An address of IPv6 has colons of its own.
         Some((host, number)) if !host.contains(':') || address.contains(',') => {
             let number = number.trim().parse().map_err(|_| format!("'{number}' is no port"))?;
-            (host.trim(), number)
+            (host.trim(), Some(number))
         }
-        _ => (address, port.unwrap_or(PORT)),
+        _ => (address, port),
     };
+    let (host, instance) = host.split_once('\\').map_or((host, instance), |(host, instance)| (host, Some(instance)));
+    if instance.is_some() && port.is_none() {
+        return Err(
+            "an instance by name is looked up on the network, which is not done: give its port too (host,port)".into(),
+        );
+    }
+    let port = port.unwrap_or(PORT);
     let host = match host {
         "(local)" | "." | "localhost" => "localhost".to_string(),
         full if full.contains(['.', ':']) => full.to_string(),
@@ -224,6 +237,18 @@ fn parse_address(address: &str, port: Option<u16>, complete: bool) -> Result<(St
 
 fn is_here(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// In seconds; 0 would be without a limit, and is taken for none that is said.
+/// <https://learn.microsoft.com/dotnet/api/microsoft.data.sqlclient.sqlconnection.connectionstring>
+/// <https://learn.microsoft.com/sql/connect/jdbc/setting-the-connection-properties>
+fn connect(said: &Said<'_>) -> Result<Duration, Problem> {
+    let Some(text) = said.find("", &["connecttimeout", "connectiontimeout", "timeout", "logintimeout"]) else {
+        return Ok(CONNECT);
+    };
+    let wrong = || Problem::option("connection_string", format!("'{text}' is no number of seconds to connect within"));
+    let seconds = text.parse::<u32>().map_err(|_| wrong())?;
+    Ok(if seconds == 0 { CONNECT } else { Duration::from_secs(seconds.into()) })
 }
 
 fn encryption(said: &Said<'_>, host: &str) -> Result<Encryption, Problem> {
@@ -317,6 +342,22 @@ mod tests {
                 matches!(&found.login, Login::Password { user, password } if user.starts_with("serveradmin") && password == "p;w")
             );
             assert_eq!(found.certificate_name, None, "a pattern is what the host's name fits");
+            assert_eq!(found.connect, Duration::from_secs(30));
+        }
+    }
+
+    #[test]
+    fn the_port_of_a_named_instance_is_enough() {
+        let own = "Database=d;User ID=u;Password=p;Connect Timeout=0";
+        for address in [
+            "Server=db.lan\\SQLEXPRESS,1444;",
+            "Data Source=tcp:db.lan\\SQLEXPRESS, 1444;",
+            "jdbc:sqlserver://db.lan\\SQLEXPRESS:1444;",
+            "jdbc:sqlserver://db.lan;instanceName=SQLEXPRESS;portNumber=1444;",
+            "jdbc:sqlserver://;serverName=db.lan\\SQLEXPRESS;port=1444;",
+        ] {
+            let found = server(&[("connection_string", &format!("{address}{own}"))]).unwrap();
+            assert_eq!((found.host.as_str(), found.port, found.connect), ("db.lan", 1444, CONNECT), "{address}");
         }
     }
 
@@ -340,6 +381,8 @@ mod tests {
             ("Server=a.b,1;Database=d;User ID=u;Password=topsecret;TrustServerCertificate=true", "ca_location"),
             ("Server=a.b,1;Database=d;User ID=u;Password=topsecret;Encrypt=false", "of this machine"),
             ("Server=a.b\\SQL1;Database=d;User ID=u;Password=topsecret", "give its port"),
+            ("jdbc:sqlserver://a.b;instanceName=SQL1;database=d;user=u;password=topsecret", "give its port"),
+            ("Server=a.b;Database=d;User ID=u;Password=topsecret;Connect Timeout=soon", "no number of seconds"),
             ("Server=a.b;Database=d;Integrated Security=SSPI", "of Windows"),
             ("Server=a.b;User ID=u;Password=topsecret", "which database"),
             ("Server=a.b;Database=d;Authentication=Active Directory Interactive", "needs a person"),

@@ -17,7 +17,7 @@ use crate::staging::Share;
 use crate::target::{Target, open};
 
 /// How long rows for a columnstore gather, unless said: fewer than 102,400 at once lie there uncompressed until the server has
-/// time, and at 10,000 events/s so many take ten seconds.
+/// time, and at 10,000 events/s so many take a little more than ten seconds.
 const INTO_COLUMNS: Duration = Duration::from_secs(10);
 /// Rows of a transaction and lane, unless said: few enough that others wait little for its locks; and what a columnstore takes as
 /// one row group, <https://learn.microsoft.com/sql/relational-databases/indexes/columnstore-indexes-data-loading-guidance>.
@@ -78,7 +78,8 @@ impl Sink for SqlSink {
             Write::Procedure => "what the procedure does is within the transaction",
         };
         format!(
-            "exactly once: rows are staged, and shown in one transaction with the marker in {} that says so; {which}",
+            "exactly once: rows are staged, since a replay may make other ones of them, and shown in one transaction with the marker in \
+             {} by which it is known after a crash whether they are there; {which}",
             self.table.markers.as_str()
         )
     }

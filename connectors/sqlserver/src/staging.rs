@@ -65,7 +65,7 @@ pub async fn stage(
     context: &SinkContext,
     place: &str,
 ) -> Result<Staged, SinkError> {
-    let trouble = |trouble: Trouble| SinkError::retry(place, trouble);
+    let trouble = |trouble: Trouble| trouble.at_commit(context, place);
     if connection.staged {
         connection.run(statements::empty_staged()).await.map_err(trouble)?;
     } else {
@@ -148,6 +148,10 @@ pub async fn stage(
         }
     }
     bulk.finalize().await.map_err(|e| trouble(Trouble::of(e)))?;
+    if !later.is_empty() && !connection.indexed {
+        connection.run(statements::index_staged()).await.map_err(trouble)?;
+        connection.indexed = true;
+    }
     for (row, index, value) in later {
         let value: &dyn ToSql = match &value {
             LongValue::Text(text) => text,

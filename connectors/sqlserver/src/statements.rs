@@ -85,6 +85,18 @@ pub const INDEXES: &str = "SELECT [i].[index_id], [i].[type], [i].[is_unique], [
      LEFT JOIN sys.columns AS [c] ON [c].[object_id] = [k].[object_id] AND [c].[column_id] = [k].[column_id] \
      WHERE [i].[object_id] = OBJECT_ID(@P1, N'U') ORDER BY [i].[index_id], [k].[key_ordinal]";
 
+/// How far the locks of the table @P1 grow (0: to the whole table), if it lies in several partitions.
+/// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/sys-tables-transact-sql>
+/// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/sys-partitions-transact-sql>
+pub const LOCKS_OF_PARTITIONS: &str = "SELECT [t].[lock_escalation] FROM sys.tables AS [t] WHERE [t].[object_id] = OBJECT_ID(@P1, N'U') \
+     AND EXISTS (SELECT 1 FROM sys.partitions AS [p] WHERE [p].[object_id] = [t].[object_id] AND [p].[index_id] < 2 AND [p].[partition_number] > 1)";
+
+/// What lets them grow to a partition only. For people: it takes a right that the job does not need.
+/// <https://learn.microsoft.com/sql/t-sql/statements/alter-table-transact-sql>
+pub fn lock_by_partition(name: &Name) -> String {
+    format!("ALTER TABLE {} SET (LOCK_ESCALATION = AUTO);", name.as_str())
+}
+
 /// The table-valued parameters of the procedure @P1, and the columns of their types, in the type's order.
 /// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/sys-parameters-transact-sql>
 /// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/sys-table-types-transact-sql>
@@ -116,7 +128,7 @@ pub fn create_markers(markers: &Name) -> String {
     )
 }
 
-/// Whether there is a table @P1.
+/// Whether there is a table @P1. <https://learn.microsoft.com/sql/t-sql/functions/object-id-transact-sql>
 pub const TABLE_EXISTS: &str = "SELECT OBJECT_ID(@P1, N'U') AS [id]";
 
 /// Adds the marker of the job @P1, sink @P2, writer @P3 and lane @P4.
@@ -129,7 +141,7 @@ pub fn add_marker(markers: &Name) -> String {
 }
 
 /// The marker of the job @P1, sink @P2, writer @P3 and lane @P4. For people and for looking whether rows are gone too early: what is
-/// shown is decided within the batch that shows it.
+/// shown is decided within the batch that shows it. <https://learn.microsoft.com/sql/t-sql/queries/select-transact-sql>
 pub fn marker(markers: &Name) -> String {
     format!(
         "SELECT [entry] FROM {} WHERE [job] = @P1 AND [sink] = @P2 AND [writer] = @P3 AND [lane] = @P4",
@@ -152,7 +164,13 @@ pub fn empty_staged() -> String {
     format!("TRUNCATE TABLE {STAGED};")
 }
 
-/// Puts the value @P1 into the staged row @P2.
+/// Lets single staged rows be found: without, each is looked for among all. The index stays until the session ends.
+/// <https://learn.microsoft.com/sql/t-sql/statements/create-index-transact-sql>
+pub fn index_staged() -> String {
+    format!("CREATE UNIQUE INDEX [millrace_row] ON {STAGED} ([{ROW}]);")
+}
+
+/// Puts the value @P1 into the staged row @P2. <https://learn.microsoft.com/sql/t-sql/queries/update-transact-sql>
 pub fn complete_staged(index: usize) -> String {
     format!("UPDATE {STAGED} SET {} = @P1 WHERE [{ROW}] = @P2", staged(index))
 }
@@ -233,6 +251,7 @@ fn apply(target: &Target, write: Write, rows: &str) -> String {
     }
 }
 
+/// <https://learn.microsoft.com/sql/t-sql/statements/insert-transact-sql>
 fn append(target: &Target, rows: &str) -> String {
     format!(
         "INSERT INTO {}{} ({}) SELECT {} FROM {STAGED} WHERE {rows} ORDER BY [{ROW}];",
@@ -430,8 +449,8 @@ mod tests {
         }
     }
 
-    /// Every kind of batch and statement, each with what it is for.
-    fn all() -> Vec<(&'static str, String)> {
+    /// Every kind of batch and statement: what it is for, the pages that document it, and its text.
+    fn all() -> Vec<(&'static str, &'static [&'static str], String)> {
         let markers = Name::of(&["dbo", "millrace_commits"]);
         let marker = Marker { markers: &markers, job: "7f3a", sink: "it's", writer: "w-1", lane: 0, entry: 42 };
         let (plain, locked) = (target(), Target { table_lock: true, ..target() });
@@ -447,34 +466,87 @@ mod tests {
                 crate::catalog::tests::column(name, of, collation)
             });
         let create = |columnstore| create_target(&plain.name, &columns, &["a".into()], columnstore);
+        const OBJECTS: &[&str] = &["t-sql/functions/object-id-transact-sql"];
+        const CREATED: &[&str] = &["t-sql/statements/create-table-transact-sql"];
+        const SELECTED: &[&str] = &["t-sql/queries/select-transact-sql"];
+        const COLUMNS: &[&str] = &[
+            "relational-databases/system-catalog-views/sys-columns-transact-sql",
+            "t-sql/functions/collationproperty-transact-sql",
+        ];
+        const APPENDED: &[&str] = &[
+            "t-sql/language-elements/try-catch-transact-sql",
+            "t-sql/language-elements/begin-transaction-transact-sql",
+            "t-sql/queries/update-transact-sql",
+            "t-sql/statements/insert-transact-sql",
+        ];
+        const BY_KEY: &[&str] = &[
+            "t-sql/language-elements/try-catch-transact-sql",
+            "t-sql/queries/update-transact-sql",
+            "t-sql/functions/row-number-transact-sql",
+            "t-sql/queries/hints-transact-sql-table",
+        ];
+        const DELETED: &[&str] =
+            &["t-sql/language-elements/try-catch-transact-sql", "t-sql/statements/delete-transact-sql"];
+        const FETCHED: &[&str] = &["t-sql/functions/openjson-transact-sql", "t-sql/statements/collations"];
+        const SETTINGS: &[&str] = &[
+            "t-sql/statements/set-xact-abort-transact-sql",
+            "t-sql/statements/set-nocount-transact-sql",
+            "t-sql/statements/set-lock-timeout-transact-sql",
+            "t-sql/statements/set-transaction-isolation-level-transact-sql",
+        ];
+        const INDEXED: &[&str] = &[
+            "relational-databases/system-catalog-views/sys-indexes-transact-sql",
+            "relational-databases/system-catalog-views/sys-index-columns-transact-sql",
+        ];
+        const LOCKED: &[&str] = &[
+            "relational-databases/system-catalog-views/sys-tables-transact-sql",
+            "relational-databases/system-catalog-views/sys-partitions-transact-sql",
+        ];
+        const PARAMETERS: &[&str] = &[
+            "relational-databases/system-catalog-views/sys-parameters-transact-sql",
+            "relational-databases/system-catalog-views/sys-table-types-transact-sql",
+        ];
+        const COLUMNSTORE: &[&str] =
+            &["t-sql/statements/create-table-transact-sql", "t-sql/statements/create-columnstore-index-transact-sql"];
+        const CALLED: &[&str] = &[
+            "t-sql/language-elements/try-catch-transact-sql",
+            "relational-databases/tables/use-table-valued-parameters-database-engine",
+        ];
         vec![
-            ("a session begins", settings()),
-            ("the columns of the table", super::columns(TABLE)),
-            ("the columns of the table or view", super::columns(TABLE_OR_VIEW)),
-            ("the indexes of the table", INDEXES.into()),
-            ("the parameters of the procedure", PROCEDURE.into()),
-            ("is there such a procedure", PROCEDURE_EXISTS.into()),
-            ("is there such a table", TABLE_EXISTS.into()),
-            ("the markers' table is made", create_markers(&markers)),
-            ("a marker is added", add_marker(&markers)),
-            ("a marker is looked at", super::marker(&markers)),
-            ("a table is made", create(false)),
-            ("a table of columns is made", create(true)),
-            ("a session's own table", create_staged(&plain.columns)),
-            ("it is emptied", empty_staged()),
-            ("a long value follows", complete_staged(1)),
-            ("append", marker.show(&plain, Write::Append)),
-            ("append under a lock", marker.show(&locked, Write::Append)),
-            ("insert", marker.show(&plain, Write::Insert)),
-            ("upsert", marker.show(&plain, Write::Upsert)),
-            ("upsert by version", marker.show(&newest, Write::Upsert)),
-            ("upsert of keys alone", marker.show(&only_key, Write::Upsert)),
-            ("delete", marker.show(&only_key, Write::Delete)),
-            ("by a procedure", marker.show(&procedure, Write::Procedure)),
-            ("some rows are tried", marker.attempt(&plain, Write::Append, 10..=19, &[11, 12])),
-            ("the table is read back", read(&plain.name, &[&id, &name], Some("Name"))),
-            ("rows of some keys", fetch(&plain.name, &[&id, &name, &price], &[&id])),
-            ("rows of keys of two columns", fetch(&plain.name, &[&id, &name], &[&id, &name])),
+            ("a session begins", SETTINGS, settings()),
+            ("the columns of the table", COLUMNS, super::columns(TABLE)),
+            ("the columns of the table or view", COLUMNS, super::columns(TABLE_OR_VIEW)),
+            ("the indexes of the table", INDEXED, INDEXES.into()),
+            ("how far locks grow", LOCKED, LOCKS_OF_PARTITIONS.into()),
+            (
+                "what a person may do about it",
+                &["t-sql/statements/alter-table-transact-sql"],
+                lock_by_partition(&plain.name),
+            ),
+            ("the parameters of the procedure", PARAMETERS, PROCEDURE.into()),
+            ("is there such a procedure", OBJECTS, PROCEDURE_EXISTS.into()),
+            ("is there such a table", OBJECTS, TABLE_EXISTS.into()),
+            ("the markers' table is made", CREATED, create_markers(&markers)),
+            ("a marker is added", &["t-sql/statements/insert-transact-sql"], add_marker(&markers)),
+            ("a marker is looked at", SELECTED, super::marker(&markers)),
+            ("a table is made", CREATED, create(false)),
+            ("a table of columns is made", COLUMNSTORE, create(true)),
+            ("a session's own table", CREATED, create_staged(&plain.columns)),
+            ("it is emptied", &["t-sql/statements/truncate-table-transact-sql"], empty_staged()),
+            ("long values follow", &["t-sql/statements/create-index-transact-sql"], index_staged()),
+            ("a long value", &["t-sql/queries/update-transact-sql"], complete_staged(1)),
+            ("append", APPENDED, marker.show(&plain, Write::Append)),
+            ("append under a lock", APPENDED, marker.show(&locked, Write::Append)),
+            ("insert", BY_KEY, marker.show(&plain, Write::Insert)),
+            ("upsert", BY_KEY, marker.show(&plain, Write::Upsert)),
+            ("upsert by version", BY_KEY, marker.show(&newest, Write::Upsert)),
+            ("upsert of keys alone", BY_KEY, marker.show(&only_key, Write::Upsert)),
+            ("delete", DELETED, marker.show(&only_key, Write::Delete)),
+            ("by a procedure", CALLED, marker.show(&procedure, Write::Procedure)),
+            ("some rows are tried", APPENDED, marker.attempt(&plain, Write::Append, 10..=19, &[11, 12])),
+            ("the table is read back", SELECTED, read(&plain.name, &[&id, &name], Some("Name"))),
+            ("rows of some keys", FETCHED, fetch(&plain.name, &[&id, &name, &price], &[&id])),
+            ("rows of keys of two columns", FETCHED, fetch(&plain.name, &[&id, &name], &[&id, &name])),
         ]
     }
 
@@ -484,7 +556,11 @@ mod tests {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("statements.sql");
         let head =
             "-- Made by the tests of src/statements.rs (UPDATE_EXPECT=1). Parsed in the tests by a parser of others.\n";
-        let texts = all().into_iter().map(|(name, text)| format!("\n-- {name}\n{}\n", text.replace("; ", ";\n")));
+        let texts = all().into_iter().map(|(name, pages, text)| {
+            let link = |page: &&str| format!("-- <https://learn.microsoft.com/sql/{page}>\n");
+            let links: String = pages.iter().map(link).collect();
+            format!("\n-- {name}\n{links}{}\n", text.replace("; ", ";\n"))
+        });
         let made = texts.fold(head.to_string(), |all, text| all + &text);
         if std::env::var_os("UPDATE_EXPECT").is_some() {
             std::fs::write(&path, &made).unwrap();

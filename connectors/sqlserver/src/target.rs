@@ -14,10 +14,12 @@ use crate::statements::{self, Marker, NO_ROWS, Name};
 use crate::trouble::Trouble;
 use crate::types::{Encoding, SqlType};
 
-/// How long one look at the server and the table may take.
+/// How long one look at the server and the table may take, at least; longer where a connection may.
 const LOOK: Duration = Duration::from_secs(30);
 /// The kind of an index that is the table itself, in columns.
 const CLUSTERED_COLUMNSTORE: u8 = 5;
+/// The number of LOCK_ESCALATION = TABLE, which is how tables are made.
+const TO_THE_TABLE: u8 = 0;
 /// Code pages that the client writes as the server reads them; others differ in single characters. UTF-8 the server makes itself.
 const CODE_PAGES: &[i32] = &[874, 1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258, 65001];
 /// There is a table of this name already: another process made it a moment ago.
@@ -65,11 +67,12 @@ impl Target {
 /// Finds the target and checks it against the table; makes what is missing, if that is asked for, and the markers of this process.
 /// With `probe`, nothing is made, and there is none yet if one would be.
 pub async fn open(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Option<Target>, SinkError> {
-    let looked = tokio::time::timeout(LOOK, look(table, context, probe)).await;
-    let looked = looked.unwrap_or_else(|_| Err(Trouble::Transient(format!("no answer within {LOOK:?}"))));
+    let longest = LOOK.max(table.at.server.connect * 2);
+    let looked = tokio::time::timeout(longest, look(table, context, probe)).await;
+    let looked = looked.unwrap_or_else(|_| Err(Trouble::Transient(format!("no answer within {longest:?}"))));
     let place = || table.at.describe();
     looked.map_err(|trouble| match trouble {
-        Trouble::Transient(what) => SinkError::retry(place(), what),
+        Trouble::Transient(what) | Trouble::Throttled(what) => SinkError::retry(place(), what),
         Trouble::NotLetIn(what) => SinkError::failed(place(), format!("{what}. {}", table.at.server.remedy())),
         Trouble::Stopped(what) | Trouble::Statement(what) => SinkError::failed(place(), what),
     })
@@ -85,6 +88,12 @@ async fn look(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Op
             None => return Ok(None),
         },
     };
+    let refused = refuses_null(&target, &fields);
+    if !refused.is_empty() {
+        let (columns, place) = (refused.join(", "), table.at.describe());
+        let what = "NULL in one of these columns sends its row to the dead letter: they are NOT NULL there, and not in the job";
+        tracing::warn!(place, columns, "{what}");
+    }
     if !probe {
         markers(&mut connection, table, context).await?;
         try_out(&mut connection, table, context, &target).await?;
@@ -118,6 +127,10 @@ async fn found(
     let columns = catalog::columns(connection, statements::TABLE, &table.at.target).await?;
     let indexes = connection.ask(statements::INDEXES, &[&name]).await?;
     let indexes = Index::all(&indexes).ok_or_else(unreadable)?;
+    if table.lanes > 1 && locks_grow_to_the_table(connection, name).await? {
+        let (place, instead) = (table.at.describe(), statements::lock_by_partition(&table.at.target));
+        tracing::warn!(place, "its locks grow to the whole table, so that writers wait for one another; run {instead}");
+    }
     check(table, fields, &columns, &indexes, None).map(Some).map_err(Trouble::Statement)
 }
 
@@ -149,6 +162,12 @@ async fn procedure(connection: &mut Connection, table: &SqlTable, fields: &[&Fie
 async fn exists(connection: &mut Connection, statement: &str, name: &str) -> Result<bool, Trouble> {
     let rows = connection.ask(statement, &[&name]).await?;
     Ok(rows.first().and_then(|row| row.try_get::<i32, _>(0).ok().flatten()).is_some())
+}
+
+/// Whether one who writes a partition of it may come to lock the others, too.
+async fn locks_grow_to_the_table(connection: &mut Connection, name: &str) -> Result<bool, Trouble> {
+    let rows = connection.ask(statements::LOCKS_OF_PARTITIONS, &[&name]).await?;
+    Ok(rows.first().and_then(|row| row.try_get::<u8, _>(0).ok().flatten()) == Some(TO_THE_TABLE))
 }
 
 /// The table of markers and this process's own in it, one for each of its writers.
@@ -229,6 +248,13 @@ impl Index {
         }
         Some(all.into_values().collect())
     }
+}
+
+/// The job's columns that may be NULL, and may not be there.
+fn refuses_null<'a>(target: &'a Target, fields: &[&Field]) -> Vec<&'a str> {
+    let may_be_null = |name: &str| fields.iter().any(|field| field.name() == name && field.is_nullable());
+    let there = target.columns.iter().zip(&target.from);
+    there.filter(|(column, from)| !column.nullable && may_be_null(from)).map(|(_, from)| from.as_str()).collect()
 }
 
 /// All that is wrong between the target and the table.

@@ -1,5 +1,6 @@
 //! What an error of the server, or of the way to it, means.
 
+use engine::sink::{SinkContext, SinkError};
 use identity::TokenError;
 use tiberius::error::{Error, IoErrorKind};
 
@@ -9,6 +10,9 @@ pub enum Trouble {
     /// It may work another time, and may have worked this time.
     #[error("{0}")]
     Transient(String),
+    /// It will work another time: the server has no capacity left for it now.
+    #[error("{0}")]
+    Throttled(String),
     /// A statement was refused: because of its rows, if it is not refused without any.
     #[error("{0}")]
     Statement(String),
@@ -24,10 +28,13 @@ pub enum Trouble {
 /// and snapshots, and what a connection ends with.
 const PASSING: &[u32] = &[
     64, 233, 601, 615, 921, 926, 927, 942, 945, 952, 976, 978, 983, 1203, 1204, 1205, 1222, 3906, 3908, 3935, 3960,
-    3961, 4060, 4221, 6005, 7303, 7391, 8628, 8645, 8651, 9001, 10053, 10054, 10060, 10928, 10929, 10936, 14355, 18401,
-    40143, 40166, 40197, 40501, 40540, 40544, 40549, 40550, 40551, 40552, 40553, 40613, 40627, 41301, 41302, 41305,
-    41325, 41839, 42108, 42109, 49918, 49919, 49920,
+    3961, 4060, 4221, 6005, 7303, 7391, 8628, 8645, 8651, 9001, 10053, 10054, 10060, 10936, 14355, 18401, 40143, 40166,
+    40197, 40540, 40544, 40549, 40550, 40551, 40552, 40553, 40613, 40627, 41301, 41302, 41305, 41325, 41839, 42108,
+    42109,
 ];
+/// Those of them that say that there is too little of what was bought: DTUs or cores, workers, requests.
+/// <https://learn.microsoft.com/azure/azure-sql/database/troubleshoot-common-errors-issues#resource-governance-errors>
+const THROTTLED: &[u32] = &[10928, 10929, 40501, 49918, 49919, 49920];
 /// Logins and rights: <https://learn.microsoft.com/sql/relational-databases/errors-events/database-engine-events-and-errors>
 const NOT_LET_IN: &[u32] = &[916, 18451, 18452, 18456, 18470, 18486, 18487, 18488, 40615, 47073];
 const NO_RIGHT: &[u32] = &[229, 230, 262, 15247, 15517];
@@ -52,6 +59,16 @@ impl Trouble {
         }
     }
 
+    /// What goes wrong at a commit is tried again, whatever it is.
+    pub fn at_commit(self, context: &SinkContext, place: &str) -> SinkError {
+        if matches!(self, Trouble::Throttled(_)) {
+            let requests = &context.metrics.requests;
+            requests.sent.add(1);
+            requests.throttled.add(1);
+        }
+        SinkError::retry(place, self)
+    }
+
     pub fn of_token(error: TokenError) -> Self {
         match error {
             TokenError::Unanswered(what) => Trouble::Transient(what),
@@ -61,6 +78,7 @@ impl Trouble {
 
     fn of_number(number: u32, class: u8, said: String) -> Self {
         match number {
+            _ if THROTTLED.contains(&number) => Trouble::Throttled(said),
             _ if PASSING.contains(&number) => Trouble::Transient(said),
             _ if NOT_LET_IN.contains(&number) => Trouble::NotLetIn(said),
             _ if NO_RIGHT.contains(&number) => Trouble::Stopped(format!("{said}. Grant the right (GRANT … TO [user])")),
@@ -77,12 +95,11 @@ mod tests {
     #[test]
     fn an_error_passes_or_is_a_statement_s_or_needs_a_person() {
         let of = |number, class| Trouble::of_number(number, class, "said".into());
-        let listed = [
-            40613, 40501, 40197, 40540, 40143, 49918, 49919, 49920, 10928, 10929, 10053, 10054, 10060, 64, 233, 1205,
-            1222,
-        ];
-        for number in listed {
+        for number in [40613, 40197, 40540, 40143, 10053, 10054, 10060, 64, 233, 1205, 1222] {
             assert_eq!(of(number, 16), Trouble::Transient("said".into()), "{number}");
+        }
+        for number in [40501, 10928, 10929, 49918, 49919, 49920] {
+            assert_eq!(of(number, 16), Trouble::Throttled("said".into()), "{number}");
         }
         assert_eq!(of(1105, 17), Trouble::Transient("said".into()), "a full disk is no row's fault");
         assert_eq!(of(2627, 14), Trouble::Statement("said".into()));

@@ -189,6 +189,16 @@ impl Server {
         made.unwrap_or_else(|error| panic!("{error}: {name}"));
     }
 
+    /// Tells clients that a table lies in so many partitions.
+    ///
+    /// # Panics
+    /// If there is no such table.
+    #[track_caller]
+    pub fn partition(&self, table: &str, partitions: i64) {
+        let name = parse_name(table).unwrap_or_else(|| panic!("{table} is no name"));
+        held(&self.local).partition(&name, partitions).unwrap_or_else(|error| panic!("{error}: {table}"));
+    }
+
     /// What is to go wrong from now on.
     pub fn accidents(&self, f: impl FnMut(&Step) -> Accident + Send + 'static) {
         *held(&self.shared.accidents) = Some(Box::new(f));

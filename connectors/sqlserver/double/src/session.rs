@@ -514,11 +514,16 @@ impl Session {
                     names.iter().try_for_each(|name| catalog::drop_table(connection, name, *if_exists))
                 }
                 Statement::Truncate(name) => session.truncate(name),
+                Statement::EscalateLocks { table, to } => catalog::escalate_locks(connection, table, *to),
                 _ => Err(crate::error::syntax("statement")),
             }
         })?;
         self.done(command, None, false);
         Ok(())
+    }
+
+    pub fn partition(&self, table: &Name, partitions: i64) -> Result<(), SqlError> {
+        catalog::partition(&self.connection, table, partitions)
     }
 
     fn create_view(&self, name: &Name, query: &Query, text: &str) -> Result<(), SqlError> {

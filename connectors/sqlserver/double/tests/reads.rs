@@ -38,6 +38,21 @@ async fn a_view_is_read_and_described_as_a_table_is() {
 }
 
 #[tokio::test]
+async fn a_table_says_in_how_many_partitions_it_lies_and_how_far_its_locks_grow() {
+    let server = prepared().await;
+    let locks = "SELECT [t].[lock_escalation], MAX([p].[partition_number]) AS [partitions] FROM sys.tables AS [t] \
+                 INNER JOIN sys.partitions AS [p] ON [p].[object_id] = [t].[object_id] \
+                 WHERE [t].[object_id] = OBJECT_ID(N'dbo.t', N'U') GROUP BY [t].[lock_escalation]";
+    assert_eq!(texts(server.query(locks)), ["0 1"], "the whole table, in one part, unless said");
+    server.partition("dbo.t", 3);
+    server.run("ALTER TABLE dbo.t SET (LOCK_ESCALATION = AUTO);");
+    assert_eq!(texts(server.query(locks)), ["2 3"]);
+    let said = |t_sql: &str| server.try_run(t_sql).map_err(|error| error.to_string()).unwrap_err();
+    assert!(said("ALTER TABLE dbo.t SET (LOCK_ESCALATION = ROW);").contains("Incorrect syntax"));
+    assert!(said("ALTER TABLE dbo.u SET (LOCK_ESCALATION = AUTO);").contains("Cannot find the object"));
+}
+
+#[tokio::test]
 async fn json_is_rows_with_the_types_that_are_said() {
     let server = prepared().await;
     let read = |json: &str, columns: &str| {

@@ -71,6 +71,11 @@ pub enum Statement {
         condition: Option<Expr>,
     },
     Truncate(Name),
+    /// How far locks of a table grow: by its number, as `sys.tables` has it.
+    EscalateLocks {
+        table: Name,
+        to: i64,
+    },
     CreateTable {
         name: Name,
         table: Table,

@@ -318,11 +318,12 @@ pub fn store_key(connection: &Connection, relation: &Relation, at: usize) -> Res
 
 /// The views of the catalog that are here, as tables.
 /// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/object-catalog-views-transact-sql>
-const VIEWS: [&str; 9] = [
+const VIEWS: [&str; 10] = [
     "CREATE TABLE sys.schemas (name nvarchar(128) NOT NULL, schema_id int NOT NULL)",
     "CREATE TABLE sys.objects (name nvarchar(128) NOT NULL, object_id int NOT NULL, schema_id int NOT NULL, \
      type char(2) COLLATE Latin1_General_BIN NULL, type_desc nvarchar(60) NULL)",
-    "CREATE TABLE sys.tables (name nvarchar(128) NOT NULL, object_id int NOT NULL, schema_id int NOT NULL)",
+    "CREATE TABLE sys.tables (name nvarchar(128) NOT NULL, object_id int NOT NULL, schema_id int NOT NULL, lock_escalation tinyint NOT NULL)",
+    "CREATE TABLE sys.partitions (partition_id bigint NOT NULL, object_id int NOT NULL, index_id int NOT NULL, partition_number int NOT NULL)",
     "CREATE TABLE sys.columns (object_id int NOT NULL, name nvarchar(128) NULL, column_id int NOT NULL, \
      system_type_id tinyint NOT NULL, user_type_id int NOT NULL, max_length smallint NOT NULL, precision tinyint NOT NULL, \
      scale tinyint NOT NULL, collation_name nvarchar(128) NULL, is_nullable bit NULL, is_ansi_padded bit NOT NULL, \
@@ -489,10 +490,39 @@ pub fn create_table(connection: &Connection, name: &Name, table: &ast::Table, te
     remember(connection, name, id, "U", text)?;
     if !temporary {
         add_row(connection, "objects", &[&relation.name, &id, &schema, &"U ", &"USER_TABLE"])?;
-        add_row(connection, "tables", &[&relation.name, &id, &schema])?;
+        add_row(connection, "tables", &[&relation.name, &id, &schema, &0])?;
+        add_partition(connection, &relation, 1)?;
         describe(connection, &relation)?;
     }
     Ok(())
+}
+
+/// A partition of the table itself; of its other indexes nothing is said.
+fn add_partition(connection: &Connection, relation: &Relation, number: i64) -> Result<(), SqlError> {
+    let index = i64::from(relation.keys.iter().any(|key| key.clustered));
+    add_row(connection, "partitions", &[&(relation.id * 100_000 + number), &relation.id, &index, &number])
+}
+
+/// The table lies in so many partitions from now on, as far as the catalog says.
+pub fn partition(connection: &Connection, table: &Name, partitions: i64) -> Result<(), SqlError> {
+    let relation = existing(connection, table)?;
+    (2..=partitions).try_for_each(|number| add_partition(connection, &relation, number))
+}
+
+pub fn escalate_locks(connection: &Connection, table: &Name, to: i64) -> Result<(), SqlError> {
+    let relation = existing(connection, table)?;
+    let stored = stored_view(connection, "tables")?;
+    connection.execute(&format!("UPDATE {stored} SET c4 = ?1 WHERE c2 = ?2"), [to, relation.id])?;
+    Ok(())
+}
+
+fn existing(connection: &Connection, table: &Name) -> Result<Relation, SqlError> {
+    find(connection, table, &["U"])?.ok_or_else(|| {
+        let name = table.shown();
+        let message =
+            format!("Cannot find the object \"{name}\" because it does not exist or you do not have permissions.");
+        SqlError::new(4902, 11, message)
+    })
 }
 
 pub fn create_type(connection: &Connection, name: &Name, table: &ast::Table, text: &str) -> Result<(), SqlError> {
@@ -646,7 +676,7 @@ pub fn drop_table(connection: &Connection, name: &Name, if_exists: bool) -> Resu
     }
     if !relation.temporary {
         forget_description(connection, relation.id)?;
-        for (view, column) in [("objects", "c2"), ("tables", "c2")] {
+        for (view, column) in [("objects", "c2"), ("tables", "c2"), ("partitions", "c2")] {
             let stored = stored_view(connection, view)?;
             connection.execute(&format!("DELETE FROM {stored} WHERE {column} = ?1"), [relation.id])?;
         }

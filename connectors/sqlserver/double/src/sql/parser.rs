@@ -296,6 +296,7 @@ impl Parser {
             "DELETE" => self.delete(Vec::new()),
             "TRUNCATE" => self.truncate(),
             "CREATE" => self.create(),
+            "ALTER" => self.alter_table(),
             "DROP" => self.drop_table(),
             "EXEC" | "EXECUTE" => {
                 self.next()?;
@@ -934,6 +935,20 @@ impl Parser {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// <https://learn.microsoft.com/sql/t-sql/statements/alter-table-transact-sql>
+    fn alter_table(&mut self) -> Parsed<Statement> {
+        self.expect("ALTER")?;
+        self.expect("TABLE")?;
+        let table = self.name()?;
+        self.expect("SET")?;
+        self.in_parentheses(|p| {
+            p.expect("LOCK_ESCALATION")?;
+            p.expect_sign("=")?;
+            let to = ["TABLE", "DISABLE", "AUTO"].into_iter().position(|word| p.word(word));
+            Ok(Statement::EscalateLocks { table, to: to.ok_or_else(|| p.wrong())? as i64 })
+        })
     }
 
     fn drop_table(&mut self) -> Parsed<Statement> {
