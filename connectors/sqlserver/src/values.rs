@@ -1,5 +1,7 @@
 //! Values of rows as the bulk protocol carries them. What a column cannot hold is no value: it is refused, and never altered.
 
+use std::collections::BTreeMap;
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::*;
@@ -243,14 +245,17 @@ fn date(days: i64) -> Result<Date, String> {
 }
 
 fn text<'a>(array: &'a ArrayRef, field: &Field, encoding: Encoding, length: Length) -> Result<Value<'a>, ArrowError> {
-    let text = if is_document(field.data_type()) {
+    let (text, refused) = if is_document(field.data_type()) {
         documents(array, field)?
     } else if is_text(field.data_type()) {
-        cast(array, &DataType::Utf8)?
+        (cast(array, &DataType::Utf8)?, BTreeMap::new())
     } else {
         return Err(ArrowError::CastError(format!("{} is no text", field.data_type())));
     };
     Ok(Box::new(move |row| {
+        if let Some(reason) = refused.get(&row) {
+            return Err(reason.clone());
+        }
         let text = text.as_string::<i32>();
         if text.is_null(row) {
             return Ok(ColumnData::String(None));
@@ -273,11 +278,14 @@ fn text<'a>(array: &'a ArrayRef, field: &Field, encoding: Encoding, length: Leng
     }))
 }
 
-/// Nested values as JSON.
-fn documents(array: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
+/// Nested values as JSON, and by row why some can be none.
+fn documents(array: &ArrayRef, field: &Field) -> Result<(ArrayRef, BTreeMap<usize, String>), ArrowError> {
     const NAME: &str = "v";
     let schema = Schema::new(vec![field.clone().with_name(NAME).with_nullable(true)]);
     let batch = RecordBatch::try_new(schema.into(), vec![array.clone()])?;
+    // By the column's own name.
+    let named = Schema::new(vec![field.clone().with_nullable(true)]);
+    let refused = formats::unwritable(&RecordBatch::try_new(named.into(), vec![array.clone()])?);
     let mut lines = vec![];
     formats::json_lines(&batch, &mut lines)?;
     let lines = lines.split(|byte| *byte == b'\n').take(array.len());
@@ -286,7 +294,7 @@ fn documents(array: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
         let inner = line.strip_prefix(b"{\"v\":")?.strip_suffix(b"}")?;
         std::str::from_utf8(inner).ok().map(String::from)
     };
-    Ok(std::sync::Arc::new(arrow::array::StringArray::from_iter(lines.map(inner))))
+    Ok((std::sync::Arc::new(arrow::array::StringArray::from_iter(lines.map(inner))), refused))
 }
 
 fn binary<'a>(array: &'a ArrayRef, length: Option<usize>) -> Result<Value<'a>, ArrowError> {
@@ -395,6 +403,16 @@ mod tests {
         let found = all(nested, SqlType::Text { encoding: Encoding::Utf16, length: None });
         assert_eq!(found[0], Ok(format!("{:?}", ColumnData::String(Some(r#"{"a":1,"b":"x\"y"}"#.into())))));
         assert_eq!(found[1], Ok(format!("{:?}", ColumnData::String(None))));
+    }
+
+    #[test]
+    fn a_nested_number_that_json_has_no_word_for_refuses_its_row() {
+        let fields: Fields = vec![Field::new("a", DataType::Float64, true)].into();
+        let a: ArrayRef = Arc::new(Float64Array::from(vec![1.5, f64::NAN]));
+        let nested: ArrayRef = Arc::new(StructArray::new(fields, vec![a], None));
+        let found = all(nested, SqlType::Text { encoding: Encoding::Utf16, length: None });
+        assert_eq!(found[0], Ok(format!("{:?}", ColumnData::String(Some(r#"{"a":1.5}"#.into())))));
+        assert!(found[1].as_ref().is_err_and(|what| what.contains("for which JSON has no word")), "{found:?}");
     }
 
     #[test]
