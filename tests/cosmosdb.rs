@@ -247,17 +247,23 @@ async fn answers_that_are_lost_and_requests_that_are_refused_lose_and_repeat_not
             3 => Accident::Refused(449),
             _ => Accident::None,
         });
-        send(&broker.properties(), &from, 0..300, 0..2);
-        let job = numbers(broker, &from, &account, &to, way);
-        let mut run = job.start();
-        run.wait_until_idle(2);
-        run.wait_until_shown();
-        assert!(run.metric("sink_requests_throttled_total").is_some_and(|n| n > 0.0), "{}", run.said());
-        run.stop();
+        all_arrive_though_some_are_throttled(&account, &from, &to, way, 300).await;
         assert!(account.writes() > 10, "accidents happened");
-        assert_eq!(shown(&account, &to).await, all(0..300), "{}", way.write);
-        assert_eq!(letters(&job), [""; 0]);
     }
+}
+
+/// Sends so many numbers: all of them are in the container, once, and none is a dead letter.
+async fn all_arrive_though_some_are_throttled(account: &Account, from: &str, to: &str, way: &Way, count: u64) {
+    let broker = Broker::shared();
+    send(&broker.properties(), from, 0..count, 0..2);
+    let job = numbers(broker, from, account, to, way);
+    let mut run = job.start();
+    run.wait_until_idle(2);
+    run.wait_until_shown();
+    assert!(run.metric("sink_requests_throttled_total").is_some_and(|n| n > 0.0), "{}", run.said());
+    run.stop();
+    assert_eq!(shown(account, to).await, all(0..count), "{}", way.write);
+    assert_eq!(letters(&job), [""; 0], "{}", way.write);
 }
 
 /// A document is read to see whether it is the row's own, or an older one: what is not told of it may be either.
@@ -275,16 +281,8 @@ async fn reads_that_are_refused_or_whose_answers_are_lost_lose_and_repeat_nothin
             2 => Accident::Refused(429),
             _ => Accident::None,
         });
-        send(&broker.properties(), &from, 0..100, 0..2);
-        let job = numbers(broker, &from, &account, &to, way);
-        let mut run = job.start();
-        run.wait_until_idle(2);
-        run.wait_until_shown();
-        assert!(run.metric("sink_requests_throttled_total").is_some_and(|n| n > 0.0), "{}", run.said());
-        run.stop();
+        all_arrive_though_some_are_throttled(&account, &from, &to, way, 100).await;
         assert!(account.reads() > 10, "{}: accidents happened", way.write);
-        assert_eq!(shown(&account, &to).await, all(0..100), "{}", way.write);
-        assert_eq!(letters(&job), [""; 0], "{}", way.write);
     }
 }
 
