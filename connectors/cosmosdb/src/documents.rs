@@ -1,5 +1,6 @@
 //! Rows as documents: an id, a partition key, and a body of JSON.
 
+use std::io;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -123,7 +124,7 @@ impl Layout {
             };
             body.insert(ID.into(), id.clone().into());
             let key = key(&body, paths).map_err(refused)?;
-            let bytes = serde_json::to_string(&body).map_err(|e| refused(e.to_string()))?.len();
+            let bytes = size(&body).map_err(|e| refused(e.to_string()))?;
             if bytes > LARGEST_DOCUMENT {
                 return Err(refused(format!("{bytes} bytes are more than the 2 MB of a document")));
             }
@@ -209,6 +210,23 @@ impl Layout {
             _ => Ok(id),
         }
     }
+}
+
+/// How many bytes it has as text, which is not kept.
+fn size(body: &Map<String, Value>) -> serde_json::Result<usize> {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0 += text.len();
+            Ok(text.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, body)?;
+    Ok(count.0)
 }
 
 /// An integer that a double cannot hold, as it stands in a text of JSON. Parsed, one of more than 64 bits would be a double already.
