@@ -89,7 +89,8 @@ async fn look(table: &SqlTable, context: &SinkContext, probe: bool) -> Result<Op
         },
     };
     let refused = refuses_null(&target, &fields);
-    if !refused.is_empty() {
+    // Every start looks before it opens, and once is enough.
+    if probe && !refused.is_empty() {
         let (columns, place) = (refused.join(", "), table.at.describe());
         let what = "NULL in one of these columns sends its row to the dead letter: they are NOT NULL there, and not in the job";
         tracing::warn!(place, columns, "{what}");
@@ -127,7 +128,7 @@ async fn found(
     let columns = catalog::columns(connection, statements::TABLE, &table.at.target).await?;
     let indexes = connection.ask(statements::INDEXES, &[&name]).await?;
     let indexes = Index::all(&indexes).ok_or_else(unreadable)?;
-    if table.lanes > 1 && locks_grow_to_the_table(connection, name).await? {
+    if probe && table.lanes > 1 && locks_grow_to_the_table(connection, name).await? {
         let (place, instead) = (table.at.describe(), statements::lock_by_partition(&table.at.target));
         tracing::warn!(place, "its locks grow to the whole table, so that writers wait for one another; run {instead}");
     }
