@@ -14,13 +14,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SplitClock;
 use crate::committer::{CommitEvent, Committer};
-use crate::environment::{Environment, backoff};
+use crate::environment::Environment;
 use crate::inbox::{Assigned, Inbox, Letter};
 use crate::job_log::entry::{Claim, Kind, Layout};
 use crate::job_log::state::{Group, LogState};
 use crate::job_log::{JobLog, JobLogError, LogSettings};
 use crate::lookup::{self, LookupError, LookupTable};
 use crate::metrics::Metrics;
+use crate::patience::Patience;
 use crate::plan::{LookupNode, Operator, Plan, SinkNode, SourceNode};
 use crate::publisher::{PublishError, Published, Publisher, Request, read_parts};
 use crate::recovery::{Shape, Start as Decision, decide};
@@ -307,7 +308,7 @@ impl Job {
     /// has nothing else to do.
     async fn open_sink(&self, node: &SinkNode, context: &SinkContext, probe: bool) -> Result<(), SinkError> {
         let health = &self.metrics.sink(&node.table).health;
-        let (begun, mut tries) = (self.environment.elapsed(), 0);
+        let mut patience = Patience::new(&*self.environment, health, node.give_up_after, 0);
         loop {
             let (place, what) = match node.sink.open(context, probe).await {
                 Ok(()) => {
@@ -318,14 +319,10 @@ impl Job {
                 Err(failed) => return Err(failed),
             };
             tracing::warn!(sink = %node.table, %place, %what, "not open yet; trying again");
-            health.suffer(format!("{place}: {what}"));
-            let waited = self.environment.elapsed().saturating_sub(begun);
-            if let Some(most) = node.give_up_after.filter(|most| waited >= *most) {
+            if let Err(most) = patience.after(&place, &what, 0).await {
                 let what = format!("{what}. It could not be opened for {most:?}, which give_up_after bounds");
                 return Err(SinkError::Failed { place, what });
             }
-            self.environment.sleep(backoff(&*self.environment, tries)).await;
-            tries += 1;
         }
     }
 

@@ -19,6 +19,7 @@ pub mod key;
 pub mod lookup;
 pub mod metrics;
 pub mod observed;
+pub mod patience;
 pub mod plan;
 pub mod publisher;
 pub mod recovery;

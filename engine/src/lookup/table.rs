@@ -9,8 +9,9 @@ use super::by_key::{ByKey, Pending};
 use super::keys::KeyRows;
 use super::whole::Whole;
 use super::{Fetched, LookupError, Met};
-use crate::environment::{Bell, Environment, backoff};
+use crate::environment::{Bell, Environment};
 use crate::metrics::LookupMetrics;
+use crate::patience::Patience;
 use crate::plan::{Kept, LookupNode};
 
 /// A table outside that rows of a job are joined to.
@@ -140,7 +141,7 @@ impl LookupTable {
     where
         F: Future<Output = Result<T, LookupError>>,
     {
-        let (begun, mut tries) = (self.environment.elapsed(), 0);
+        let mut patience = Patience::new(&*self.environment, &self.metrics.health, self.node.give_up_after, 0);
         loop {
             let asked = self.environment.elapsed();
             let timeout = self.node.request.timeout;
@@ -151,10 +152,9 @@ impl LookupTable {
                     Err(LookupError::retry(self.node.lookup.describe(), format!("no answer within {timeout:?}")))
                 }
             };
-            let now = self.environment.elapsed();
             let (place, what) = match outcome {
                 Ok(done) => {
-                    self.metrics.durations.add(now.saturating_sub(asked));
+                    self.metrics.durations.add(self.environment.elapsed().saturating_sub(asked));
                     self.metrics.health.heal();
                     return Ok(done);
                 }
@@ -162,13 +162,10 @@ impl LookupTable {
                 Err(failed) => return Err(failed),
             };
             tracing::warn!(table = %self.node.table, %place, %what, "not looked up yet; trying again");
-            self.metrics.health.suffer(format!("{place}: {what}"));
-            if let Some(most) = self.node.give_up_after.filter(|most| now.saturating_sub(begun) >= *most) {
+            if let Err(most) = patience.after(&place, &what, 0).await {
                 let what = format!("{what}. It has not answered for {most:?}, which give_up_after bounds");
                 return Err(LookupError::Failed { place, what });
             }
-            self.environment.sleep(backoff(&*self.environment, tries)).await;
-            tries += 1;
         }
     }
 }
@@ -182,3 +179,82 @@ pub async fn open_all(tables: &[Arc<LookupTable>]) -> Result<(), LookupError> {
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the load of a whole table may take.
 pub const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use async_trait::async_trait;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::connector::Origin;
+    use crate::environment::System;
+    use crate::lookup::{Loaded, Lookup, LookupRequest};
+    use crate::plan::{KeptByKey, Transform};
+    use crate::source::SourceColumn;
+
+    /// A table that answers when it is let, and knows how many asked at once.
+    struct Slow {
+        answers: Semaphore,
+        asking: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Lookup for Slow {
+        fn describe(&self) -> String {
+            "slow".into()
+        }
+        async fn load(&self, _: &LookupRequest, _: Option<&str>, _: i64) -> Result<Loaded, LookupError> {
+            Err(LookupError::failed("slow", "is never loaded"))
+        }
+        async fn fetch(&self, _: &LookupRequest, _: &RecordBatch) -> Result<Fetched, LookupError> {
+            let asking = self.asking.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most.fetch_max(asking, Ordering::Relaxed);
+            self.answers.acquire().await.expect("it stays").forget();
+            self.asking.fetch_sub(1, Ordering::Relaxed);
+            Ok(Fetched { rows: vec![], refused: vec![] })
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_requests_are_made_at_once_and_no_more() {
+        const KEYS: i64 = 20;
+        let slow =
+            Arc::new(Slow { answers: Semaphore::new(0), asking: AtomicUsize::new(0), most: AtomicUsize::new(0) });
+        let field = Arc::new(Field::new("key", DataType::Int64, true));
+        let column = SourceColumn { field: field.clone(), origin: Origin::Value };
+        let minute = Duration::from_secs(60);
+        let node = LookupNode {
+            table: "slow".into(),
+            lookup: slow.clone(),
+            request: LookupRequest { columns: vec![column], keys: vec![0], timeout: minute },
+            transform: Transform { steps: vec![] },
+            schema: Arc::new(Schema::new(vec![field])),
+            keys: vec![0],
+            kept: Kept::ByKey(KeptByKey { ttl: minute, missing_ttl: minute, bytes: 1 << 20, keys: 1, requests: 3 }),
+            give_up_after: None,
+        };
+        let table = Arc::new(LookupTable::new(&node, Arc::new(System), Arc::default()));
+        let running = tokio::spawn({
+            let table = table.clone();
+            async move { table.run().await }
+        });
+        let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..KEYS));
+        let keys = KeyRows::of(&RecordBatch::try_from_iter([("key", keys)]).unwrap(), &[0]).unwrap();
+        let bell = Arc::default();
+        let Answer::Pending(pending) = table.ask(keys, &bell).unwrap() else { panic!("nothing is known yet") };
+        while slow.asking.load(Ordering::Relaxed) < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        slow.answers.add_permits(KEYS as usize);
+        while !pending.is_ready() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(slow.most.load(Ordering::Relaxed), 3);
+        running.abort();
+    }
+}
