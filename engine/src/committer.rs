@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::environment::{Environment, backoff};
+use crate::environment::Environment;
 use crate::job_log::entry::{RejectedRows, Shown};
 use crate::metrics::SinkMetrics;
+use crate::patience::Patience;
 use crate::publisher::Request;
 use crate::sink::{Committable, Committed, Sink, SinkContext, SinkError};
 
@@ -28,26 +29,6 @@ pub enum CommitEvent {
     Failed(SinkError),
 }
 
-/// How long a sink has taken nothing.
-#[derive(Default)]
-struct Failing {
-    since: Option<Duration>,
-    /// Rows that it had taken by then: a sink that works request by request comes forward between two failures.
-    rows: u64,
-}
-
-impl Failing {
-    /// After a failed try at `now`: for how long there was nothing else.
-    fn since(&mut self, now: Duration, rows: u64) -> Duration {
-        let since = match self.since {
-            Some(since) if rows == self.rows => since,
-            _ => now,
-        };
-        (self.since, self.rows) = (Some(since), rows);
-        now.saturating_sub(since)
-    }
-}
-
 impl Committer {
     /// `ending` turns true when the job ends: then nothing waits for its time.
     pub async fn run(
@@ -60,7 +41,9 @@ impl Committer {
         while let Some(first) = published.recv().await {
             let mut entries = vec![first];
             // Entries that come before it is time wait and are shown together.
-            while let Some(next) = self.before(due, &mut published, &mut ending).await {
+            while !self.sink.is_full(&entries)
+                && let Some(next) = self.before(due, &mut published, &mut ending).await
+            {
                 entries.push(next);
             }
             while let Ok(next) = published.try_recv() {
@@ -99,7 +82,8 @@ impl Committer {
     /// Asks until the sink has shown all of them.
     pub async fn show(&self, mut entries: Vec<Committable>) -> Result<Vec<Shown>, SinkError> {
         let begun = self.environment.elapsed();
-        let (mut tries, mut failing) = (0, Failing::default());
+        let settled = || self.metrics.requests.settled.get();
+        let mut patience = Patience::new(&*self.environment, &self.metrics.health, self.give_up_after, settled());
         loop {
             self.environment.crash_point("before-commit");
             match self.sink.commit(&self.context, &entries).await {
@@ -107,14 +91,10 @@ impl Committer {
                 Ok(Committed::Rejected { entry, rows }) => self.leave_out(&mut entries, entry, rows).await,
                 Err(SinkError::Retry { place, what }) => {
                     tracing::warn!(sink = %self.context.sink, %place, %what, "not committed yet; trying again");
-                    self.metrics.health.suffer(format!("{place}: {what}"));
-                    let waited = failing.since(self.environment.elapsed(), self.metrics.requests.settled.get());
-                    if let Some(most) = self.give_up_after.filter(|most| waited >= *most) {
+                    if let Err(most) = patience.after(&place, &what, settled()).await {
                         let what = format!("{what}. It has taken nothing for {most:?}, which give_up_after bounds");
                         return Err(SinkError::Failed { place, what });
                     }
-                    self.environment.sleep(backoff(&*self.environment, tries)).await;
-                    tries += 1;
                 }
                 Err(error) => return Err(error),
             }
@@ -159,6 +139,8 @@ mod tests {
     use crate::environment::System;
     use crate::sink::{Names, Ownership, SinkWriter};
 
+    const AT_ONCE: usize = 3;
+
     /// Takes nothing, until it was asked so often.
     struct Away {
         asked: AtomicU32,
@@ -176,6 +158,9 @@ mod tests {
         async fn open(&self, _: &SinkContext, _: bool) -> Result<(), SinkError> {
             Ok(())
         }
+        fn is_full(&self, entries: &[Committable]) -> bool {
+            entries.len() >= AT_ONCE
+        }
         fn writer(&self, _: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
             Err(SinkError::failed("away", "nobody writes"))
         }
@@ -187,10 +172,13 @@ mod tests {
         }
     }
 
-    async fn show(back_after: u32, give_up_after: Option<Duration>) -> Result<usize, SinkError> {
-        let (publisher, _requests) = mpsc::unbounded_channel();
+    fn committer(
+        sink: Arc<dyn Sink>,
+        give_up_after: Option<Duration>,
+    ) -> (Committer, mpsc::UnboundedReceiver<Request>) {
+        let (publisher, requests) = mpsc::unbounded_channel();
         let committer = Committer {
-            sink: Arc::new(Away { asked: AtomicU32::new(0), back_after }),
+            sink,
             context: SinkContext {
                 log_id: "log".into(),
                 sink: "t".into(),
@@ -203,14 +191,38 @@ mod tests {
                 metrics: Arc::default(),
                 runtime: tokio::runtime::Handle::current(),
             },
-            commit_interval: Duration::ZERO,
+            commit_interval: Duration::from_secs(3600),
             give_up_after,
             environment: Arc::new(System),
             metrics: Arc::default(),
             publisher,
         };
-        let entry = Committable { entry: 1, writer: "w".into(), tokens: vec![], excluded: vec![] };
-        committer.show(vec![entry]).await.map(|shown| shown.len())
+        (committer, requests)
+    }
+
+    fn entry(entry: u64) -> Committable {
+        Committable { entry, writer: "w".into(), tokens: vec![], excluded: vec![] }
+    }
+
+    async fn show(back_after: u32, give_up_after: Option<Duration>) -> Result<usize, SinkError> {
+        let (committer, _requests) = committer(Arc::new(Away { asked: AtomicU32::new(0), back_after }), give_up_after);
+        committer.show(vec![entry(1)]).await.map(|shown| shown.len())
+    }
+
+    /// The first waits for nobody, having nobody to wait for since the start; of the others, nobody's hour comes.
+    #[tokio::test]
+    async fn entries_that_gather_wait_no_longer_once_the_target_takes_no_more_at_once() {
+        let (committer, _requests) = committer(Arc::new(Away { asked: AtomicU32::new(0), back_after: 0 }), None);
+        let (publish, published) = mpsc::unbounded_channel();
+        let (_ending, ended) = watch::channel(false);
+        let (events, mut shown) = mpsc::unbounded_channel();
+        let committing = tokio::spawn(committer.run(published, ended, events));
+        for (entries, expected) in [(1..2, 1), (2..2 + AT_ONCE as u64, AT_ONCE)] {
+            entries.for_each(|number| publish.send(entry(number)).expect("it runs"));
+            let Some(CommitEvent::Shown(together)) = shown.recv().await else { panic!("they are shown") };
+            assert_eq!(together.len(), expected);
+        }
+        committing.abort();
     }
 
     #[tokio::test]

@@ -90,6 +90,8 @@ pub enum Purpose {
     Streams,
     Lookups,
     Writing,
+    /// What a stream knows nothing of.
+    WritingAndLookups,
 }
 
 /// What a job uses a table for.
@@ -109,6 +111,7 @@ impl Purpose {
             Purpose::Streams => used == Use::Read,
             Purpose::Lookups => used == Use::LookedUp,
             Purpose::Writing => used == Use::Written,
+            Purpose::WritingAndLookups => used != Use::Read,
         }
     }
 
@@ -120,6 +123,7 @@ impl Purpose {
             Purpose::Streams => Some("for streams"),
             Purpose::Lookups => Some("for lookups"),
             Purpose::Writing => Some("for writing"),
+            Purpose::WritingAndLookups => Some("for writing and for lookups"),
         }
     }
 }

@@ -38,6 +38,11 @@ pub trait Sink: Send + Sync {
         Duration::ZERO
     }
 
+    /// Whether so many entries have gathered as the target takes at once: they are shown before it is time.
+    fn is_full(&self, _: &[Committable]) -> bool {
+        false
+    }
+
     /// A writer for one worker. Called after [`Sink::open`].
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError>;
 

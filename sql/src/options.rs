@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine::connector::{Connector, OptionKind, OptionSpec, Options, parse_bytes, parse_duration};
+use engine::connector::{Connector, OptionKind, OptionSpec, Options, Purpose, parse_bytes, parse_duration};
 
 use crate::ddl::CreateTable;
 use crate::diagnostic::{Diagnostic, Place, nearest};
@@ -41,13 +41,15 @@ pub fn table_options() -> Vec<OptionSpec> {
         OptionSpec::new(
             "commit_interval",
             OptionKind::Duration,
-            "entries within it are shown together; none wait unless said, but 10 s into a columnstore",
-        ),
+            "entries within it are shown together, sooner if the target takes no more at once; none wait unless said, but 10 s into a columnstore",
+        )
+        .purpose(Purpose::Writing),
         OptionSpec::new(
             "give_up_after",
             OptionKind::Duration,
             "the job ends if the sink takes nothing for so long, or the lookup table does not answer; unless said, it is waited for",
-        ),
+        )
+        .purpose(Purpose::WritingAndLookups),
         OptionSpec::new("lookup", OptionKind::Boolean, "rows of streams are looked up in this table: JOIN it"),
         OptionSpec::new(
             "lookup.cache",

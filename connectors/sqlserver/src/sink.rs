@@ -96,6 +96,11 @@ impl Sink for SqlSink {
         if columnstore { INTO_COLUMNS } else { Duration::ZERO }
     }
 
+    fn is_full(&self, entries: &[Committable]) -> bool {
+        let most_rows = self.open.lock().as_ref().map_or(u64::MAX, |open| self.rows_at_once(&open.target));
+        staged_rows::fill(entries, most_rows, BYTES_AT_ONCE)
+    }
+
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>, SinkError> {
         let (word, lanes, by) = (self.table.write.word(), self.table.lanes, self.table.lane_by.clone());
         let to = self.to();

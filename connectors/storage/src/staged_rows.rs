@@ -127,6 +127,12 @@ pub fn at_once<E: Borrow<Committable>>(entries: &[E], most_rows: u64, most_bytes
     parts
 }
 
+/// Whether these entries are as many as are shown together.
+pub fn fill(entries: &[Committable], most_rows: u64, most_bytes: u64) -> bool {
+    let tokens = || entries.iter().flat_map(|entry| &entry.tokens);
+    tokens().map(rows).sum::<u64>() >= most_rows || tokens().map(bytes).sum::<u64>() >= most_bytes
+}
+
 /// Fails if a token's note says under `word` that its rows were staged to be shown in another way than this. Another way
 /// would not know which of them are there. `option`: what a table calls it.
 pub fn check_way(entries: &[Committable], word: &str, option: &str, own: &str, place: &str) -> Result<(), SinkError> {
