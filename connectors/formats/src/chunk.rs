@@ -23,17 +23,17 @@ pub fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
 pub const DIGITS: usize = 2 * CHUNK;
 
 /// Which of the next bytes are digits: one bit each, the first lowest.
-#[inline]
+#[inline(always)]
 pub fn digits(bytes: &[u8], at: usize) -> u64 {
-    let [low, high] = [0, CHUNK].map(|behind| {
-        let chunk = u8x16::new(next_bytes::<CHUNK>(bytes, at + behind)) - u8x16::splat(b'0');
-        chunk.min(u8x16::splat(9)).simd_eq(chunk).to_bitmask()
-    });
-    u64::from(low) | u64::from(high) << CHUNK
+    let of_chunk = |at| {
+        let chunk = u8x16::new(next_bytes::<CHUNK>(bytes, at)) - u8x16::splat(b'0');
+        u64::from(chunk.min(u8x16::splat(9)).simd_eq(chunk).to_bitmask())
+    };
+    of_chunk(at) | of_chunk(at + CHUNK) << CHUNK
 }
 
 /// The next bytes of a text; where it has ended zeros, which are control characters and no digits.
-#[inline]
+#[inline(always)]
 pub fn next_bytes<const N: usize>(text: &[u8], at: usize) -> [u8; N] {
     match text.get(at..).and_then(|rest| rest.first_chunk()) {
         Some(bytes) => *bytes,

@@ -1,5 +1,6 @@
 //! Arrow columns that are filled while a payload is read, without a tree of values in between.
 
+mod doubles;
 mod typed;
 
 use std::fmt::Display;
@@ -11,9 +12,11 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
-    DataType, Date32Type, Field, FieldRef, Fields, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimeUnit, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType, Date32Type, Field, FieldRef, Fields, Float32Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
+
+use doubles::Doubles;
 
 use crate::layout::Layout;
 use crate::number::Number;
@@ -42,7 +45,7 @@ enum Values {
     UInt32(PrimitiveBuilder<UInt32Type>),
     UInt64(PrimitiveBuilder<UInt64Type>),
     Float32(PrimitiveBuilder<Float32Type>),
-    Float64(PrimitiveBuilder<Float64Type>),
+    Float64(Doubles),
     Text(StringBuilder),
     /// Carried along as it is written.
     Json {
@@ -109,7 +112,7 @@ impl Column {
             DataType::UInt32 => Values::UInt32(PrimitiveBuilder::new()),
             DataType::UInt64 => Values::UInt64(PrimitiveBuilder::new()),
             DataType::Float32 => Values::Float32(PrimitiveBuilder::new()),
-            DataType::Float64 => Values::Float64(PrimitiveBuilder::new()),
+            DataType::Float64 => Values::Float64(Doubles::default()),
             DataType::Utf8 if json => Values::Json { text: StringBuilder::new(), layout: Layout::default() },
             DataType::Utf8 => Values::Text(StringBuilder::new()),
             DataType::Binary => Values::Binary(BinaryBuilder::new()),
@@ -141,7 +144,7 @@ impl Column {
 
     pub fn len(&self) -> usize {
         use arrow::array::ArrayBuilder;
-        each_primitive!(&self.values, b => ArrayBuilder::len(b),
+        each_primitive!(&self.values, b => b.len(),
             Values::Struct { valid, .. } | Values::List { valid, .. } | Values::Map { valid, .. } => valid.len(),)
     }
 
@@ -245,14 +248,10 @@ impl Column {
     pub fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Bad> {
         let first = scanner.peek();
         match (&mut self.values, first) {
-            (Values::Float64(b), b'-' | b'0'..=b'9') => {
-                let number = scanner.number()?;
-                let double = number.double();
-                if !double.is_finite() {
-                    return Err(self.out_of_range(number.text));
-                }
-                Ok(b.append_value(double))
-            }
+            (Values::Float64(b), b'-' | b'0'..=b'9') => match scanner.plain_double() {
+                Some(double) => Ok(b.append_value(double)),
+                None => self.read_other(scanner, first),
+            },
             (Values::Text(b), b'"') => Ok(b.append_value(scanner.string()?)),
             (Values::Json { text, layout }, _) if first != b'n' => Ok(text.append_value(scanner.raw_like(layout)?)),
             (Values::Struct { fields, valid }, b'{') => {
@@ -325,17 +324,17 @@ impl Column {
 
     fn push_number(&mut self, number: &Number<'_>) -> Result<(), Bad> {
         if let Values::Decimal(_) = self.values {
-            return self.push_decimal(number.text);
+            return self.push_decimal(number.text());
         }
         if !self.is_number() {
             return Err(self.wrong("a number"));
         }
         match number.integer() {
             Some(integer) => self.push_integer(integer),
-            None if number.is_integer && is_integer(&self.values) => Err(self.out_of_range(number.text)),
+            None if number.is_integer && is_integer(&self.values) => Err(self.out_of_range(number.text())),
             None => match number.double() {
                 double if double.is_finite() => self.push_float(double),
-                _ => Err(self.out_of_range(number.text)),
+                _ => Err(self.out_of_range(number.text())),
             },
         }
     }

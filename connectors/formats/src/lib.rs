@@ -1,5 +1,6 @@
 //! Payloads into Arrow rows, and rows into lines. Depends on Arrow and a few small crates, so that its benches and fuzzers build fast.
 
+mod ahead;
 mod avro;
 mod chunk;
 mod column;
@@ -11,6 +12,7 @@ mod infer;
 mod layout;
 mod number;
 mod observed;
+mod plain;
 mod protobuf;
 mod record;
 mod reject;
@@ -23,6 +25,7 @@ mod unwritable;
 mod varint;
 mod write;
 
+pub use ahead::fetch_ahead;
 pub use avro::{AvroCodec, AvroFraming, AvroOptions, AvroTimes, AvroWriter, avro_fingerprint};
 pub use compression::Compression;
 pub use csv::{CsvDecoder, CsvOptions, CsvRecord, CsvWriter};

@@ -1,16 +1,20 @@
 //! Numbers of JSON: read once, exactly.
 //!
-//! Where the digits end is found for 32 bytes at once, and what they are worth eight at a time, without a branch that depends
-//! on how many they are. A double then needs a division by a power of ten that is right to the last bit. Up to fifteen digits
+//! Where the digits end is found for 32 bytes at once, and what they are worth sixteen at a time, without a branch that depends
+//! on how many they are or where the point is. A double then needs a division by a power of ten that is right to the last bit. Up to fifteen digits
 //! the processor's own is (W. D. Clinger, "How to read floating point numbers accurately", 1990). Beyond, the 64 leading bits
 //! of the power's reciprocal settle nearly all cases, 128 nearly all others (D. Lemire, "Number parsing at a gigabyte per
 //! second", 2021). What they leave open, and what is very large or small, the standard library decides.
 
-use crate::chunk::{digits, next_bytes};
+use crate::chunk::next_bytes;
+use crate::plain::Plain;
 
 /// A number as it is written.
 pub struct Number<'a> {
-    pub text: &'a str,
+    /// What it stands in, and where: to cut it out costs as much as an addition of all its digits.
+    within: &'a str,
+    from: usize,
+    end: usize,
     negative: bool,
     /// All digits, the point left out; meaningless if `exact` is false.
     digits: u64,
@@ -23,57 +27,16 @@ pub struct Number<'a> {
 
 /// Any 19 digits fit 64 bits.
 const EXACT_DIGITS: usize = 19;
-/// Any fifteen digits are a double. So are some numbers of sixteen, up to 2^53; but measured numbers have sixteen or seventeen
-/// digits, and to have all of them take one way is faster than to guess which.
-const SHORT: u64 = 1_000_000_000_000_000;
-const DOUBLE_POWERS: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
-    1e21, 1e22,
-];
-
 impl<'a> Number<'a> {
     /// Reads the number that begins at `from`; says what is wrong, and where.
-    #[inline(always)]
     pub fn read(text: &'a str, from: usize) -> Result<Number<'a>, (usize, &'static str)> {
-        match Number::plain(text, from) {
-            Some(number) => Ok(number),
+        match Plain::read(text.as_bytes(), from) {
+            Some(Plain { digits, behind, negative, is_integer, end }) => {
+                let exponent = -(behind as i32);
+                Ok(Number { within: text, from, end, negative, digits, exponent, exact: true, is_integer })
+            }
             None => Number::read_any(text, from),
         }
-    }
-
-    /// Reads a number of the form that most have: up to eight digits, or these, a point and up to sixteen more.
-    #[inline(always)]
-    fn plain(text: &'a str, from: usize) -> Option<Number<'a>> {
-        let bytes = text.as_bytes();
-        let negative = bytes.get(from) == Some(&b'-');
-        let first = from + usize::from(negative);
-        let found = digits(bytes, first);
-        let whole = found.trailing_ones() as usize;
-        let point = first + whole;
-        if !(1..=8).contains(&whole) || whole > 1 && bytes[first] == b'0' {
-            return None;
-        }
-        // What is no digit goes, and the digits move to where the last ones of eight are.
-        let before_point = value((eight(bytes, first) ^ ZEROS) << (64 - 8 * whole));
-        let is_integer = bytes.get(point) != Some(&b'.');
-        let behind = if is_integer { 0 } else { (found >> (whole + 1)).trailing_ones() as usize };
-        let end = point + usize::from(!is_integer) + behind;
-        if matches!(bytes.get(end), Some(b'e' | b'E')) {
-            return None;
-        }
-        let digits = if is_integer {
-            before_point
-        } else if (1..=16).contains(&behind) && whole + behind <= EXACT_DIGITS {
-            let fraction =
-                u128::from_le_bytes(next_bytes(bytes, point + 1)) ^ (u128::from(ZEROS) << 64 | u128::from(ZEROS));
-            let fraction = fraction << (128 - 8 * behind);
-            let fraction = value(fraction as u64) * 100_000_000 + value((fraction >> 64) as u64);
-            before_point * POWERS[behind] + fraction
-        } else {
-            return None;
-        };
-        let exponent = -(behind as i32);
-        Some(Number { text: &text[from..end], negative, digits, exponent, exact: true, is_integer })
     }
 
     /// Reads a number of any form.
@@ -106,22 +69,27 @@ impl<'a> Number<'a> {
             is_integer = false;
             exponent += power;
         }
-        Ok(Number { text: &text[from..end], negative, digits, exponent, exact: count <= EXACT_DIGITS, is_integer })
+        let exact = count <= EXACT_DIGITS;
+        Ok(Number { within: text, from, end, negative, digits, exponent, exact, is_integer })
+    }
+
+    /// How it is written.
+    pub fn text(&self) -> &'a str {
+        &self.within[self.from..self.end]
+    }
+
+    /// The byte behind it.
+    #[inline(always)]
+    pub fn end(&self) -> usize {
+        self.end
     }
 
     /// The nearest double, infinite if there is none.
-    #[inline(always)]
     pub fn double(&self) -> f64 {
-        let nearest = if !self.exact {
-            None
-        } else if self.digits < SHORT && (-22..=22).contains(&self.exponent) {
-            let power = DOUBLE_POWERS[self.exponent.unsigned_abs() as usize];
-            let digits = self.digits as f64;
-            Some(if self.exponent < 0 { digits / power } else { digits * power })
-        } else if self.exponent == 0 {
-            Some(self.digits as f64)
-        } else {
-            divide(self.digits, -self.exponent)
+        let nearest = match self.exponent {
+            _ if !self.exact => None,
+            0 => Some(self.digits as f64),
+            exponent => divide(self.digits, -exponent),
         };
         match nearest {
             Some(nearest) if self.negative => -nearest,
@@ -137,7 +105,7 @@ impl<'a> Number<'a> {
             return None;
         }
         if !self.exact {
-            return self.text.parse().ok();
+            return self.text().parse().ok();
         }
         let digits = i128::from(self.digits);
         Some(if self.negative { -digits } else { digits })
@@ -145,7 +113,7 @@ impl<'a> Number<'a> {
 
     #[cold]
     fn slowly(&self) -> f64 {
-        self.text.parse().unwrap_or(f64::NAN)
+        self.text().parse().unwrap_or(f64::NAN)
     }
 }
 
@@ -274,7 +242,7 @@ const fn reciprocal(power: u32) -> Reciprocal {
 
 /// The double nearest to `digits` / 10^`power`; `None` where the reciprocal's bits do not tell.
 #[inline(always)]
-fn divide(digits: u64, power: i32) -> Option<f64> {
+pub fn divide(digits: u64, power: i32) -> Option<f64> {
     if !(1..DIVISORS as i32).contains(&power) || digits == 0 {
         return None;
     }
@@ -310,15 +278,18 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Number<'_> {
-        Number::read(text, 0).unwrap_or_else(|e| panic!("{text}: {e:?}"))
-    }
+    /// What may stand before a number. Behind seventeen bytes, most are read in another way.
+    const BEFORE: [&str; 4] = ["", "9", "99999999999999999:", "999999999999.99999"];
 
+    /// Wherever it stands: what is before it is looked at, and is none of it.
     fn assert_exact(text: &str) {
-        let number = read(text);
-        assert_eq!(number.text, text);
         let expected: f64 = text.parse().unwrap();
-        assert_eq!(number.double().to_bits(), expected.to_bits(), "{text}: {} and not {expected}", number.double());
+        for before in BEFORE {
+            let within = format!("{before}{text}");
+            let number = Number::read(&within, before.len()).unwrap_or_else(|e| panic!("{within}: {e:?}"));
+            assert_eq!(number.text(), text);
+            assert_eq!(number.double().to_bits(), expected.to_bits(), "{text}: {} and not {expected}", number.double());
+        }
     }
 
     #[test]
@@ -412,7 +383,11 @@ mod tests {
             ("1.0", None),
             ("1e3", None),
         ] {
-            assert_eq!(read(text).integer(), expected, "{text}");
+            for before in BEFORE {
+                let within = format!("{before}{text}");
+                let number = Number::read(&within, before.len()).ok().unwrap();
+                assert_eq!(number.integer(), expected, "{within}");
+            }
         }
     }
 
@@ -432,9 +407,23 @@ mod tests {
             ("NaN", 0),
             ("-Infinity", 1),
         ] {
-            assert_eq!(Number::read(text, 0).err().map(|e| e.0), Some(at), "{text}");
+            for before in BEFORE {
+                let found = Number::read(&format!("{before}{text}"), before.len()).err();
+                assert_eq!(found.map(|(place, _)| place), Some(before.len() + at), "{before}{text}");
+            }
         }
-        assert_eq!(read("1,2").text, "1");
-        assert_eq!(read("12345678 9").text, "12345678");
+    }
+
+    #[test]
+    fn a_number_ends_where_it_ends_whatever_comes_then() {
+        for text in ["1", "12345678", "-12345678901234567", "0.1234567890123456", "123456789012345678901234567890.5"] {
+            for (before, behind) in
+                BEFORE.into_iter().flat_map(|before| [",2", " 9", "}", "", "\u{e9}"].map(|behind| (before, behind)))
+            {
+                let within = format!("{before}{text}{behind}");
+                let number = Number::read(&within, before.len()).ok().unwrap();
+                assert_eq!((number.text(), number.end()), (text, before.len() + text.len()), "{within}");
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::chunk::{DIGITS, digits, end_of_plain, next_bytes};
 use crate::layout::Layout;
 use crate::number::Number;
+use crate::plain::Plain;
 use crate::structure::{ARRAY_GOES_ON, Nesting, OBJECT_GOES_ON, end_of_nested};
 
 /// A place in a JSON text. Each call takes what is there, or says what it expected and where.
@@ -190,11 +191,19 @@ impl<'a> Scanner<'a> {
         Ok(end)
     }
 
+    /// Takes a number that is a double without a closer look, if that is what is here.
     #[inline(always)]
+    pub fn plain_double(&mut self) -> Option<f64> {
+        let plain = Plain::read(self.text.as_bytes(), self.at)?;
+        let double = plain.double()?;
+        self.at = plain.end;
+        Some(double)
+    }
+
     pub fn number(&mut self) -> Taken<Number<'a>> {
         match Number::read(self.text, self.at) {
             Ok(number) => {
-                self.at += number.text.len();
+                self.at = number.end();
                 Ok(number)
             }
             Err((at, expected)) => Err(Broken { at, expected }),
@@ -591,7 +600,7 @@ mod tests {
             let mut scanner = Scanner::new(&text);
             let (first, lead) = scanner.lead(true).unwrap().unwrap();
             assert_eq!(first, name);
-            assert_eq!(scanner.number().unwrap().text, "1");
+            assert_eq!(scanner.number().unwrap().text(), "1");
             assert!(!scanner.try_lead(&lead));
             let (_, next) = scanner.lead(false).unwrap().unwrap();
             for (again, taken) in [(&lead, true), (&next, false)] {
@@ -603,7 +612,7 @@ mod tests {
                 assert!(!Scanner::new(std::str::from_utf8(&other).unwrap()).try_lead(&lead), "{name}, byte {at}");
                 assert!(!Scanner::new(&text[..at]).try_lead(&lead));
             }
-            assert_eq!(scanner.number().unwrap().text, "2");
+            assert_eq!(scanner.number().unwrap().text(), "2");
             assert!(scanner.lead(false).unwrap().is_none());
         }
     }

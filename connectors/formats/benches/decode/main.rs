@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
-use formats::{Decoder, Format, JsonOptions};
+use formats::{Decoder, Format, JsonOptions, fetch_ahead};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use seed::{Nested, Seed};
@@ -110,7 +110,9 @@ fn decode(events: &[Vec<u8>], fields: Vec<Field>) {
     let schema = Arc::new(Schema::new(fields));
     let mut decoder = Decoder::new(schema, Format::Json, JsonOptions::default(), None).expect("a decoder");
     for batch in events.chunks(BATCH) {
-        for event in batch {
+        for (at, event) in batch.iter().enumerate() {
+            // As readers do.
+            batch.get(at + 1).into_iter().for_each(|next| fetch_ahead(next));
             decoder.push(event, None).expect("an event");
         }
         black_box(decoder.finish().expect("a batch"));

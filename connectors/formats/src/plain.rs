@@ -1,0 +1,107 @@
+//! Numbers of the form that most have: up to 17 digits, a point among them or not, and no exponent.
+//!
+//! Nothing of one leaves the processor's registers until it is a double: to hand it on by memory, as a number of any form is,
+//! costs a third of the time.
+
+use wide::bytemuck::cast;
+use wide::{i16x8, i32x4, u8x16};
+
+use crate::chunk::{digits, next_bytes};
+use crate::number::divide;
+
+/// Such a number.
+#[derive(Clone, Copy)]
+pub struct Plain {
+    /// All of them, the point left out.
+    pub digits: u64,
+    /// So many of them stand behind the point.
+    pub behind: usize,
+    pub negative: bool,
+    pub is_integer: bool,
+    /// The byte behind it.
+    pub end: usize,
+}
+
+/// So many digits are added up at once.
+const TOGETHER: usize = 16;
+/// The power of ten that the digit before them counts.
+const BEFORE_THEM: u64 = 10u64.pow(TOGETHER as u32);
+/// Any fifteen digits are a double. So are some numbers of sixteen, up to 2^53; but measured numbers have sixteen or seventeen
+/// digits, and to have all of them take one way is faster than to guess which.
+const SHORT: u64 = 1_000_000_000_000_000;
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+
+impl Plain {
+    /// The number that begins at `from`; none if it is of another form, or begins among the first bytes of the text.
+    #[inline(always)]
+    pub fn read(bytes: &[u8], from: usize) -> Option<Plain> {
+        let negative = bytes.get(from) == Some(&b'-');
+        let first = from + usize::from(negative);
+        let found = digits(bytes, first);
+        let whole = found.trailing_ones() as usize;
+        let point = first + whole;
+        let is_integer = bytes.get(point) != Some(&b'.');
+        let behind = if is_integer { 0 } else { (found >> whole >> 1).trailing_ones() as usize };
+        let end = point + usize::from(!is_integer) + behind;
+        let count = whole + behind;
+        if whole == 0 || whole > 1 && bytes[first] == b'0' || behind == 0 && !is_integer || count > TOGETHER + 1 {
+            return None;
+        }
+        if matches!(bytes.get(end), Some(b'e' | b'E')) {
+            return None;
+        }
+        // The last sixteen digits, as if there were no point: what stands before it moves by one.
+        let until = |end: usize| bytes.get(..end)?.last_chunk().copied().map(u8x16::new);
+        let (behind_it, before_it) = (until(end)?, until(end - 1)?);
+        let behind_point = last(if is_integer { TOGETHER } else { behind });
+        let joined = ((behind_it ^ before_it) & behind_point) ^ before_it;
+        let digits = value((joined - u8x16::splat(b'0')) & last(count.min(TOGETHER)));
+        let seventeenth = if count > TOGETHER { BEFORE_THEM } else { 0 } * u64::from(bytes[first] - b'0');
+        Some(Plain { digits: digits + seventeenth, behind, negative, is_integer, end })
+    }
+
+    /// The nearest double; none where that takes a closer look.
+    #[inline(always)]
+    pub fn double(self) -> Option<f64> {
+        // 17 digits are few enough for a sign.
+        let digits = self.digits as i64 as f64;
+        let nearest = if self.digits < SHORT {
+            digits / POWERS[self.behind]
+        } else if self.behind == 0 {
+            digits
+        } else {
+            divide(self.digits, self.behind as i32)?
+        };
+        Some(f64::from_bits(nearest.to_bits() | u64::from(self.negative) << 63))
+    }
+}
+
+/// Keeps the last so many of sixteen bytes.
+#[inline(always)]
+fn last(count: usize) -> u8x16 {
+    const KEPT: [u8; 2 * TOGETHER] = {
+        let mut kept = [0; 2 * TOGETHER];
+        let mut at = TOGETHER;
+        while at < kept.len() {
+            kept[at] = u8::MAX;
+            at += 1;
+        }
+        kept
+    };
+    u8x16::new(next_bytes(&KEPT, count))
+}
+
+/// The number that sixteen digits make: pairs, then fours, of all at once.
+#[inline(always)]
+fn value(digits: u8x16) -> u64 {
+    let tens = i16x8::new([10, 1, 10, 1, 10, 1, 10, 1]);
+    let hundreds = i16x8::new([100, 1, 100, 1, 100, 1, 100, 1]);
+    let pairs = [i16x8::from_u8x16_low(digits).dot(tens), i16x8::from_u8x16_high(digits).dot(tens)];
+    let fours = i16x8::from_i32x8_saturate(cast(pairs)).dot(hundreds);
+    let [high, low] = cast::<i32x4, [u64; 2]>(fours);
+    let eight = |fours: u64| (fours & 0xffff_ffff) * 10_000 + (fours >> 32);
+    eight(high) * 100_000_000 + eight(low)
+}
