@@ -22,14 +22,26 @@ pub fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
 /// So many bytes are looked at for digits.
 pub const DIGITS: usize = 2 * CHUNK;
 
-/// Which of the next bytes are digits: one bit each, the first lowest.
+/// Which of these bytes are digits: one bit each, the first lowest.
 #[inline(always)]
-pub fn digits(bytes: &[u8], at: usize) -> u64 {
+pub fn digits(bytes: &[u8; DIGITS]) -> u64 {
     let of_chunk = |at| {
         let chunk = u8x16::new(next_bytes::<CHUNK>(bytes, at)) - u8x16::splat(b'0');
         u64::from(chunk.min(u8x16::splat(9)).simd_eq(chunk).to_bitmask())
     };
-    of_chunk(at) | of_chunk(at + CHUNK) << CHUNK
+    of_chunk(0) | of_chunk(CHUNK) << CHUNK
+}
+
+/// As [`next_bytes`], where they lie; where the text has ended, in `room`.
+#[inline(always)]
+pub fn next_chunk<'a, const N: usize>(text: &'a [u8], at: usize, room: &'a mut [u8; N]) -> &'a [u8; N] {
+    match text.get(at..).and_then(|rest| rest.first_chunk()) {
+        Some(bytes) => bytes,
+        None => {
+            *room = last_bytes(text.get(at..).unwrap_or_default());
+            room
+        }
+    }
 }
 
 /// The next bytes of a text; where it has ended zeros, which are control characters and no digits.
@@ -57,10 +69,10 @@ mod tests {
         for byte in 0..=u8::MAX {
             for length in [1, 15, 16, 17, 31, 32, 40] {
                 let expected = if byte.is_ascii_digit() { u64::MAX >> (64 - length.min(DIGITS)) } else { 0 };
-                assert_eq!(digits(&vec![byte; length], 0), expected, "{length} times {byte}");
+                assert_eq!(digits(&next_bytes(&vec![byte; length], 0)), expected, "{length} times {byte}");
             }
         }
-        assert_eq!(digits(b"x12.5", 1), 0b1011);
+        assert_eq!(digits(&next_bytes(b"x12.5", 1)), 0b1011);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use wide::bytemuck::cast;
 use wide::{i16x8, i32x4, u8x16};
 
-use crate::chunk::{digits, next_bytes};
+use crate::chunk::{DIGITS, digits, next_bytes, next_chunk};
 use crate::number::divide;
 
 /// Such a number.
@@ -40,26 +40,28 @@ impl Plain {
     pub fn read(bytes: &[u8], from: usize) -> Option<Plain> {
         let negative = bytes.get(from) == Some(&b'-');
         let first = from + usize::from(negative);
-        let found = digits(bytes, first);
+        let mut room = [0; DIGITS];
+        let ahead = next_chunk(bytes, first, &mut room);
+        let found = digits(ahead);
         let whole = found.trailing_ones() as usize;
-        let point = first + whole;
-        let is_integer = bytes.get(point) != Some(&b'.');
+        let is_integer = ahead.get(whole) != Some(&b'.');
         let behind = if is_integer { 0 } else { (found >> whole >> 1).trailing_ones() as usize };
-        let end = point + usize::from(!is_integer) + behind;
+        let length = whole + usize::from(!is_integer) + behind;
         let count = whole + behind;
-        if whole == 0 || whole > 1 && bytes[first] == b'0' || behind == 0 && !is_integer || count > TOGETHER + 1 {
+        if whole == 0 || whole > 1 && ahead[0] == b'0' || behind == 0 && !is_integer || count > TOGETHER + 1 {
             return None;
         }
-        if matches!(bytes.get(end), Some(b'e' | b'E')) {
+        if matches!(ahead.get(length), Some(b'e' | b'E')) {
             return None;
         }
         // The last sixteen digits, as if there were no point: what stands before it moves by one.
-        let until = |end: usize| bytes.get(..end)?.last_chunk().copied().map(u8x16::new);
-        let (behind_it, before_it) = (until(end)?, until(end - 1)?);
+        let end = first + length;
+        let window: &[u8; TOGETHER + 1] = bytes.get(..end)?.last_chunk()?;
+        let (behind_it, before_it) = (u8x16::new(next_bytes(window, 1)), u8x16::new(next_bytes(window, 0)));
         let behind_point = last(if is_integer { TOGETHER } else { behind });
         let joined = ((behind_it ^ before_it) & behind_point) ^ before_it;
         let digits = value((joined - u8x16::splat(b'0')) & last(count.min(TOGETHER)));
-        let seventeenth = if count > TOGETHER { BEFORE_THEM } else { 0 } * u64::from(bytes[first] - b'0');
+        let seventeenth = if count > TOGETHER { BEFORE_THEM } else { 0 } * u64::from(ahead[0] - b'0');
         Some(Plain { digits: digits + seventeenth, behind, negative, is_integer, end })
     }
 

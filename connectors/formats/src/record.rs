@@ -53,10 +53,17 @@ impl Record {
         if self.shape.fields.len() > 2 * self.columns.len() + FIELDS {
             self.shape = Shape::default();
         }
-        let (mut came, mut last) = (0, None);
-        while let Some(field) = self.next_field(scanner, last)? {
-            last = Some(field);
-            let field = &self.shape.fields[field];
+        let (mut came, mut last, mut expected) = (0, None, self.shape.first);
+        loop {
+            // Mostly the field that came next the last time.
+            let (at, field) = match self.shape.fields.get(expected) {
+                Some(field) if scanner.try_lead(&field.lead) => (expected, field),
+                _ => match self.search(scanner, last)? {
+                    Some(found) => (found, &self.shape.fields[found]),
+                    None => break,
+                },
+            };
+            (last, expected) = (Some(at), field.next);
             let Some(index) = field.column else {
                 let value = scanner.skip()?;
                 if let Some(watch) = &mut self.watch {
@@ -80,17 +87,8 @@ impl Record {
         Ok(())
     }
 
-    /// Goes to the value of the next field, `last` being the one before; `None` at the end of the object.
-    #[inline]
-    fn next_field(&mut self, scanner: &mut Scanner<'_>, last: Option<usize>) -> Result<Option<usize>, Bad> {
-        let expected = self.shape.expected(last);
-        match self.shape.fields.get(expected) {
-            Some(field) if scanner.try_lead(&field.lead) => Ok(Some(expected)),
-            _ => self.search(scanner, last),
-        }
-    }
-
-    /// As `next_field`, where the record is not like the one before.
+    /// Goes to the value of the next field, `last` being the one before, where it is not the one that was expected; `None` at the
+    /// end of the object.
     fn search(&mut self, scanner: &mut Scanner<'_>, last: Option<usize>) -> Result<Option<usize>, Bad> {
         let Some((name, lead)) = scanner.lead(last.is_none())? else { return Ok(None) };
         let columns = &self.columns;
@@ -105,14 +103,6 @@ impl Record {
 }
 
 impl Shape {
-    #[inline]
-    fn expected(&self, last: Option<usize>) -> usize {
-        match last {
-            None => self.first,
-            Some(last) => self.fields[last].next,
-        }
-    }
-
     /// The field `name` came after `last`, behind `lead`.
     fn learn(
         &mut self,

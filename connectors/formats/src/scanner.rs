@@ -381,7 +381,7 @@ impl<'a> Scanner<'a> {
     fn check_number(&mut self) -> Taken<()> {
         let bytes = self.text.as_bytes();
         let first = self.at + usize::from(bytes[self.at] == b'-');
-        let digits = digits(bytes, first);
+        let digits = digits(&next_bytes(bytes, first));
         let whole = digits.trailing_ones() as usize;
         let mut end = first + whole;
         let mut plain = whole > 0 && (whole == 1 || bytes[first] != b'0');
