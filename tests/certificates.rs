@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use tds_double::Tls;
 use tempfile::TempDir;
 
 /// A certificate authority, the certificates that it gave a broker and a client, and another authority.
@@ -35,5 +36,11 @@ impl Certificates {
 
     pub fn content(&self, name: &str) -> Vec<u8> {
         std::fs::read(Path::new(&self.file(name))).expect("a file that openssl wrote")
+    }
+
+    /// For a server that has the certificate `broker` or `elsewhere`.
+    pub fn of_server(&self, name: &str) -> Tls {
+        let text = |file: String| String::from_utf8(self.content(&file)).expect("text");
+        Tls { certificate_pem: text(format!("{name}.crt")), key_pem: text(format!("{name}.key")) }
     }
 }

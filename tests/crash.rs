@@ -194,7 +194,7 @@ impl Target {
         to: String,
     ) -> Report {
         if self.name == SQL_SERVER.name {
-            return topic_reader::verify_rows(sent, sqlserver::events(&layers.server));
+            return topic_reader::verify_rows(sent, sqlserver::events(&layers.server, "[dbo].[shown]"));
         }
         if self.name == COSMOS.name {
             let documents = layers.account.documents(CONTAINER).await;

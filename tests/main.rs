@@ -1,6 +1,7 @@
 //! Everything that needs more than one crate: the real binary, a real Kafka, real tables.
 
 mod azure;
+mod azuresql;
 mod bench;
 mod broker;
 mod certificates;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tds_double::{Accident, Options, Server, Step, Tls};
+use tds_double::{Accident, Options, Server, Step};
 
 use crate::broker::Broker;
 use crate::certificates::Certificates;
@@ -39,6 +39,10 @@ const OF_PARTS: &str = "[n] bigint NOT NULL, [part] int NOT NULL, PRIMARY KEY ([
 const INSERT_BY_PART: Way = Way { write: "insert', writers = '3", key: DIVIDED, table: OF_PARTS };
 const UPSERT_BY_PART: Way = Way { write: "upsert', writers = '3", ..INSERT_BY_PART };
 const WAYS: [Way; 4] = [APPEND, INSERT, UPSERT, NEWER];
+
+/// Where a process may die that commits.
+pub const STEPS: [&str; 6] =
+    ["before-staging", "while-staging", "before-showing", "after-showing", "before-commit", "after-commit"];
 
 /// A moment in which a job would have written something.
 const A_MOMENT: Duration = Duration::from_secs(2);
@@ -76,15 +80,8 @@ fn numbers_with(broker: &Broker, topic: &str, database: &Database, way: &Way, fu
     .argument("--checkpoint-interval=200ms")
 }
 
-/// The job of a solution, into a table without a key, so that a row that is written twice is there twice. Lines are cut now and then.
-pub fn job_of_solution(server: &Server, topic: &str, deduplication: &str) -> Job {
-    server.run(
-        "CREATE TABLE [dbo].[shown] ([EventId] uniqueidentifier NOT NULL, [PartitionId] int NOT NULL, [Type] varchar(10) NOT NULL,
-           [DeviceId] varchar(100) NOT NULL, [DeviceSequenceNumber] bigint NOT NULL, [CreatedAt] datetime2(7) NOT NULL,
-           [Value] float NOT NULL, [ComplexData] nvarchar(max) NOT NULL CHECK (ISJSON([ComplexData]) = 1),
-           [EnqueuedAt] datetime2(7) NOT NULL, [ProcessedAt] datetime2(7) NOT NULL,
-           [StoredAt] datetime2(7) NOT NULL DEFAULT SYSUTCDATETIME());",
-    );
+/// Lines are cut now and then.
+pub fn cut_lines(server: &Server) {
     let steps = AtomicU64::new(0);
     server.accidents(move |step| {
         if !matches!(step, Step::Batch(_) | Step::Rpc(_)) {
@@ -97,6 +94,18 @@ pub fn job_of_solution(server: &Server, topic: &str, deduplication: &str) -> Job
             _ => Accident::None,
         }
     });
+}
+
+/// The job of a solution, into a table without a key, so that a row that is written twice is there twice. Lines are cut now and then.
+pub fn job_of_solution(server: &Server, topic: &str, deduplication: &str) -> Job {
+    server.run(
+        "CREATE TABLE [dbo].[shown] ([EventId] uniqueidentifier NOT NULL, [PartitionId] int NOT NULL, [Type] varchar(10) NOT NULL,
+           [DeviceId] varchar(100) NOT NULL, [DeviceSequenceNumber] bigint NOT NULL, [CreatedAt] datetime2(7) NOT NULL,
+           [Value] float NOT NULL, [ComplexData] nvarchar(max) NOT NULL CHECK (ISJSON([ComplexData]) = 1),
+           [EnqueuedAt] datetime2(7) NOT NULL, [ProcessedAt] datetime2(7) NOT NULL,
+           [StoredAt] datetime2(7) NOT NULL DEFAULT SYSUTCDATETIME());",
+    );
+    cut_lines(server);
     let connection = format!(
         "connector = 'sqlserver', connection_string = '{}', \"table\" = 'shown', write = 'append', writers = '2'",
         server.connection_string()
@@ -117,10 +126,10 @@ pub fn job_of_solution(server: &Server, topic: &str, deduplication: &str) -> Job
     Job::of_solution("eventhubs-databricks-azuresql", &changes).variable("TOPIC", topic)
 }
 
-/// The events in the table, as they were sent.
-pub fn events(server: &Server) -> impl Iterator<Item = String> {
+/// The events in a table, as they were sent.
+pub fn events(server: &Server, table: &str) -> impl Iterator<Item = String> {
     let columns = "[EventId], [Type], [DeviceId], [DeviceSequenceNumber], [CreatedAt], [Value], [ComplexData]";
-    let rows = server.query(&format!("SELECT {columns} FROM [dbo].[shown]"));
+    let rows = server.query(&format!("SELECT {columns} FROM {table}"));
     let event = |row: Vec<Option<String>>| {
         let [id, of, device, number, created, value, complex] =
             <[Option<String>; 7]>::try_from(row).expect("seven columns");
@@ -145,7 +154,7 @@ fn shown(database: &Database) -> Vec<u64> {
 }
 
 /// What went to the dead letter, as text.
-fn letters(job: &Job) -> Vec<String> {
+pub fn letters(job: &Job) -> Vec<String> {
     let folder = job.state().join("dead-letter");
     if folder.exists() { dead_letters(&folder).iter().map(Value::to_string).collect() } else { vec![] }
 }
@@ -195,8 +204,7 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, w
         sent += 100;
         sent
     };
-    for step in ["before-staging", "while-staging", "before-showing", "after-showing", "before-commit", "after-commit"]
-    {
+    for step in STEPS {
         for visit in [2, 1] {
             send_more();
             job.dies_at(step, visit, || {
@@ -769,7 +777,12 @@ async fn rows_for_a_columnstore_gather_unless_they_are_to_be_seen_at_once_or_are
 async fn a_start_warns_of_nulls_that_are_refused_and_of_writers_that_lock_one_another_out() {
     let (broker, database) = (Broker::shared(), double(&APPEND).await);
     let from = broker.topic("sql-warned", 1).await;
-    database.server().partition("dbo.shown", 4);
+    database.run(
+        "CREATE PARTITION FUNCTION [parts] (int) AS RANGE LEFT FOR VALUES (1, 3, 5);
+         CREATE PARTITION SCHEME [by_parts] AS PARTITION [parts] ALL TO ([PRIMARY]);
+         DROP TABLE [dbo].[shown];
+         CREATE TABLE [dbo].[shown] ([n] bigint NOT NULL, [part] int NOT NULL) ON [by_parts]([part]);",
+    );
     let said = |writers: &str, way: &Way| {
         let job = numbers_with(broker, &from, &database, way, &format!(", writers = '{writers}'"));
         let mut run = job.start();
@@ -897,8 +910,7 @@ async fn check_and_explain_say_what_becomes_of_rows_and_make_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_with_a_certificate_of_ones_own_authority_is_trusted_and_no_other() {
     let (broker, certificates) = (Broker::shared(), Certificates::new());
-    let text = |name: &str| String::from_utf8(certificates.content(name)).expect("text");
-    let tls = Tls { certificate_pem: text("broker.crt"), key_pem: text("broker.key") };
+    let tls = certificates.of_server("broker");
     let server = Server::start(Options { tls: Some(tls), require_encryption: true, ..Options::default() }).await;
     let database = with_table(Database::Double(server), &APPEND);
     let from = broker.topic("sql-tls", 1).await;
@@ -918,8 +930,7 @@ async fn a_server_with_a_certificate_of_ones_own_authority_is_trusted_and_no_oth
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_may_have_another_name_if_the_job_says_which() {
     let (broker, certificates) = (Broker::shared(), Certificates::new());
-    let text = |name: &str| String::from_utf8(certificates.content(name)).expect("text");
-    let tls = Tls { certificate_pem: text("elsewhere.crt"), key_pem: text("elsewhere.key") };
+    let tls = certificates.of_server("elsewhere");
     let server = Server::start(Options { tls: Some(tls), require_encryption: true, ..Options::default() }).await;
     let database = with_table(Database::Double(server), &APPEND);
     let from = broker.topic("sql-tls-name", 1).await;

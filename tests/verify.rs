@@ -14,7 +14,7 @@ use crate::millrace::{Job, PATIENCE};
 use crate::registry::{Door, Registry};
 
 /// Runs it; yields the exit code, and what it says on stdout and on stderr.
-fn verify(job: &Job, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub fn verify(job: &Job, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = job.command("verify");
     let output = command.args(arguments).output().expect("the binary starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -431,7 +431,8 @@ async fn admit(shared: &Shared, login: &Login) -> Result<Session, SqlError> {
         return Err(SqlError::new(4060, 11, message));
     }
     let (database, user) = (database.clone(), options.user.clone());
-    let opened = tokio::task::spawn_blocking(move || Session::open(database, &user)).await;
+    let open = if login.token.is_some() { Session::of_external } else { Session::open };
+    let opened = tokio::task::spawn_blocking(move || open(database, &user)).await;
     opened.unwrap_or_else(|_| Err(SqlError::new(4060, 11, "The session cannot be opened.")))
 }
 

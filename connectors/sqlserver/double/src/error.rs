@@ -28,9 +28,9 @@ impl SqlError {
 
     pub fn reach(&self) -> Reach {
         match self.number {
-            102 | 105 | 137 | 156 | 207 | 208 | 209 | 214 | 468 | 1087 | 4104 | 8144 | 8145 | 8146 | 8178 | 8179 => {
-                Reach::Batch
-            }
+            102 | 105 | 137 | 155 | 156 | 207 | 208 | 209 | 214 | 468 | 1087 | 4104 | 8144 | 8145 | 8146 | 8178
+            | 8179 => Reach::Batch,
+            1908 | 1921 | 2703 | 2726 | 7703..=7726 => Reach::Batch,
             241 | 242 | 245 | 295 | 9420 | 8114 | 8169 => Reach::Transaction,
             _ if self.class >= 17 => Reach::Transaction,
             _ => Reach::Statement,

@@ -14,7 +14,7 @@ use crate::accident::{Accident, Step};
 use crate::connection;
 use crate::convert::{to_text, write_moment};
 use crate::error::SqlError;
-use crate::session::{Database, Session};
+use crate::session::{Database, Rows, Session};
 use crate::sql::parser::parse_name;
 use crate::types::Type;
 use crate::value::Value;
@@ -147,6 +147,15 @@ impl Server {
         )
     }
 
+    /// Runs a script as sqlcmd does: batch by batch, each ended by a line that says GO.
+    ///
+    /// # Panics
+    /// If anything in it fails, with what the server says.
+    #[track_caller]
+    pub fn run_script(&self, script: &str) {
+        batches(script).iter().for_each(|batch| self.run(batch));
+    }
+
     /// Runs a batch, by a session of the test's own.
     ///
     /// # Panics
@@ -173,9 +182,23 @@ impl Server {
     /// If it fails.
     #[track_caller]
     pub fn query(&self, t_sql: &str) -> Vec<Vec<Option<String>>> {
-        let (columns, rows) = held(&self.local).read(t_sql).unwrap_or_else(|error| panic!("{error}: {t_sql}"));
-        let text = |(at, value): (usize, Value)| shown(value, columns[at].typed.of);
-        rows.into_iter().map(|row| row.into_iter().enumerate().map(text).collect()).collect()
+        let mut results = self.results(t_sql);
+        assert_eq!(results.len(), 1, "one query: {t_sql}");
+        results.remove(0)
+    }
+
+    /// The same of each query of a batch.
+    ///
+    /// # Panics
+    /// If one fails.
+    #[track_caller]
+    pub fn results(&self, t_sql: &str) -> Vec<Vec<Vec<Option<String>>>> {
+        let results = held(&self.local).read(t_sql).unwrap_or_else(|error| panic!("{error}: {t_sql}"));
+        let texts = |(columns, rows): Rows| {
+            let text = |(at, value): (usize, Value)| shown(value, columns[at].typed.of);
+            rows.into_iter().map(|row| row.into_iter().enumerate().map(text).collect()).collect()
+        };
+        results.into_iter().map(texts).collect()
     }
 
     /// Makes a procedure with one parameter of a table type. The body is T-SQL that reads from the parameter.
@@ -187,16 +210,6 @@ impl Server {
         let of = |text: &str| parse_name(text).unwrap_or_else(|| panic!("{text} is no name"));
         let made = held(&self.local).create_procedure(&of(name), parameter, &of(table_type), body);
         made.unwrap_or_else(|error| panic!("{error}: {name}"));
-    }
-
-    /// Tells clients that a table lies in so many partitions.
-    ///
-    /// # Panics
-    /// If there is no such table.
-    #[track_caller]
-    pub fn partition(&self, table: &str, partitions: i64) {
-        let name = parse_name(table).unwrap_or_else(|| panic!("{table} is no name"));
-        held(&self.local).partition(&name, partitions).unwrap_or_else(|error| panic!("{error}: {table}"));
     }
 
     /// What is to go wrong from now on.
@@ -224,7 +237,8 @@ impl Server {
         *held(&self.shared.route) = to;
     }
 
-    /// Logins with a token that begins so are let in.
+    /// Logins with a token that begins so are let in: as the user of the options' name, if CREATE USER has made one, and else as one
+    /// who owns the database.
     pub fn expect_token(&self, token: &str) {
         *held(&self.shared.token) = Some(token.into());
     }
@@ -280,6 +294,21 @@ fn config(tls: &Tls, versions: &[&'static rustls::SupportedProtocolVersion]) -> 
     let builder =
         ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions of TLS");
     builder.with_no_client_auth().with_single_cert(certificates, key).expect("a certificate with its key")
+}
+
+/// GO is no word of the server's: it ends what its client sends at once.
+/// <https://learn.microsoft.com/sql/t-sql/language-elements/sql-server-utilities-statements-go>
+fn batches(script: &str) -> Vec<String> {
+    let mut found = vec![String::new()];
+    for line in script.lines() {
+        if line.trim().eq_ignore_ascii_case("GO") {
+            found.push(String::new());
+        } else if let Some(batch) = found.last_mut() {
+            batch.push_str(line);
+            batch.push('\n');
+        }
+    }
+    found
 }
 
 fn shown(value: Value, of: Type) -> Option<String> {

@@ -13,10 +13,14 @@ use crate::bulk::Load;
 use crate::collation;
 use crate::convert::{Into, convert};
 use crate::error::{Reach, SqlError, lock_timeout, no_column, no_procedure, no_variable};
-use crate::sql::ast::{Assignment, Cte, Declared, Expr, From, IndexKind, Name, Query, Source, Statement, Target};
+use crate::sql::ast::{
+    Assignment, Cte, Declared, Expr, From, Name, PartitionFunction, Permission, Query, Source, Statement, Target,
+};
 use crate::sql::catalog::{self, Relation, columns_of, is_temporary};
 use crate::sql::functions;
 use crate::sql::parser::parse;
+use crate::sql::partitions;
+use crate::sql::rights::{self, User};
 use crate::sql::rows::{self, Identities, Insertion};
 use crate::sql::translate::{Facts, Output, Translator, Variable, Variables, cast, common_type};
 use crate::tokens::{Answer, Done, command};
@@ -69,6 +73,8 @@ pub struct Session {
     database: Arc<Database>,
     pub id: i64,
     user: String,
+    /// Who may do only what was granted; none: one who owns the database.
+    granted: Option<User>,
     abort_on_error: bool,
     silent: bool,
     implicit: bool,
@@ -112,6 +118,9 @@ type Ran = Result<(), Aborted>;
 /// What is to be inserted: types, rows, and where no DEFAULT stands.
 type Incoming = (Vec<Type>, Vec<Vec<Value>>, Vec<Vec<bool>>);
 
+/// What a query yields.
+pub type Rows = (Vec<Output>, Vec<Vec<Value>>);
+
 struct Counted<'a> {
     database: &'a Database,
     session: i64,
@@ -137,6 +146,7 @@ impl Session {
             database,
             id,
             user: user.into(),
+            granted: None,
             abort_on_error: false,
             silent: false,
             implicit: false,
@@ -161,6 +171,13 @@ impl Session {
             next_handle: 1,
             first_error: None,
         })
+    }
+
+    /// The session of one whom Entra ID knows: of the user of this name, if there is one.
+    pub fn of_external(database: Arc<Database>, user: &str) -> Result<Self, SqlError> {
+        let mut session = Session::open(database, user)?;
+        session.granted = rights::user(&session.connection, user)?;
+        Ok(session)
     }
 
     pub fn interrupt_handle(&self) -> rusqlite::InterruptHandle {
@@ -327,6 +344,7 @@ impl Session {
         Facts {
             database: self.database.name.clone(),
             user: self.user.clone(),
+            granted: self.granted,
             open: self.open,
             doomed: false,
             rows: self.rows,
@@ -371,6 +389,7 @@ impl Session {
             }
             Statement::InsertBulk { into, columns, options } => {
                 let relation = self.translator(|t| t.relation(into))?;
+                self.permit(Permission::Insert, &relation)?;
                 self.announced = Some(Load::announced(relation, columns, options)?);
                 self.done(command::NONE, None, false);
                 Ok(())
@@ -447,6 +466,7 @@ impl Session {
     fn make_table(&mut self, make: impl FnOnce(i64) -> Result<Relation, SqlError>) -> Result<Relation, SqlError> {
         self.made_tables += 1;
         let relation = make(-(1_000_000_000 + self.made_tables))?;
+        partitions::check(&self.connection, &relation)?;
         catalog::store(&self.connection, &relation)?;
         Ok(relation)
     }
@@ -497,11 +517,17 @@ impl Session {
 
     fn define(&mut self, statement: &Statement) -> Result<(), SqlError> {
         let temporary = match statement {
-            Statement::CreateTable { name, .. } | Statement::Truncate(name) => is_temporary(name),
+            Statement::CreateTable { name, .. }
+            | Statement::CreateIndex { on: name, .. }
+            | Statement::Truncate(name) => is_temporary(name),
             Statement::DropTable { names, .. } => names.iter().all(is_temporary),
             _ => false,
         };
         let command = if matches!(statement, Statement::DropTable { .. }) { command::DROP } else { command::CREATE };
+        if self.granted.is_some() && !temporary {
+            let makes_table = matches!(statement, Statement::CreateTable { .. });
+            return Err(rights::no_definitions(makes_table, &self.database.name));
+        }
         self.write(temporary, |session| {
             let connection = &session.connection;
             match statement {
@@ -510,6 +536,14 @@ impl Session {
                 Statement::CreateView { name, query, text } => session.create_view(name, query, text),
                 Statement::CreateIndex { index, on, text } => catalog::create_index(connection, index, on, text),
                 Statement::CreateSchema(name) => catalog::create_schema(connection, name),
+                Statement::CreatePartitionFunction { name, function, text } => {
+                    session.create_partition_function(name, function, text)
+                }
+                Statement::CreatePartitionScheme { name, scheme, text } => {
+                    partitions::create_scheme(connection, name, scheme, text)
+                }
+                Statement::CreateUser(name) => rights::create_user(connection, name),
+                Statement::Grant { permissions, on, to } => rights::grant(connection, permissions, on, to),
                 Statement::DropTable { names, if_exists } => {
                     names.iter().try_for_each(|name| catalog::drop_table(connection, name, *if_exists))
                 }
@@ -522,8 +556,10 @@ impl Session {
         Ok(())
     }
 
-    pub fn partition(&self, table: &Name, partitions: i64) -> Result<(), SqlError> {
-        catalog::partition(&self.connection, table, partitions)
+    fn create_partition_function(&self, name: &str, function: &PartitionFunction, text: &str) -> Result<(), SqlError> {
+        let boundaries = function.boundaries.iter().map(|boundary| self.evaluate(boundary));
+        let boundaries = boundaries.collect::<Result<Vec<_>, _>>()?;
+        partitions::create_function(&self.connection, name, function.of, boundaries, text)
     }
 
     fn create_view(&self, name: &Name, query: &Query, text: &str) -> Result<(), SqlError> {
@@ -580,18 +616,19 @@ impl Session {
         Ok(())
     }
 
-    /// The rows of a query, for one who is within this process.
-    pub fn read(&mut self, text: &str) -> Result<(Vec<Output>, Vec<Vec<Value>>), SqlError> {
-        let Some(Statement::Select { ctes, query }) = parse(text)?.pop() else {
-            return Err(crate::error::syntax(text));
+    /// The rows of each query of a batch, for one who is within this process.
+    pub fn read(&mut self, text: &str) -> Result<Vec<Rows>, SqlError> {
+        let read_one = |statement| {
+            let Statement::Select { ctes, query } = statement else { return Err(crate::error::syntax(text)) };
+            let (sql, columns) = self.translator(|t| {
+                let with = t.with(&ctes)?;
+                let translated = t.query(&query)?;
+                Ok((format!("{with}{}", translated.sql), translated.columns))
+            })?;
+            let rows = self.fetch(&sql, columns.len())?;
+            Ok((columns, rows))
         };
-        let (sql, columns) = self.translator(|t| {
-            let with = t.with(&ctes)?;
-            let translated = t.query(&query)?;
-            Ok((format!("{with}{}", translated.sql), translated.columns))
-        })?;
-        let rows = self.fetch(&sql, columns.len())?;
-        Ok((columns, rows))
+        parse(text)?.into_iter().map(read_one).collect()
     }
 
     fn assign(&mut self, columns: &[Output], assigns: &[Option<String>], row: Vec<Value>) {
@@ -623,8 +660,13 @@ impl Session {
         Ok(relation)
     }
 
+    fn permit(&self, permission: Permission, relation: &Relation) -> Result<(), SqlError> {
+        self.translator(|t| t.permit(permission, relation))
+    }
+
     fn insert(&mut self, ctes: &[Cte], into: &Target, columns: &[String], source: &Source) -> Result<(), SqlError> {
         let relation = self.target(into)?;
+        self.permit(Permission::Insert, &relation)?;
         let chosen = insert_columns(&relation, columns)?;
         let temporary = relation.temporary;
         let inserted = self.write(temporary, |session| {
@@ -703,6 +745,7 @@ impl Session {
         let count = self.write(temporary, |session| {
             let values: Vec<&Expr> = set.iter().map(|assignment| &assignment.value).collect();
             let changes = session.translator(|t| t.changes(ctes, target, from, condition, &values))?;
+            session.permit(Permission::Update, &changes.relation)?;
             let columns = session.set_columns(&changes.relation, set)?;
             let mut rows = session.fetch(&changes.sql, values.len() + 1)?;
             let last = rows.last().cloned();
@@ -775,6 +818,7 @@ impl Session {
         let temporary = self.is_temporary_target(target, from)?;
         let count = self.write(temporary, |session| {
             let changes = session.translator(|t| t.changes(ctes, target, from, condition, &[]))?;
+            session.permit(Permission::Delete, &changes.relation)?;
             let rows = session.fetch(&changes.sql, 1)?;
             let rowids: Vec<i64> =
                 rows.iter().filter_map(|row| if let Value::Integer(id) = row[0] { Some(id) } else { None }).collect();
@@ -1055,6 +1099,7 @@ impl Session {
             return Ok(ran);
         }
         let procedure = catalog::procedure(&self.connection, name)?.ok_or_else(|| no_procedure(&name.shown()))?;
+        self.translator(|t| t.permit_object(Permission::Execute, name))?;
         let parameter = procedure.parameter.to_lowercase();
         let [(said, value)] = arguments else { return Err(argument_missing(name, &procedure.parameter)) };
         if said.as_ref().is_some_and(|said| *said != parameter) {
@@ -1093,10 +1138,12 @@ impl Session {
         let given = Variable::Table(Relation { name: parameter.into(), ..rows });
         let outer = std::mem::replace(&mut self.variables, Variables::from([(parameter.to_string(), given)]));
         let silent = self.silent;
+        // Who may execute it may do what it does: <https://learn.microsoft.com/sql/relational-databases/tutorial-ownership-chains-and-context-switching>
+        let granted = self.granted.take();
         self.within_procedure += 1;
         let ran = self.run_all(&statements);
         self.within_procedure -= 1;
-        self.silent = silent;
+        (self.silent, self.granted) = (silent, granted);
         // The rows are the caller's.
         self.variables.remove(parameter);
         self.forget_tables();
@@ -1148,7 +1195,7 @@ fn same_columns(one: &Relation, two: &Relation) -> bool {
     let of = |relation: &Relation| {
         relation.columns.iter().map(|column| (column.name.clone(), column.of)).collect::<Vec<_>>()
     };
-    let keys = |relation: &Relation| relation.keys.iter().filter(|key| key.kind != IndexKind::Plain).count();
+    let keys = |relation: &Relation| relation.keys.iter().filter(|key| key.is_unique()).count();
     of(one) == of(two) && keys(one) == keys(two)
 }
 

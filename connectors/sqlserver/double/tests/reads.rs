@@ -38,15 +38,12 @@ async fn a_view_is_read_and_described_as_a_table_is() {
 }
 
 #[tokio::test]
-async fn a_table_says_in_how_many_partitions_it_lies_and_how_far_its_locks_grow() {
+async fn a_table_says_how_far_its_locks_grow() {
     let server = prepared().await;
-    let locks = "SELECT [t].[lock_escalation], MAX([p].[partition_number]) AS [partitions] FROM sys.tables AS [t] \
-                 INNER JOIN sys.partitions AS [p] ON [p].[object_id] = [t].[object_id] \
-                 WHERE [t].[object_id] = OBJECT_ID(N'dbo.t', N'U') GROUP BY [t].[lock_escalation]";
-    assert_eq!(texts(server.query(locks)), ["0 1"], "the whole table, in one part, unless said");
-    server.partition("dbo.t", 3);
+    let locks = "SELECT [t].[lock_escalation] FROM sys.tables AS [t] WHERE [t].[object_id] = OBJECT_ID(N'dbo.t', N'U')";
+    assert_eq!(texts(server.query(locks)), ["0"], "to the whole table, unless said");
     server.run("ALTER TABLE dbo.t SET (LOCK_ESCALATION = AUTO);");
-    assert_eq!(texts(server.query(locks)), ["2 3"]);
+    assert_eq!(texts(server.query(locks)), ["2"]);
     let said = |t_sql: &str| server.try_run(t_sql).map_err(|error| error.to_string()).unwrap_err();
     assert!(said("ALTER TABLE dbo.t SET (LOCK_ESCALATION = ROW);").contains("Incorrect syntax"));
     assert!(said("ALTER TABLE dbo.u SET (LOCK_ESCALATION = AUTO);").contains("Cannot find the object"));
@@ -81,4 +78,38 @@ async fn what_a_collation_takes_for_the_same_is_distinct_once() {
          ORDER BY [t].[id]"
     ));
     assert_eq!(texts(rows), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn times_are_counted_by_the_boundaries_between_them() {
+    let server = prepared().await;
+    server.run(
+        "CREATE TABLE dbo.w ([from] datetime2(7) NOT NULL, [to] datetime2(7) NOT NULL); \
+         INSERT INTO dbo.w VALUES ('2026-11-24T10:00:59.9999999', '2026-11-24T10:01:00.0000000'), \
+           ('2026-11-24T10:00:01', '2026-11-24T10:00:03.0019999'), ('2026-11-24T10:00:02', '2026-11-24T09:59:59.5')",
+    );
+    let of_each = |what: &str| texts(server.query(&format!("SELECT {what} AS [x] FROM dbo.w ORDER BY [from] DESC")));
+    assert_eq!(of_each("DATEDIFF(minute, [from], [to])"), ["1", "-1", "0"]);
+    assert_eq!(of_each("DATEDIFF_BIG(millisecond, [from], [to])"), ["1", "-2500", "2001"]);
+    assert_eq!(of_each("DATEADD(hour, -11, [to])")[0], "2026-11-23 23:01:00.0000000");
+    // As one cuts a time to its minute: a number is a day since 1900.
+    let minutes = "SELECT DATEADD(minute, DATEDIFF(minute, 0, [from]), 0) AS [minute], COUNT_BIG(*) AS [n], \
+                   AVG(CAST(DATEDIFF(second, [from], [to]) AS float)) AS [mean] FROM dbo.w \
+                   GROUP BY DATEADD(minute, DATEDIFF(minute, 0, [from]), 0) ORDER BY [minute]";
+    assert_eq!(texts(server.query(minutes)), ["2026-11-24 10:00:00.000 3 0"]);
+    let said = |t_sql: &str| {
+        let error = server.try_run(t_sql).unwrap_err();
+        (error.number, error.message)
+    };
+    assert_eq!(
+        said("SELECT DATEADD(parsec, 1, 0) AS [x]"),
+        (155, "'parsec' is not a recognized dateadd option.".into())
+    );
+    assert_eq!(said("SELECT DATEDIFF(millisecond, 0, [to]) AS [x] FROM dbo.w").0, 535);
+    assert_eq!(
+        said("SELECT DATEADD(day, 2147483647, [to]) AS [x] FROM dbo.w"),
+        (517, "Adding a value to a 'datetime2' column caused an overflow.".into())
+    );
+    assert_eq!(said("SELECT DATEDIFF(day, N'x', 0) AS [x]").0, 8116);
+    assert_eq!(said("SELECT DATEADD(day, 1) AS [x]"), (174, "The dateadd function requires 3 argument(s).".into()));
 }

@@ -97,6 +97,23 @@ pub enum Statement {
         text: String,
     },
     CreateSchema(String),
+    CreatePartitionFunction {
+        name: String,
+        function: PartitionFunction,
+        text: String,
+    },
+    CreatePartitionScheme {
+        name: String,
+        scheme: PartitionScheme,
+        text: String,
+    },
+    /// A user that Entra ID knows.
+    CreateUser(String),
+    Grant {
+        permissions: Vec<Permission>,
+        on: Name,
+        to: Vec<String>,
+    },
     DropTable {
         names: Vec<Name>,
         if_exists: bool,
@@ -291,12 +308,69 @@ pub enum Expr {
     Collate(Box<Expr>, String),
 }
 
+/// How values of a type are divided. To which side a boundary belongs, nobody asks here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionFunction {
+    pub of: Type,
+    pub boundaries: Vec<Expr>,
+}
+
+/// Which filegroups the partitions lie on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionScheme {
+    pub function: String,
+    /// Whether all of them lie on the one that is named.
+    pub all: bool,
+    pub filegroups: Vec<String>,
+}
+
+/// Where a table or an index lies: on a filegroup; or, if there are columns, on a partition scheme, divided by them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Space {
+    pub name: String,
+    pub columns: Vec<String>,
+}
+
+/// <https://learn.microsoft.com/sql/t-sql/statements/grant-object-permissions-transact-sql>
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    Select,
+    Insert,
+    Update,
+    Delete,
+    References,
+    Execute,
+}
+
+impl Permission {
+    pub const ALL: [Permission; 6] = [
+        Permission::Select,
+        Permission::Insert,
+        Permission::Update,
+        Permission::Delete,
+        Permission::References,
+        Permission::Execute,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Permission::Select => "SELECT",
+            Permission::Insert => "INSERT",
+            Permission::Update => "UPDATE",
+            Permission::Delete => "DELETE",
+            Permission::References => "REFERENCES",
+            Permission::Execute => "EXECUTE",
+        }
+    }
+}
+
 /// A table as CREATE TABLE describes it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Table {
     pub columns: Vec<Column>,
     pub keys: Vec<Index>,
     pub checks: Vec<Check>,
+    pub on: Option<Space>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -327,6 +401,7 @@ pub struct Index {
     pub clustered: bool,
     pub columns: Vec<(String, bool)>,
     pub condition: Option<Expr>,
+    pub on: Option<Space>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -3,8 +3,9 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::ast::{self, Expr, Index, IndexKind, Name, Statement};
+use super::ast::{self, Expr, Index, IndexKind, Name, Space, Statement};
 use super::parser::parse;
+use super::partitions::{self, Divided};
 use super::translate;
 use crate::collation::{Collation, INSTANT, NUMBER};
 use crate::error::{SqlError, exists_already, no_column};
@@ -22,6 +23,8 @@ pub struct Relation {
     pub columns: Vec<Column>,
     pub keys: Vec<Key>,
     pub checks: Vec<Check>,
+    /// Where it lies, unless an index that is the table itself was put elsewhere.
+    pub on: Option<Space>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +47,13 @@ pub struct Key {
     pub clustered: bool,
     pub columns: Vec<(usize, bool)>,
     pub condition: Option<Expr>,
+    pub on: Option<Space>,
+}
+
+impl Key {
+    pub fn is_unique(&self) -> bool {
+        !matches!(self.kind, IndexKind::Plain | IndexKind::Columnstore)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -64,6 +74,12 @@ pub fn same(one: &str, two: &str) -> bool {
 impl Relation {
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| same(&column.name, name))
+    }
+
+    /// Where its rows lie.
+    pub fn space(&self) -> Option<&Space> {
+        let clustered = self.keys.iter().find(|key| key.clustered);
+        clustered.map_or(self.on.as_ref(), |key| key.on.as_ref())
     }
 
     /// As errors about keys and checks name it.
@@ -90,6 +106,7 @@ impl Relation {
             columns: Vec::new(),
             keys: Vec::new(),
             checks: Vec::new(),
+            on: table.on.clone(),
         };
         for column in &table.columns {
             relation.add_column(column)?;
@@ -182,24 +199,15 @@ impl Relation {
             }
             columns.push((at, *descending));
         }
-        self.keys.push(Key {
-            name,
-            kind: index.kind,
-            clustered: index.clustered,
-            columns,
-            condition: index.condition.clone(),
-        });
+        // With the table, unless it is put elsewhere.
+        let on = index.on.as_ref().or_else(|| self.space()).cloned();
+        let Index { kind, clustered, condition, .. } = index.clone();
+        self.keys.push(Key { name, kind, clustered, columns, condition, on });
         Ok(())
     }
 
     fn key_column(&self, name: &str) -> Result<usize, SqlError> {
-        let Some(at) = self.column(name) else {
-            return Err(SqlError::new(
-                1911,
-                16,
-                format!("Column name '{name}' does not exist in the target table or view."),
-            ));
-        };
+        let at = self.column(name).ok_or_else(|| no_key_column(name))?;
         let of = self.columns[at].of;
         if of == Type::Xml || of.dimensions().0 < 0 {
             let message = format!(
@@ -236,6 +244,10 @@ impl Relation {
             format!("{prefix}__{middle}__{digest:016X}")
         }
     }
+}
+
+pub fn no_key_column(name: &str) -> SqlError {
+    SqlError::new(1911, 16, format!("Column name '{name}' does not exist in the target table or view."))
 }
 
 /// How a column's values are ordered in SQLite.
@@ -285,7 +297,7 @@ pub fn store_key(connection: &Connection, relation: &Relation, at: usize) -> Res
         return Ok(());
     }
     let (database, table) = relation.stored.split_once('.').unwrap_or(("main", &relation.stored));
-    let unique = !matches!(key.kind, IndexKind::Plain);
+    let unique = key.is_unique();
     let mut plain = Vec::new();
     let mut strict = Vec::new();
     for (column, _) in &key.columns {
@@ -318,7 +330,7 @@ pub fn store_key(connection: &Connection, relation: &Relation, at: usize) -> Res
 
 /// The views of the catalog that are here, as tables.
 /// <https://learn.microsoft.com/sql/relational-databases/system-catalog-views/object-catalog-views-transact-sql>
-const VIEWS: [&str; 10] = [
+const VIEWS: [&str; 12] = [
     "CREATE TABLE sys.schemas (name nvarchar(128) NOT NULL, schema_id int NOT NULL)",
     "CREATE TABLE sys.objects (name nvarchar(128) NOT NULL, object_id int NOT NULL, schema_id int NOT NULL, \
      type char(2) COLLATE Latin1_General_BIN NULL, type_desc nvarchar(60) NULL)",
@@ -333,11 +345,14 @@ const VIEWS: [&str; 10] = [
      type_desc nvarchar(60) NULL, is_unique bit NULL, is_primary_key bit NULL, is_unique_constraint bit NULL, is_disabled bit NULL, \
      has_filter bit NULL, ignore_dup_key bit NULL, filter_definition nvarchar(max) NULL)",
     "CREATE TABLE sys.index_columns (object_id int NOT NULL, index_id int NOT NULL, index_column_id int NOT NULL, \
-     column_id int NOT NULL, key_ordinal tinyint NOT NULL, is_descending_key bit NULL, is_included_column bit NULL)",
+     column_id int NOT NULL, key_ordinal tinyint NOT NULL, partition_ordinal tinyint NOT NULL, is_descending_key bit NULL, is_included_column bit NULL)",
     "CREATE TABLE sys.table_types (name nvarchar(128) NOT NULL, schema_id int NOT NULL, system_type_id tinyint NOT NULL, \
      user_type_id int NOT NULL, is_user_defined bit NOT NULL, is_table_type bit NOT NULL, type_table_object_id int NOT NULL)",
     "CREATE TABLE sys.parameters (object_id int NOT NULL, name nvarchar(128) NULL, parameter_id int NOT NULL, \
      system_type_id tinyint NOT NULL, user_type_id int NOT NULL, is_output bit NOT NULL, is_readonly bit NOT NULL)",
+    "CREATE TABLE sys.database_principals (name nvarchar(128) NOT NULL, principal_id int NOT NULL, type char(1) NOT NULL, type_desc nvarchar(60) NULL)",
+    "CREATE TABLE sys.database_permissions (class tinyint NOT NULL, major_id int NOT NULL, minor_id int NOT NULL, \
+     grantee_principal_id int NOT NULL, permission_name nvarchar(128) NULL, state char(1) NOT NULL)",
     "CREATE TABLE sys.procedures (name nvarchar(128) NOT NULL, object_id int NOT NULL, schema_id int NOT NULL, body nvarchar(max) NULL)",
 ];
 
@@ -375,7 +390,7 @@ fn relation_of(text: &str, name: &Name, id: i64, temporary: bool) -> Result<(Nam
     Ok((full, relation))
 }
 
-fn remember(connection: &Connection, name: &Name, id: i64, kind: &str, text: &str) -> Result<(), SqlError> {
+pub fn remember(connection: &Connection, name: &Name, id: i64, kind: &str, text: &str) -> Result<(), SqlError> {
     let database = if id < 0 { "temp" } else { "main" };
     let schema = name.schema.clone().unwrap_or_else(|| "dbo".into());
     let sql = format!("INSERT INTO {database}.objects VALUES (?1, ?2, ?3, ?4, ?5)");
@@ -384,7 +399,7 @@ fn remember(connection: &Connection, name: &Name, id: i64, kind: &str, text: &st
 }
 
 /// A row of a view of the catalog.
-fn add_row(connection: &Connection, view: &str, values: &[&dyn rusqlite::ToSql]) -> Result<(), SqlError> {
+pub fn add_row(connection: &Connection, view: &str, values: &[&dyn rusqlite::ToSql]) -> Result<(), SqlError> {
     let stored = stored_view(connection, view)?;
     let places = (1..=values.len()).map(|at| format!("?{at}")).collect::<Vec<_>>().join(", ");
     let columns = (1..=values.len()).map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
@@ -403,7 +418,7 @@ pub fn is_temporary(name: &Name) -> bool {
 }
 
 /// The identity and the definition of an object, of whatever kind.
-fn look_up(connection: &Connection, name: &Name) -> Result<Option<(i64, String, String)>, SqlError> {
+pub fn look_up(connection: &Connection, name: &Name) -> Result<Option<(i64, String, String)>, SqlError> {
     let database = if is_temporary(name) { "temp" } else { "main" };
     let schema = match &name.schema {
         Some(schema) if !is_temporary(name) => folded(schema),
@@ -458,7 +473,7 @@ pub fn create_schema(connection: &Connection, name: &str) -> Result<(), SqlError
     add_row(connection, "schemas", &[&name, &next])
 }
 
-fn next_id(connection: &Connection, temporary: bool) -> Result<i64, SqlError> {
+pub fn next_id(connection: &Connection, temporary: bool) -> Result<i64, SqlError> {
     let sql = if temporary {
         "SELECT min(ifnull(min(object_id), 0), -1000) - 1 FROM temp.objects"
     } else {
@@ -486,27 +501,16 @@ pub fn create_table(connection: &Connection, name: &Name, table: &ast::Table, te
     }
     let id = next_id(connection, temporary)?;
     let relation = Relation::of(table, name, id, temporary)?;
+    partitions::check(connection, &relation)?;
     store(connection, &relation)?;
     remember(connection, name, id, "U", text)?;
     if !temporary {
         add_row(connection, "objects", &[&relation.name, &id, &schema, &"U ", &"USER_TABLE"])?;
         add_row(connection, "tables", &[&relation.name, &id, &schema, &0])?;
-        add_partition(connection, &relation, 1)?;
         describe(connection, &relation)?;
+        describe_partitions(connection, &relation)?;
     }
     Ok(())
-}
-
-/// A partition of the table itself; of its other indexes nothing is said.
-fn add_partition(connection: &Connection, relation: &Relation, number: i64) -> Result<(), SqlError> {
-    let index = i64::from(relation.keys.iter().any(|key| key.clustered));
-    add_row(connection, "partitions", &[&(relation.id * 100_000 + number), &relation.id, &index, &number])
-}
-
-/// The table lies in so many partitions from now on, as far as the catalog says.
-pub fn partition(connection: &Connection, table: &Name, partitions: i64) -> Result<(), SqlError> {
-    let relation = existing(connection, table)?;
-    (2..=partitions).try_for_each(|number| add_partition(connection, &relation, number))
 }
 
 pub fn escalate_locks(connection: &Connection, table: &Name, to: i64) -> Result<(), SqlError> {
@@ -593,6 +597,7 @@ pub fn create_index(connection: &Connection, index: &Index, on: &Name, text: &st
         return Err(SqlError::new(1088, 16, message));
     };
     relation.add_key(index, None)?;
+    partitions::check(connection, &relation)?;
     let at = relation.keys.len() - 1;
     if let Err(error) = store_key(connection, &relation, at) {
         return Err(if error.message.contains("UNIQUE") { duplicates(&relation, at) } else { error });
@@ -602,6 +607,7 @@ pub fn create_index(connection: &Connection, index: &Index, on: &Name, text: &st
     if !relation.temporary {
         forget_description(connection, relation.id)?;
         describe(connection, &relation)?;
+        describe_partitions(connection, &relation)?;
     }
     Ok(())
 }
@@ -676,18 +682,21 @@ pub fn drop_table(connection: &Connection, name: &Name, if_exists: bool) -> Resu
     }
     if !relation.temporary {
         forget_description(connection, relation.id)?;
-        for (view, column) in [("objects", "c2"), ("tables", "c2"), ("partitions", "c2")] {
-            let stored = stored_view(connection, view)?;
-            connection.execute(&format!("DELETE FROM {stored} WHERE {column} = ?1"), [relation.id])?;
-        }
+        forget_rows(connection, relation.id, &[("objects", "c2"), ("tables", "c2"), ("database_permissions", "c2")])?;
     }
     Ok(())
 }
 
 fn forget_description(connection: &Connection, id: i64) -> Result<(), SqlError> {
-    for view in ["columns", "indexes", "index_columns"] {
+    let views = [("columns", "c1"), ("indexes", "c1"), ("index_columns", "c1"), ("partitions", "c2")];
+    forget_rows(connection, id, &views)
+}
+
+/// `views`: each with the column that has the object's number.
+fn forget_rows(connection: &Connection, id: i64, views: &[(&str, &str)]) -> Result<(), SqlError> {
+    for (view, column) in views {
         let stored = stored_view(connection, view)?;
-        connection.execute(&format!("DELETE FROM {stored} WHERE c1 = ?1"), [id])?;
+        connection.execute(&format!("DELETE FROM {stored} WHERE {column} = ?1"), [id])?;
     }
     Ok(())
 }
@@ -723,43 +732,85 @@ fn describe_columns(connection: &Connection, relation: &Relation) -> Result<(), 
     Ok(())
 }
 
+/// The indexes of a table by their numbers; one of them is the table itself: a clustered one is 1, and a heap, which is none, 0.
+fn numbered(relation: &Relation) -> Vec<(i64, Option<&Key>)> {
+    let (clustered, others): (Vec<&Key>, Vec<&Key>) = relation.keys.iter().partition(|key| key.clustered);
+    let own = clustered.first().map_or((0, None), |key| (1, Some(*key)));
+    let others = others.into_iter().enumerate().map(|(at, key)| (at as i64 + 2, Some(key)));
+    std::iter::once(own).chain(others).collect()
+}
+
+/// Where the index of a number lies; the heap, where the table does.
+fn space_of<'a>(relation: &'a Relation, key: Option<&'a Key>) -> Option<&'a Space> {
+    key.map_or(relation.space(), |key| key.on.as_ref())
+}
+
 fn describe(connection: &Connection, relation: &Relation) -> Result<(), SqlError> {
     describe_columns(connection, relation)?;
-    if !relation.keys.iter().any(|key| key.clustered) {
-        let values: [&dyn rusqlite::ToSql; 11] =
-            [&relation.id, &None::<String>, &0, &0, &"HEAP", &false, &false, &false, &false, &false, &false];
-        add_row(connection, "indexes", &values)?;
-    }
-    let mut next = 2;
-    for key in &relation.keys {
-        let index = if key.clustered { 1 } else { next };
-        next += i64::from(!key.clustered);
-        describe_key(connection, relation, key, index)?;
+    for (number, key) in numbered(relation) {
+        let divided = partitions::divided(connection, relation, space_of(relation, key))?;
+        describe_index(connection, relation, key, number)?;
+        describe_index_columns(connection, relation, key, number, divided)?;
     }
     Ok(())
 }
 
-fn describe_key(connection: &Connection, relation: &Relation, key: &Key, index: i64) -> Result<(), SqlError> {
-    let (kind, spoken) = match (key.kind, key.clustered) {
-        (IndexKind::Columnstore, true) => (5, "CLUSTERED COLUMNSTORE"),
-        (IndexKind::Columnstore, false) => (6, "NONCLUSTERED COLUMNSTORE"),
-        (_, true) => (1, "CLUSTERED"),
-        (_, false) => (2, "NONCLUSTERED"),
+fn describe_index(
+    connection: &Connection,
+    relation: &Relation,
+    key: Option<&Key>,
+    number: i64,
+) -> Result<(), SqlError> {
+    let (kind, spoken) = match key.map(|key| (key.kind, key.clustered)) {
+        None => (0, "HEAP"),
+        Some((IndexKind::Columnstore, true)) => (5, "CLUSTERED COLUMNSTORE"),
+        Some((IndexKind::Columnstore, false)) => (6, "NONCLUSTERED COLUMNSTORE"),
+        Some((_, true)) => (1, "CLUSTERED"),
+        Some((_, false)) => (2, "NONCLUSTERED"),
     };
-    let unique = !matches!(key.kind, IndexKind::Plain | IndexKind::Columnstore);
-    let (primary, constraint) = (key.kind == IndexKind::PrimaryKey, key.kind == IndexKind::UniqueConstraint);
-    let filtered = key.condition.is_some();
+    let name = key.map(|key| &key.name);
+    let of = |kind: IndexKind| key.is_some_and(|key| key.kind == kind);
+    let (primary, constraint) = (of(IndexKind::PrimaryKey), of(IndexKind::UniqueConstraint));
+    let (unique, filtered) = (key.is_some_and(Key::is_unique), key.is_some_and(|key| key.condition.is_some()));
     let values: [&dyn rusqlite::ToSql; 11] =
-        [&relation.id, &key.name, &index, &kind, &spoken, &unique, &primary, &constraint, &false, &filtered, &false];
-    add_row(connection, "indexes", &values)?;
-    let every: Vec<(usize, bool)> = (0..relation.columns.len()).map(|at| (at, false)).collect();
-    let is_columnstore = key.kind == IndexKind::Columnstore;
-    for (place, (column, descending)) in if is_columnstore { &every } else { &key.columns }.iter().enumerate() {
-        let (place, column) = (place as i64 + 1, *column as i64 + 1);
-        let ordinal = if is_columnstore { 0 } else { place };
-        let values: [&dyn rusqlite::ToSql; 7] =
-            [&relation.id, &index, &place, &column, &ordinal, descending, &is_columnstore];
+        [&relation.id, &name, &number, &kind, &spoken, &unique, &primary, &constraint, &false, &filtered, &false];
+    add_row(connection, "indexes", &values)
+}
+
+/// Those of the key; a columnstore's, which has all and no key; and the one that divides it, if it is none of them.
+fn describe_index_columns(
+    connection: &Connection,
+    relation: &Relation,
+    key: Option<&Key>,
+    number: i64,
+    divided: Option<Divided>,
+) -> Result<(), SqlError> {
+    let is_columnstore = key.is_some_and(|key| key.kind == IndexKind::Columnstore);
+    let of_key = || key.map(|key| key.columns.clone()).unwrap_or_default();
+    let of_table = || (0..relation.columns.len()).map(|at| (at, false)).collect();
+    let mut columns: Vec<(usize, bool)> = if is_columnstore { of_table() } else { of_key() };
+    let in_key = if is_columnstore { 0 } else { columns.len() };
+    let dividing = divided.map(|divided| divided.column);
+    let missing = dividing.filter(|dividing| !columns.iter().any(|(column, _)| column == dividing));
+    columns.extend(missing.map(|column| (column, false)));
+    for (at, (column, descending)) in columns.iter().enumerate() {
+        let (place, divides) = (at as i64 + 1, i64::from(dividing == Some(*column)));
+        let ordinal = if at < in_key { place } else { 0 };
+        let column = *column as i64 + 1;
+        let values: [&dyn rusqlite::ToSql; 8] =
+            [&relation.id, &number, &place, &column, &ordinal, &divides, descending, &is_columnstore];
         add_row(connection, "index_columns", &values)?;
+    }
+    Ok(())
+}
+
+fn describe_partitions(connection: &Connection, relation: &Relation) -> Result<(), SqlError> {
+    for (index, key) in numbered(relation) {
+        let divided = partitions::divided(connection, relation, space_of(relation, key))?;
+        for number in 1..=divided.map_or(1, |divided| divided.partitions) {
+            let id = (relation.id * 1000 + index) * 100_000 + number;
+            add_row(connection, "partitions", &[&id, &relation.id, &index, &number])?;
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 use rusqlite::{Connection, Error, Result};
 
+use super::dates;
 use super::parser::parse_type;
 use crate::convert::{Into, convert, text_length};
 use crate::decimal::Decimal;
@@ -57,6 +58,7 @@ pub fn register(connection: &Connection) -> Result<()> {
         })
     })?;
     register_texts(connection, pure)?;
+    dates::register(connection, pure)?;
     connection.create_aggregate_function("tds_sum", 1, pure, Sum)
 }
 
@@ -90,11 +92,11 @@ fn register_texts(connection: &Connection, pure: FunctionFlags) -> Result<()> {
     })
 }
 
-fn failed(error: SqlError) -> Error {
+pub fn failed(error: SqlError) -> Error {
     Error::UserFunctionError(error.packed().into())
 }
 
-fn type_of(context: &Context<'_>, at: usize) -> Result<Type> {
+pub fn type_of(context: &Context<'_>, at: usize) -> Result<Type> {
     let text: String = context.get(at)?;
     parse_type(&text).map_err(failed)
 }

@@ -1,6 +1,8 @@
 //! Reads a batch: a small part of T-SQL, and nothing beyond it.
 //! <https://learn.microsoft.com/sql/t-sql/statements/statements>
 
+mod definitions;
+
 use super::ast::*;
 use super::lexer::{Token, tokens};
 use crate::error::{SqlError, syntax};
@@ -54,6 +56,8 @@ pub fn parse_type(text: &str) -> Parsed<Type> {
 struct Parser {
     tokens: Vec<Token>,
     at: usize,
+    /// The statement that an index is part of, as errors name it.
+    defining: &'static str,
 }
 
 /// Words that end a list of names without AS, so that they are no alias.
@@ -87,6 +91,7 @@ const RESERVED: &[&str] = &[
     "FOR",
     "FROM",
     "FULL",
+    "GRANT",
     "GROUP",
     "HAVING",
     "IDENTITY",
@@ -119,6 +124,7 @@ const RESERVED: &[&str] = &[
     "SET",
     "TABLE",
     "THEN",
+    "TO",
     "TOP",
     "TRAN",
     "TRANSACTION",
@@ -136,7 +142,7 @@ const RESERVED: &[&str] = &[
 
 impl Parser {
     fn new(text: &str) -> Parsed<Self> {
-        Ok(Parser { tokens: tokens(text)?, at: 0 })
+        Ok(Parser { tokens: tokens(text)?, at: 0, defining: "CREATE TABLE" })
     }
 
     fn at_end(&self) -> bool {
@@ -298,6 +304,7 @@ impl Parser {
             "CREATE" => self.create(),
             "ALTER" => self.alter_table(),
             "DROP" => self.drop_table(),
+            "GRANT" => self.grant(),
             "EXEC" | "EXECUTE" => {
                 self.next()?;
                 self.execute()
@@ -719,253 +726,6 @@ impl Parser {
     fn use_database(&mut self) -> Parsed<Statement> {
         self.expect("USE")?;
         Ok(Statement::Set { option: "DATABASE".into(), value: self.identifier()? })
-    }
-}
-
-/// Definitions.
-impl Parser {
-    fn create(&mut self) -> Parsed<Statement> {
-        let start = self.at;
-        self.expect("CREATE")?;
-        if self.word("SCHEMA") {
-            return self.identifier().map(Statement::CreateSchema);
-        }
-        if self.word("TYPE") {
-            let name = self.name()?;
-            self.expect("AS")?;
-            self.expect("TABLE")?;
-            let table = self.in_parentheses(Self::table)?;
-            return Ok(Statement::CreateType { name, table, text: self.written(start) });
-        }
-        if self.word("TABLE") {
-            let name = self.name()?;
-            let table = self.in_parentheses(Self::table)?;
-            return Ok(Statement::CreateTable { name, table, text: self.written(start) });
-        }
-        if self.word("VIEW") {
-            return self.view(start);
-        }
-        self.index(start)
-    }
-
-    /// <https://learn.microsoft.com/sql/t-sql/statements/create-view-transact-sql>
-    fn view(&mut self, start: usize) -> Parsed<Statement> {
-        if start > 0 {
-            let message = "'CREATE VIEW' must be the first statement in a query batch.";
-            return Err(SqlError::new(111, 15, message));
-        }
-        let name = self.name()?;
-        self.expect("AS")?;
-        let query = Box::new(self.query()?);
-        let text = self.written(start);
-        self.sign(";");
-        if self.at_end() { Ok(Statement::CreateView { name, query, text }) } else { Err(self.wrong()) }
-    }
-
-    /// What was read since, as a text of its own: definitions are kept as they were said.
-    fn written(&self, start: usize) -> String {
-        self.tokens[start..self.at].iter().map(write).collect::<Vec<_>>().join(" ")
-    }
-
-    fn index(&mut self, start: usize) -> Parsed<Statement> {
-        let unique = self.word("UNIQUE");
-        let clustered = self.clustering();
-        let columnstore = self.word("COLUMNSTORE");
-        self.expect("INDEX")?;
-        let name = Some(self.identifier()?);
-        self.expect("ON")?;
-        let on = self.name()?;
-        let columns = if columnstore && !self.is_sign("(") { Vec::new() } else { self.key_columns()? };
-        let condition = self.condition()?;
-        let kind = match (columnstore, unique) {
-            (true, false) => IndexKind::Columnstore,
-            (true, true) => return Err(syntax("COLUMNSTORE")),
-            (false, true) => IndexKind::UniqueIndex,
-            (false, false) => IndexKind::Plain,
-        };
-        let index = Index { name, kind, clustered: clustered == Some(true), columns, condition };
-        Ok(Statement::CreateIndex { index, on, text: self.written(start) })
-    }
-
-    fn clustering(&mut self) -> Option<bool> {
-        if self.word("CLUSTERED") {
-            return Some(true);
-        }
-        self.word("NONCLUSTERED").then_some(false)
-    }
-
-    fn direction(&mut self) -> bool {
-        let descending = self.word("DESC");
-        let _ = descending || self.word("ASC");
-        descending
-    }
-
-    fn key_columns(&mut self) -> Parsed<Vec<(String, bool)>> {
-        self.in_parentheses(|p| {
-            p.list(|p| {
-                let name = p.identifier()?;
-                Ok((name, p.direction()))
-            })
-        })
-    }
-
-    fn table(&mut self) -> Parsed<Table> {
-        let mut table = Table::default();
-        loop {
-            self.table_part(&mut table)?;
-            if !self.sign(",") {
-                return Ok(table);
-            }
-        }
-    }
-
-    fn table_part(&mut self, table: &mut Table) -> Parsed<()> {
-        let constraint = if self.word("CONSTRAINT") { Some(self.identifier()?) } else { None };
-        if self.is_word("PRIMARY") || self.is_word("UNIQUE") {
-            let key = self.key(constraint, None)?;
-            table.keys.push(key);
-            return Ok(());
-        }
-        if self.word("CHECK") {
-            let condition = self.in_parentheses(Self::expr)?;
-            table.checks.push(Check { name: constraint, column: None, condition });
-            return Ok(());
-        }
-        if constraint.is_some() {
-            return Err(self.wrong());
-        }
-        if self.word("INDEX") {
-            let name = Some(self.identifier()?);
-            let unique = self.word("UNIQUE");
-            let clustered = self.clustering();
-            let columnstore = self.word("COLUMNSTORE");
-            let columns = if columnstore && !self.is_sign("(") { Vec::new() } else { self.key_columns()? };
-            let kind = match (columnstore, unique) {
-                (true, _) => IndexKind::Columnstore,
-                (_, true) => IndexKind::UniqueIndex,
-                _ => IndexKind::Plain,
-            };
-            table.keys.push(Index {
-                name,
-                kind,
-                clustered: clustered == Some(true),
-                columns,
-                condition: self.condition()?,
-            });
-            return Ok(());
-        }
-        self.column(table)
-    }
-
-    fn key(&mut self, name: Option<String>, column: Option<&str>) -> Parsed<Index> {
-        let primary = self.words(&["PRIMARY", "KEY"]);
-        if !primary {
-            self.expect("UNIQUE")?;
-        }
-        let clustered = self.clustering().unwrap_or(primary);
-        let columns = match column {
-            Some(column) if !self.is_sign("(") => vec![(column.to_string(), false)],
-            _ => self.key_columns()?,
-        };
-        let kind = if primary { IndexKind::PrimaryKey } else { IndexKind::UniqueConstraint };
-        Ok(Index { name, kind, clustered, columns, condition: None })
-    }
-
-    fn column(&mut self, table: &mut Table) -> Parsed<()> {
-        let name = self.identifier()?;
-        if self.word("AS") {
-            let computed = Some(self.in_parentheses(Self::expr)?);
-            self.word("PERSISTED");
-            let column = Column {
-                name,
-                of: Type::Null,
-                collation: None,
-                nullable: None,
-                identity: None,
-                default: None,
-                computed,
-            };
-            table.columns.push(column);
-            return Ok(());
-        }
-        let of = self.data_type()?;
-        let mut column =
-            Column { name, of, collation: None, nullable: None, identity: None, default: None, computed: None };
-        while self.column_part(&mut column, table)? {}
-        table.columns.push(column);
-        Ok(())
-    }
-
-    fn column_part(&mut self, column: &mut Column, table: &mut Table) -> Parsed<bool> {
-        if self.word("COLLATE") {
-            column.collation = Some(self.identifier()?);
-        } else if self.word("NULL") {
-            column.nullable = Some(true);
-        } else if self.words(&["NOT", "NULL"]) {
-            column.nullable = Some(false);
-        } else if self.word("IDENTITY") {
-            column.nullable = Some(false);
-            column.identity = Some((1, 1));
-            if self.is_sign("(") {
-                column.identity = Some(self.in_parentheses(|p| {
-                    let seed = p.integer()?;
-                    p.expect_sign(",")?;
-                    Ok((seed, p.integer()?))
-                })?);
-            }
-        } else {
-            return self.column_constraint(column, table);
-        }
-        Ok(true)
-    }
-
-    fn column_constraint(&mut self, column: &mut Column, table: &mut Table) -> Parsed<bool> {
-        let constraint = if self.word("CONSTRAINT") { Some(self.identifier()?) } else { None };
-        if self.word("DEFAULT") {
-            column.default = Some(self.primary()?);
-        } else if self.is_word("PRIMARY") || self.is_word("UNIQUE") {
-            let key = self.key(constraint, Some(&column.name))?;
-            table.keys.push(key);
-        } else if self.word("CHECK") {
-            let condition = self.in_parentheses(Self::expr)?;
-            table.checks.push(Check { name: constraint, column: Some(column.name.clone()), condition });
-        } else if constraint.is_some() {
-            return Err(self.wrong());
-        } else {
-            return Ok(false);
-        }
-        Ok(true)
-    }
-
-    /// <https://learn.microsoft.com/sql/t-sql/statements/alter-table-transact-sql>
-    fn alter_table(&mut self) -> Parsed<Statement> {
-        self.expect("ALTER")?;
-        self.expect("TABLE")?;
-        let table = self.name()?;
-        self.expect("SET")?;
-        self.in_parentheses(|p| {
-            p.expect("LOCK_ESCALATION")?;
-            p.expect_sign("=")?;
-            let to = ["TABLE", "DISABLE", "AUTO"].into_iter().position(|word| p.word(word));
-            Ok(Statement::EscalateLocks { table, to: to.ok_or_else(|| p.wrong())? as i64 })
-        })
-    }
-
-    fn drop_table(&mut self) -> Parsed<Statement> {
-        self.expect("DROP")?;
-        self.expect("TABLE")?;
-        let if_exists = self.words(&["IF", "EXISTS"]);
-        Ok(Statement::DropTable { names: self.list(Self::name)?, if_exists })
-    }
-}
-
-/// A token as it would be written again.
-fn write(token: &Token) -> String {
-    match token {
-        Token::Quoted(name) => format!("[{}]", name.replace(']', "]]")),
-        Token::Text { value, unicode } => format!("{}'{}'", if *unicode { "N" } else { "" }, value.replace('\'', "''")),
-        Token::Bytes(bytes) => format!("0x{}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()),
-        other => other.shown(),
     }
 }
 

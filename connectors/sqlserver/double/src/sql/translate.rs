@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use super::ast::{Cte, Expr, From, Item, Join, JsonColumn, Name, Place, Query, Rows};
+use super::ast::{Cte, Expr, From, Item, Join, JsonColumn, Name, Permission, Place, Query, Rows};
 use super::catalog::{self, Relation, folded, order_of, same};
+use super::dates::ticks_of;
 use super::json;
 use super::parser::parse_name;
+use super::rights::{self, User};
 use crate::collation::Collation;
 use crate::convert::{Into, clash, is_allowed};
 use crate::decimal::Decimal;
@@ -30,6 +32,8 @@ pub type Variables = BTreeMap<String, Variable>;
 pub struct Facts {
     pub database: String,
     pub user: String,
+    /// Who may do only what was granted.
+    pub granted: Option<User>,
     pub open: i64,
     pub doomed: bool,
     pub rows: i64,
@@ -116,6 +120,8 @@ pub struct Translator<'a> {
     ctes: Vec<(String, String, Vec<Output>)>,
     next: usize,
     depth: usize,
+    /// Whether what is read is read by a view: who may read it needs no permission for more.
+    within_view: bool,
 }
 
 pub fn literal(value: &Value) -> String {
@@ -161,6 +167,7 @@ impl<'a> Translator<'a> {
             ctes: Vec::new(),
             next: 0,
             depth: 0,
+            within_view: false,
         }
     }
 
@@ -180,6 +187,7 @@ impl<'a> Translator<'a> {
             ctes: Vec::new(),
             next: 0,
             depth: 1,
+            within_view: false,
         };
         run(&mut translator)
     }
@@ -193,6 +201,31 @@ impl<'a> Translator<'a> {
             .is_none_or(|database| same(database, &self.facts.database) || same(database, "tempdb"));
         let found = if known { catalog::find(connection, name, &["U", "S"])? } else { None };
         found.ok_or_else(|| no_table(&name.shown()))
+    }
+
+    /// Whether whoever asks may do this with a table.
+    pub fn permit(&self, permission: Permission, relation: &Relation) -> Result<(), SqlError> {
+        if relation.temporary || relation.schema == "sys" {
+            return Ok(());
+        }
+        self.permit_by_id(permission, relation.id, (&relation.schema, &relation.name))
+    }
+
+    /// The same of a view or a procedure.
+    pub fn permit_object(&self, permission: Permission, name: &Name) -> Result<(), SqlError> {
+        let id = self.connection.map_or(Ok(None), |connection| catalog::object_id(connection, name, None))?;
+        let schema = name.schema.as_deref().unwrap_or("dbo");
+        self.permit_by_id(permission, id.unwrap_or_default(), (schema, &name.name))
+    }
+
+    fn permit_by_id(&self, permission: Permission, id: i64, object: (&str, &str)) -> Result<(), SqlError> {
+        let (Some(connection), Some(user), false) = (self.connection, self.facts.granted, self.within_view) else {
+            return Ok(());
+        };
+        if rights::has(connection, user, Some(permission), id)? {
+            return Ok(());
+        }
+        Err(rights::denied(permission, object, &self.facts.database))
     }
 
     pub fn table_variable(&self, name: &str) -> Result<Relation, SqlError> {
@@ -362,16 +395,21 @@ impl<'a> Translator<'a> {
                 let query = self.nested(query)?;
                 (format!("({})", query.sql), String::new(), renamed(&query.columns, &stored), None)
             }
-            Rows::Variable(name) => self.stored_place(self.table_variable(name)?, &stored),
+            Rows::Variable(name) => stored_place(self.table_variable(name)?, &stored),
             Rows::Table(name) => {
                 match self.ctes.iter().find(|(cte, _, _)| name.schema.is_none() && *cte == folded(&name.name)) {
                     Some((_, cte, columns)) => (cte.clone(), name.name.clone(), renamed(columns, &stored), None),
                     None => match self.connection.map_or(Ok(None), |connection| catalog::view(connection, name))? {
                         Some(query) => {
+                            self.permit_object(Permission::Select, name)?;
                             let query = self.outside(|t| t.nested(&query))?;
                             (format!("({})", query.sql), name.name.clone(), renamed(&query.columns, &stored), None)
                         }
-                        None => self.stored_place(self.relation(name)?, &stored),
+                        None => {
+                            let relation = self.relation(name)?;
+                            self.permit(Permission::Select, &relation)?;
+                            stored_place(relation, &stored)
+                        }
                     },
                 }
             }
@@ -400,8 +438,9 @@ impl<'a> Translator<'a> {
     /// A view sees nothing of the statement that it is used in.
     fn outside<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, SqlError>) -> Result<T, SqlError> {
         let (scopes, ctes) = (std::mem::take(&mut self.scopes), std::mem::take(&mut self.ctes));
+        let within_view = std::mem::replace(&mut self.within_view, true);
         let result = run(self);
-        (self.scopes, self.ctes) = (scopes, ctes);
+        (self.scopes, self.ctes, self.within_view) = (scopes, ctes, within_view);
         result
     }
 
@@ -420,12 +459,6 @@ impl<'a> Translator<'a> {
             return Ok(format!("(SELECT {} WHERE 0)", nothing.join(", ")));
         }
         Ok(format!("(SELECT {} FROM (VALUES {}))", places.join(", "), rows.join(", ")))
-    }
-
-    fn stored_place(&self, relation: Relation, stored: &str) -> (String, String, Vec<Output>, Option<Relation>) {
-        let columns =
-            relation.columns.iter().map(|column| output(column, &format!("{stored}.{}", column.stored))).collect();
-        (relation.stored.clone(), relation.name.clone(), columns, Some(relation))
     }
 
     /// The rows of the table or alias `target` that are changed, and the values that `values` makes of each.
@@ -488,6 +521,12 @@ impl<'a> Translator<'a> {
         };
         found.cloned().ok_or_else(|| no_table(&shown))
     }
+}
+
+fn stored_place(relation: Relation, stored: &str) -> (String, String, Vec<Output>, Option<Relation>) {
+    let columns =
+        relation.columns.iter().map(|column| output(column, &format!("{stored}.{}", column.stored))).collect();
+    (relation.stored.clone(), relation.name.clone(), columns, Some(relation))
 }
 
 fn output(column: &catalog::Column, sql: &str) -> Output {
@@ -777,6 +816,9 @@ impl Translator<'_> {
         if matches!(name, "OBJECT_ID" | "IIF" | "COUNT" | "COUNT_BIG") {
             return self.special_call(name, arguments, star);
         }
+        if matches!(name, "DATEADD" | "DATEDIFF" | "DATEDIFF_BIG") {
+            return self.of_dates(name, arguments);
+        }
         let mut values = Vec::new();
         for argument in arguments {
             values.push(self.value(argument)?);
@@ -875,6 +917,7 @@ impl Translator<'_> {
             ("SUM", [of]) if of.of.is_integer() => {
                 Typed::new(sql("sum"), if of.of == Type::BigInt { Type::BigInt } else { Type::Int })
             }
+            ("AVG", [of]) if of.of.is_float() => Typed::new(sql("avg"), Type::Float),
             ("SUM", [of]) if of.of.is_float() => Typed::new(sql("sum"), Type::Float),
             ("SUM", [of]) if of.of.is_decimal() => {
                 let scale = of.of.digits().map_or(0, |(_, scale)| scale);
@@ -891,16 +934,50 @@ impl Translator<'_> {
         })
     }
 
+    fn of_dates(&mut self, name: &str, arguments: &[Expr]) -> Result<Typed, SqlError> {
+        let spoken = name.to_lowercase();
+        let [Expr::Column(part), one, two] = arguments else {
+            return Err(SqlError::new(174, 15, format!("The {spoken} function requires 3 argument(s).")));
+        };
+        let ticks = ticks_of(&part.join("."), &spoken)?;
+        let (one, two) = (self.value(one)?, self.value(two)?);
+        let moment = |typed: &Typed, argument: u8| match typed.of {
+            of if of.is_integer() => Ok((format!("tds_day({})", typed.sql), Type::DateTime)),
+            of if of.is_temporal() => Ok((typed.sql.clone(), of)),
+            of => {
+                let message = format!(
+                    "Argument data type {} is invalid for argument {argument} of {spoken} function.",
+                    of.name()
+                );
+                Err(SqlError::new(8116, 16, message))
+            }
+        };
+        let (to, of) = moment(&two, 3)?;
+        if name == "DATEADD" {
+            let number = cast(&one, Type::Int, Into::Expression)?;
+            return Ok(Typed::new(format!("tds_dateadd({ticks}, {number}, {to}, '{}')", of.declared()), of));
+        }
+        let (from, big) = (moment(&one, 2)?.0, name == "DATEDIFF_BIG");
+        let sql = format!("tds_datediff({ticks}, {from}, {to}, {})", u8::from(big));
+        Ok(Typed::new(sql, if big { Type::BigInt } else { Type::Int }))
+    }
+
     fn special_call(&mut self, name: &str, arguments: &[Expr], star: bool) -> Result<Typed, SqlError> {
         match (name, arguments) {
             ("OBJECT_ID", [of, kind @ ..]) if kind.len() < 2 => {
                 let of = self.constant(of)?;
                 let kind = kind.first().map(|kind| self.constant(kind)).transpose()?.flatten();
                 let connection = self.connection.ok_or_else(|| syntax(name))?;
-                let id = match of.as_deref().and_then(parse_name) {
+                let mut id = match of.as_deref().and_then(parse_name) {
                     Some(name) => catalog::object_id(connection, &name, kind.as_deref())?,
                     None => None,
                 };
+                // One does not see what one may do nothing with; a session's own tables have numbers below zero.
+                if let (Some(user), Some(object @ 0..)) = (self.facts.granted, id)
+                    && !rights::has(connection, user, None, object)?
+                {
+                    id = None;
+                }
                 Ok(Typed::new(id.map_or("NULL".into(), |id| id.to_string()), Type::Int))
             }
             ("IIF", [test, one, two]) => self.case(None, &[(test.clone(), one.clone())], Some(two)),
@@ -955,6 +1032,7 @@ const KNOWN: &[&str] = &[
     "MIN",
     "MAX",
     "SUM",
+    "AVG",
     "SERVERPROPERTY",
 ];
 
