@@ -224,6 +224,9 @@ impl SplitReader for BufferReader {
         let (mut times, mut rejected, mut bytes) = (vec![], vec![], 0);
         while self.next < end && self.next - begun < limit.records && bytes < limit.bytes {
             let (round, index) = (self.next / messages.ends.len(), self.next % messages.ends.len());
+            if index + 1 < messages.ends.len() {
+                formats::fetch_ahead(messages.payload(index + 1));
+            }
             let payload = in_round(messages.payload(index), round, &mut self.scratch);
             let time = messages.ends[index].1 + round as i64 * self.buffer.span;
             bytes += payload.len();

@@ -82,6 +82,11 @@ impl<C: ConsumerContext + 'static> Queue<C> {
             self.take();
         }
         let message = self.taken.pop()?;
+        if let Some(following) = self.taken.last() {
+            // SAFETY: librdkafka made it and gave it to us alone; its payload is lent with it, as to a record.
+            let payload = unsafe { bytes((*following.0).payload, (*following.0).len) };
+            payload.into_iter().for_each(formats::fetch_ahead);
+        }
         // SAFETY: librdkafka made it and gave it to us alone.
         let code = unsafe { (*message.0).err };
         Some(match code {
