@@ -477,8 +477,8 @@ impl Worker {
             self.shared.inboxes[0].send(Letter::Rows { to, stage, epoch, split, batch: batch.clone() });
             return Ok(());
         }
-        let mut rows: Vec<Vec<u32>> = vec![vec![]; workers];
         let (keys, mut space) = (Keys::of(batch, columns)?, vec![]);
+        let mut rows: Vec<Vec<u32>> = (0..workers).map(|_| Vec::with_capacity(2 * keys.len() / workers)).collect();
         for row in 0..keys.len() {
             rows[keys.get(row, &mut space).bucket() % workers].push(row as u32);
         }

@@ -47,7 +47,9 @@ impl Plain {
         let is_integer = ahead.get(whole) != Some(&b'.');
         let behind = if is_integer { 0 } else { (found >> whole >> 1).trailing_ones() as usize };
         let length = whole + usize::from(!is_integer) + behind;
-        let count = whole + behind;
+        // A zero before the point is no digit that counts: many measured numbers are below one, and have 17 digits behind it.
+        let zero = usize::from(whole == 1 && ahead[0] == b'0');
+        let count = whole - zero + behind;
         if whole == 0 || whole > 1 && ahead[0] == b'0' || behind == 0 && !is_integer || count > TOGETHER + 1 {
             return None;
         }
@@ -58,10 +60,11 @@ impl Plain {
         let end = first + length;
         let window: &[u8; TOGETHER + 1] = bytes.get(..end)?.last_chunk()?;
         let (behind_it, before_it) = (u8x16::new(next_bytes(window, 1)), u8x16::new(next_bytes(window, 0)));
-        let behind_point = last(if is_integer { TOGETHER } else { behind });
+        let behind_point = last(if is_integer { TOGETHER } else { behind.min(TOGETHER) });
         let joined = ((behind_it ^ before_it) & behind_point) ^ before_it;
         let digits = value((joined - u8x16::splat(b'0')) & last(count.min(TOGETHER)));
-        let seventeenth = if count > TOGETHER { BEFORE_THEM } else { 0 } * u64::from(ahead[0] - b'0');
+        let seventeenth =
+            if count > TOGETHER { BEFORE_THEM } else { 0 } * u64::from(ahead[2 * zero].wrapping_sub(b'0'));
         Some(Plain { digits: digits + seventeenth, behind, negative, is_integer, end })
     }
 
@@ -106,4 +109,24 @@ fn value(digits: u8x16) -> u64 {
     let [high, low] = cast::<i32x4, [u64; 2]>(fours);
     let eight = |fours: u64| (fours & 0xffff_ffff) * 10_000 + (fours >> 32);
     eight(high) * 100_000_000 + eight(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measured_numbers_are_plain_wherever_their_point_is() {
+        let before = "what stands before it:";
+        for text in
+            ["0", "-0.0", "7.5", "99.99999999999999", "0.12345678901234567", "-12345678901234567", "1234567890123456.7"]
+        {
+            let plain = Plain::read(format!("{before}{text},").as_bytes(), before.len());
+            let double = plain.and_then(Plain::double);
+            assert_eq!(double.map(f64::to_bits), text.parse().ok().map(f64::to_bits), "{text}");
+        }
+        for text in ["1e5", "123456789012345678", "01", "1.", "-", ".5", "x"] {
+            assert!(Plain::read(format!("{before}{text},").as_bytes(), before.len()).is_none(), "{text}");
+        }
+    }
 }
