@@ -1,17 +1,18 @@
 //! Numbers of JSON: read once, exactly.
 //!
-//! Where the digits end is found for 32 bytes at once, and what they are worth sixteen at a time, without a branch that depends
-//! on how many they are or where the point is. A double then needs a division by a power of ten that is right to the last bit. Up to fifteen digits
-//! the processor's own is (W. D. Clinger, "How to read floating point numbers accurately", 1990). Beyond, the 64 leading bits
-//! of the power's reciprocal settle nearly all cases, 128 nearly all others (D. Lemire, "Number parsing at a gigabyte per
-//! second", 2021). What they leave open, and what is very large or small, the standard library decides.
+//! What is written as most numbers are, [`Plain`] reads: 32 bytes say where it ends, and its digits are added up together, without
+//! a branch that depends on how many they are or where the point is. A double then needs a division by a power of ten that is
+//! right to the last bit. Up to fifteen digits the processor's own is (W. D. Clinger, "How to read floating point numbers
+//! accurately", 1990). Beyond, the 64 leading bits of the power's reciprocal settle nearly all cases, 128 nearly all others
+//! (D. Lemire, "Number parsing at a gigabyte per second", 2021). What they leave open, and what is very large or small, the
+//! standard library decides.
 
 use crate::chunk::next_bytes;
 use crate::plain::Plain;
 
 /// A number as it is written.
 pub struct Number<'a> {
-    /// What it stands in, and where: to cut it out costs as much as an addition of all its digits.
+    /// What it stands in, and where: it is cut out only where somebody asks for it.
     within: &'a str,
     from: usize,
     end: usize,
