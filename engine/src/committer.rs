@@ -219,7 +219,8 @@ mod tests {
         let committing = tokio::spawn(committer.run(published, ended, events));
         for (entries, expected) in [(1..2, 1), (2..2 + AT_ONCE as u64, AT_ONCE)] {
             entries.for_each(|number| publish.send(entry(number)).expect("it runs"));
-            let Some(CommitEvent::Shown(together)) = shown.recv().await else { panic!("they are shown") };
+            let next = tokio::time::timeout(Duration::from_secs(30), shown.recv()).await;
+            let Ok(Some(CommitEvent::Shown(together))) = next else { panic!("they are not shown") };
             assert_eq!(together.len(), expected);
         }
         committing.abort();

@@ -10,8 +10,8 @@ pub struct Patience<'a> {
     environment: &'a dyn Environment,
     health: &'a Health,
     give_up_after: Option<Duration>,
-    /// Since when it has come no further than this: what goes request by request comes forward between two failures.
-    since: Duration,
+    /// Since which failure it has come no further than this: what goes request by request comes forward between two.
+    since: Option<Duration>,
     reached: u64,
     tries: u32,
 }
@@ -24,18 +24,21 @@ impl<'a> Patience<'a> {
         give_up_after: Option<Duration>,
         reached: u64,
     ) -> Self {
-        Patience { environment, health, give_up_after, since: environment.elapsed(), reached, tries: 0 }
+        Patience { environment, health, give_up_after, since: None, reached, tries: 0 }
     }
 
     /// Waits until it is time for the next try, after one that failed. `reached`: how far it has come by now, in whatever it
-    /// comes forward by. Fails with the stated time if it has come no further for so long: then it is given up.
+    /// comes forward by. Fails with the stated time if it has failed for so long and come no further: then it is given up. A first
+    /// failure never is, however long that try took.
     pub async fn after(&mut self, place: &str, what: &str, reached: u64) -> Result<(), Duration> {
         self.health.suffer(format!("{place}: {what}"));
         let now = self.environment.elapsed();
-        if reached != self.reached {
-            (self.since, self.reached) = (now, reached);
-        }
-        let waited = now.saturating_sub(self.since);
+        let since = match self.since {
+            Some(since) if reached == self.reached => since,
+            _ => now,
+        };
+        (self.since, self.reached) = (Some(since), reached);
+        let waited = now.saturating_sub(since);
         if let Some(most) = self.give_up_after.filter(|most| waited >= *most) {
             return Err(most);
         }

@@ -180,35 +180,41 @@ impl Place<'_> {
     }
 }
 
-/// Reads and decodes everything, without the engine.
+/// Reads and decodes everything, without the engine. Each thread reads its splits in turns, as a worker does.
 async fn decode(plan: &Plan, workers: usize) -> Result<Cost, String> {
     let node = &plan.sources[0];
     let request = ReadRequest { columns: node.columns.clone(), event_time: node.watermark.as_ref().map(|w| w.bound()) };
-    let mut readers = vec![];
-    for split in node.source.splits().await.map_err(|e| e.to_string())? {
+    let mut shares: Vec<_> = (0..workers).map(|_| (vec![], sync_channel(1))).collect();
+    for (at, split) in node.source.splits().await.map_err(|e| e.to_string())?.into_iter().enumerate() {
         let start = node.source.resolve(&split, false).await.map_err(|e| e.to_string())?;
-        let (ring, rung) = sync_channel(1);
+        let (readers, (ring, _)) = &mut shares[at % workers];
+        let ring = ring.clone();
         let wake = Wake::new(move || {
             let _ = ring.try_send(());
         });
         let opened = node.source.open(&split, &start, &request, wake).await;
-        readers.push((opened.map_err(|e| e.to_string())?, rung));
+        readers.push(opened.map_err(|e| e.to_string())?);
     }
-    on_threads(readers, workers, |(reader, rung)| read_to_end(reader, &rung)).await
+    on_threads(shares, workers, |(readers, (_, rung))| read_to_end(readers, &rung)).await
 }
 
-fn read_to_end(mut reader: Box<dyn SplitReader>, rung: &Receiver<()>) -> Result<(), String> {
+fn read_to_end(mut readers: Vec<Box<dyn SplitReader>>, rung: &Receiver<()>) -> Result<(), String> {
     let limit = JobSettings::default().limits.read;
-    loop {
-        let read = reader.read(limit).map_err(|e| e.to_string())?;
-        std::hint::black_box::<Option<RecordBatch>>(read.batch);
-        match read.status {
-            ReadStatus::Finished => return Ok(()),
-            ReadStatus::More => {}
-            ReadStatus::Pending | ReadStatus::AtEnd => {
-                // Nobody rings of a failure, which the next read tells.
-                let _ = rung.recv_timeout(Duration::from_secs(1));
+    while !readers.is_empty() {
+        let (mut came, mut unfinished) = (false, vec![]);
+        for mut reader in readers {
+            let read = reader.read(limit).map_err(|e| e.to_string())?;
+            came |= read.records > 0 || read.status == ReadStatus::More;
+            std::hint::black_box::<Option<RecordBatch>>(read.batch);
+            if read.status != ReadStatus::Finished {
+                unfinished.push(reader);
             }
         }
+        readers = unfinished;
+        if !came && !readers.is_empty() {
+            // Nobody rings of a failure, which the next read tells.
+            let _ = rung.recv_timeout(Duration::from_secs(1));
+        }
     }
+    Ok(())
 }

@@ -22,6 +22,16 @@ pub const SYSTEM: &[&str] = &["_rid", "_self", "_etag", "_attachments", "_ts"];
 pub const LONGEST_ID: usize = 1023;
 const LONGEST_KEY: usize = 2048;
 pub const LARGEST_DOCUMENT: usize = 2 << 20;
+/// A batch of a hundred documents of this size is allowed: of a smaller one nobody has to know how large it is, which costs the work
+/// of writing it.
+const SMALL: usize = LARGEST_DOCUMENT / 100 - AROUND;
+/// What stands around a document in a batch, such as what is done with it: room enough, and no exact size. A batch that is
+/// too large all the same is refused, and goes one by one.
+pub const AROUND: usize = 256;
+/// The names of what a document gets beside its columns, and what stands around them.
+const ADDED: usize = 32;
+/// How much longer a text of JSON may become when it is read and written again: `[1e15,1e15]` becomes `[1000000000000000.0,…]`.
+const GROWTH: usize = 5;
 /// Integers up to this size are themselves as the double that the service keeps.
 const EXACT: u64 = 1 << 53;
 
@@ -46,7 +56,7 @@ pub struct Document {
     pub id: String,
     pub key: Key,
     pub body: Map<String, Value>,
-    /// Of the body as text.
+    /// Of the body as text; of a small one, at most.
     pub bytes: usize,
     pub version: Option<i64>,
 }
@@ -124,7 +134,8 @@ impl Layout {
             };
             body.insert(ID.into(), id.clone().into());
             let key = key(&body, paths).map_err(refused)?;
-            let bytes = size(&body).map_err(|e| refused(e.to_string()))?;
+            let at_most = GROWTH * (line.len() + id.len() + name.len() + ADDED);
+            let bytes = if at_most <= SMALL { at_most } else { size(&body).map_err(|e| refused(e.to_string()))? };
             if bytes > LARGEST_DOCUMENT {
                 return Err(refused(format!("{bytes} bytes are more than the 2 MB of a document")));
             }
@@ -377,8 +388,30 @@ mod tests {
         assert_eq!(Value::Object(of(true).body), with);
         let without = json!({"event": "e", "device": "d", "id": "e", "data": {"a": 1}});
         assert_eq!(Value::Object(of(false).body), without);
-        for (nulls, document) in [(true, with), (false, without)] {
-            assert_eq!(of(nulls).bytes, document.to_string().len(), "its size is exact");
+    }
+
+    #[test]
+    fn the_size_of_a_document_is_exact_where_it_matters_and_never_too_small() {
+        let field = engine::connector::json_field("data", true);
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("event", DataType::Utf8, true),
+            Field::new("device", DataType::Utf8, true),
+            field,
+        ]));
+        for (numbers, exact) in [(1, false), (200, false), (2_000, true)] {
+            // Five bytes each, and nineteen once they are written again.
+            let data = format!("[{}]", vec!["1e15"; numbers].join(","));
+            let columns = [&"e".repeat(40), "d", data.as_str()].map(|text| strings(&[Some(text)])).to_vec();
+            let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
+            for layout in [by(&["event"]), Layout::default()] {
+                let Document { body, bytes, .. } = documents(&layout, &rows).remove(0).unwrap();
+                let size = Value::Object(body).to_string().len();
+                if exact {
+                    assert_eq!(bytes, size);
+                } else {
+                    assert!((size..=SMALL).contains(&bytes), "{bytes} for {size}");
+                }
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::Value;
 
-use crate::documents::{Document, ID, LARGEST_DOCUMENT, PROVENANCE};
+use crate::documents::{AROUND, Document, ID, LARGEST_DOCUMENT, PROVENANCE};
 use crate::limiter::{Budget, Limiter};
 use crate::options::{Pace, Write};
 use crate::request::{Answered, Batch, Outcome, Refusal, Target};
@@ -31,9 +31,6 @@ const FRESH: Duration = Duration::from_secs(10);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// A batch that was not answered so often is halved: it may be too much for the line, or for the service.
 const HALVED_AFTER: u32 = 2;
-/// What stands around a document in a batch, such as what is done with it: room enough, and no exact size. A batch that is
-/// too large all the same is refused, and goes one by one.
-const AROUND: usize = 256;
 /// How often it is told that documents were there already.
 const TELLING: Duration = Duration::from_secs(60);
 

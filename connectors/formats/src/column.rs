@@ -250,7 +250,7 @@ impl Column {
         match (&mut self.values, first) {
             (Values::Float64(b), b'-' | b'0'..=b'9') => match scanner.plain_double() {
                 Some(double) => Ok(b.append_value(double)),
-                None => self.read_other(scanner, first),
+                None => self.read_any_double(scanner),
             },
             (Values::Text(b), b'"') => Ok(b.append_value(scanner.string()?)),
             (Values::Json { text, layout }, _) if first != b'n' => Ok(text.append_value(scanner.raw_like(layout)?)),
@@ -259,6 +259,16 @@ impl Column {
                 Ok(valid.push(true))
             }
             _ => self.read_other(scanner, first),
+        }
+    }
+
+    /// What is written as an integer is a double here, too, so that -0 keeps its sign.
+    #[cold]
+    fn read_any_double(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Bad> {
+        let number = scanner.number()?;
+        match number.double() {
+            double if double.is_finite() => self.push_float(double),
+            _ => Err(self.out_of_range(number.text())),
         }
     }
 

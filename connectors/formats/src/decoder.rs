@@ -497,6 +497,34 @@ mod tests {
     }
 
     #[test]
+    fn a_double_is_the_same_wherever_it_stands() {
+        let numbers =
+            ["0", "-0", "-0.0", "7", "1.5", "1e3", "9007199254740993", "18446744073709551616", "0.12345678901234567"];
+        let mut decoder = decoder(vec![Field::new("x", DataType::Float64, true)], JsonOptions::default());
+        for number in numbers {
+            for before in ["", r#""other": "some text that stands before it","#] {
+                decoder.push(format!(r#"{{{before}"x":{number}}}"#).as_bytes(), None).unwrap();
+            }
+        }
+        let batch = decoder.finish().unwrap();
+        let found = batch.column(0).as_primitive::<Float64Type>().values().iter().map(|x| x.to_bits());
+        let expected = numbers.iter().flat_map(|number| [number.parse::<f64>().unwrap().to_bits(); 2]);
+        assert!(found.eq(expected), "{batch:?}");
+    }
+
+    #[test]
+    fn no_null_of_one_batch_is_in_the_next() {
+        let mut decoder = decoder(vec![Field::new("x", DataType::Float64, true)], JsonOptions::default());
+        for (batch, nulls) in [("null 1 null", 2), ("1 2", 0), ("null", 1), ("", 0)] {
+            for value in batch.split_whitespace() {
+                decoder.push(format!(r#"{{"x":{value}}}"#).as_bytes(), None).unwrap();
+            }
+            let batch = decoder.finish().unwrap();
+            assert_eq!(batch.column(0).null_count(), nulls);
+        }
+    }
+
+    #[test]
     fn each_kind_of_bad_record_is_rejected_with_its_code_and_its_neighbours_stay() {
         for (payload, code, says) in [
             (r#"{"id":"a""#, "not-json", "byte 9: a comma or the end of the object is expected"),

@@ -28,6 +28,15 @@ pub struct Number<'a> {
 
 /// Any 19 digits fit 64 bits.
 const EXACT_DIGITS: usize = 19;
+/// Any fifteen digits are a double. So are some numbers of sixteen, up to 2^53; but measured numbers have sixteen or seventeen
+/// digits, and to have all of them take one way is faster than to guess which.
+pub const SHORT: u64 = 1_000_000_000_000_000;
+/// Powers of ten that are doubles.
+pub const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+
 impl<'a> Number<'a> {
     /// Reads the number that begins at `from`; says what is wrong, and where.
     pub fn read(text: &'a str, from: usize) -> Result<Number<'a>, (usize, &'static str)> {
@@ -87,9 +96,12 @@ impl<'a> Number<'a> {
 
     /// The nearest double, infinite if there is none.
     pub fn double(&self) -> f64 {
+        let power = || POWERS.get(self.exponent.unsigned_abs() as usize);
         let nearest = match self.exponent {
             _ if !self.exact => None,
             0 => Some(self.digits as f64),
+            ..0 if self.digits < SHORT => power().map(|power| self.digits as f64 / power),
+            1.. if self.digits < SHORT => power().map(|power| self.digits as f64 * power),
             exponent => divide(self.digits, -exponent),
         };
         match nearest {
@@ -144,23 +156,15 @@ fn gather(bytes: &[u8], mut at: usize, mut number: u64) -> (u64, usize) {
             count => {
                 // What is no digit goes, and the digits move to where the last ones of eight are.
                 let digits = (word ^ ZEROS) << (64 - 8 * count);
-                number = number.wrapping_mul(POWERS[count]).wrapping_add(value(digits));
+                number = number.wrapping_mul(TENS[count]).wrapping_add(value(digits));
                 return (number, at + count);
             }
         }
     }
 }
 
-/// Powers of ten, up to that of the most digits that are worked out at once.
-const POWERS: [u64; 17] = {
-    let mut all = [1; 17];
-    let mut power = 1;
-    while power < all.len() {
-        all[power] = 10 * all[power - 1];
-        power += 1;
-    }
-    all
-};
+/// Powers of ten, of fewer digits than a word holds.
+const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
 
 /// The next eight bytes, the first in the lowest; zeros where the text has ended.

@@ -7,7 +7,7 @@ use wide::bytemuck::cast;
 use wide::{i16x8, i32x4, u8x16};
 
 use crate::chunk::{DIGITS, digits, next_bytes, next_chunk};
-use crate::number::divide;
+use crate::number::{POWERS, SHORT, divide};
 
 /// Such a number.
 #[derive(Clone, Copy)]
@@ -26,13 +26,6 @@ pub struct Plain {
 const TOGETHER: usize = 16;
 /// The power of ten that the digit before them counts.
 const BEFORE_THEM: u64 = 10u64.pow(TOGETHER as u32);
-/// Any fifteen digits are a double. So are some numbers of sixteen, up to 2^53; but measured numbers have sixteen or seventeen
-/// digits, and to have all of them take one way is faster than to guess which.
-const SHORT: u64 = 1_000_000_000_000_000;
-/// As many as digits can stand behind the point.
-const POWERS: [f64; TOGETHER + 2] =
-    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17];
-
 impl Plain {
     /// The number that begins at `from`; none if it is of another form, or begins among the first bytes of the text.
     #[inline(always)]
@@ -61,7 +54,7 @@ impl Plain {
         let (behind_it, before_it) = (u8x16::new(next_bytes(window, 1)), u8x16::new(next_bytes(window, 0)));
         let behind_point = last(if is_integer { TOGETHER } else { behind.min(TOGETHER) });
         let joined = ((behind_it ^ before_it) & behind_point) ^ before_it;
-        let digits = value((joined - u8x16::splat(b'0')) & last(count.min(TOGETHER)));
+        let digits = sixteen((joined - u8x16::splat(b'0')) & last(count.min(TOGETHER)));
         let seventeenth =
             if count > TOGETHER { BEFORE_THEM } else { 0 } * u64::from(ahead[2 * zero].wrapping_sub(b'0'));
         Some(Plain { digits: digits + seventeenth, behind, negative, is_integer, end })
@@ -100,7 +93,7 @@ fn last(count: usize) -> u8x16 {
 
 /// The number that sixteen digits make: pairs, then fours, of all at once.
 #[inline(always)]
-fn value(digits: u8x16) -> u64 {
+fn sixteen(digits: u8x16) -> u64 {
     let tens = i16x8::new([10, 1, 10, 1, 10, 1, 10, 1]);
     let hundreds = i16x8::new([100, 1, 100, 1, 100, 1, 100, 1]);
     let pairs = [i16x8::from_u8x16_low(digits).dot(tens), i16x8::from_u8x16_high(digits).dot(tens)];

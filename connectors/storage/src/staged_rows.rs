@@ -129,8 +129,12 @@ pub fn at_once<E: Borrow<Committable>>(entries: &[E], most_rows: u64, most_bytes
 
 /// Whether these entries are as many as are shown together.
 pub fn fill(entries: &[Committable], most_rows: u64, most_bytes: u64) -> bool {
-    let tokens = || entries.iter().flat_map(|entry| &entry.tokens);
-    tokens().map(rows).sum::<u64>() >= most_rows || tokens().map(bytes).sum::<u64>() >= most_bytes
+    let (mut of_rows, mut of_bytes) = (0, 0);
+    entries.iter().flat_map(|entry| &entry.tokens).any(|token| {
+        of_rows += rows(token);
+        of_bytes += bytes(token);
+        of_rows >= most_rows || of_bytes >= most_bytes
+    })
 }
 
 /// Fails if a token's note says under `word` that its rows were staged to be shown in another way than this. Another way
@@ -195,6 +199,25 @@ mod tests {
             ownership: engine::sink::Ownership::undisputed(),
             metrics: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
+    #[test]
+    fn entries_fill_what_is_shown_together_by_their_rows_or_by_their_bytes() {
+        let entry = |rows: u64, bytes: u64| Committable {
+            entry: 1,
+            writer: "w".into(),
+            tokens: vec![serde_json::json!({ROWS: rows, BYTES: bytes}), serde_json::json!({ROWS: 0, BYTES: 0})],
+            excluded: vec![],
+        };
+        for (entries, is_full) in [
+            (vec![], false),
+            (vec![entry(9, 99)], false),
+            (vec![entry(4, 1), entry(5, 1)], false),
+            (vec![entry(5, 1), entry(5, 1)], true),
+            (vec![entry(1, 50), entry(1, 50)], true),
+        ] {
+            assert_eq!(fill(&entries, 10, 100), is_full, "{entries:?}");
         }
     }
 
