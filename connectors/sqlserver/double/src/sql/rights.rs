@@ -39,7 +39,10 @@ pub fn grant(connection: &Connection, permissions: &[Permission], on: &Name, to:
     }
     for name in to {
         let user = user(connection, name)?.ok_or_else(|| not_found("user", name))?;
-        for permission in permissions.iter().filter(|of| !has(connection, user, Some(**of), object).unwrap_or(false)) {
+        for permission in permissions {
+            if has(connection, user, Some(*permission), object)? {
+                continue;
+            }
             let row: [&dyn rusqlite::ToSql; 6] = [&1, &object, &0, &user, &permission.name(), &"G"];
             add_row(connection, "database_permissions", &row)?;
         }

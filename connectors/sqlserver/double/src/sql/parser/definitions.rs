@@ -273,24 +273,16 @@ impl Parser {
 
     fn column(&mut self, table: &mut Table) -> Parsed<()> {
         let name = self.identifier()?;
-        if self.word("AS") {
-            let computed = Some(self.in_parentheses(Self::expr)?);
+        let is_computed = self.word("AS");
+        let of = if is_computed { Type::Null } else { self.data_type()? };
+        let mut column =
+            Column { name, of, collation: None, nullable: None, identity: None, default: None, computed: None };
+        if is_computed {
+            column.computed = Some(self.in_parentheses(Self::expr)?);
             self.word("PERSISTED");
-            let column = Column {
-                name,
-                of: Type::Null,
-                collation: None,
-                nullable: None,
-                identity: None,
-                default: None,
-                computed,
-            };
             table.columns.push(column);
             return Ok(());
         }
-        let of = self.data_type()?;
-        let mut column =
-            Column { name, of, collation: None, nullable: None, identity: None, default: None, computed: None };
         while self.column_part(&mut column, table)? {}
         table.columns.push(column);
         Ok(())
