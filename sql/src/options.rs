@@ -86,6 +86,11 @@ pub fn table_options() -> Vec<OptionSpec> {
     ]
 }
 
+/// All options that a table of this connector may have.
+pub fn options_of(connector: &dyn Connector) -> Vec<OptionSpec> {
+    table_options().into_iter().chain(connector.options()).collect()
+}
+
 /// Checks all options of a table.
 pub fn check(
     table: &CreateTable,
@@ -93,7 +98,7 @@ pub fn check(
     variables: &dyn Fn(&str) -> Option<String>,
 ) -> Result<TableOptions, Vec<Diagnostic>> {
     let connector = find_connector(table, connectors).map_err(|d| vec![d])?;
-    let specs: Vec<OptionSpec> = table_options().into_iter().chain(connector.options()).collect();
+    let specs = options_of(&*connector);
     let (mut values, mut places, mut problems) = (BTreeMap::new(), BTreeMap::new(), vec![]);
     let mut given = BTreeSet::new();
     for (written, text, place) in &table.options {

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use engine::connector::{OptionSpec, Use};
 
 use crate::diagnostic::Diagnostic;
-use crate::options::table_options;
+use crate::options::options_of;
 use crate::table::Table;
 
 /// What of a declaration is for another use than these.
 pub fn misplaced(table: &Table, uses: &BTreeSet<Use>) -> Vec<Diagnostic> {
     let of_table = &table.options;
-    let specs: Vec<OptionSpec> = table_options().into_iter().chain(of_table.connector.options()).collect();
+    let specs = options_of(&*of_table.connector);
     let spec = |name: &str| specs.iter().find(|spec| is_named(spec, name));
     let told = |what: &str, purpose: &str| {
         let used: Vec<&str> = uses.iter().map(|used| words(*used)).collect();

@@ -266,10 +266,7 @@ impl Column {
     #[cold]
     fn read_any_double(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Bad> {
         let number = scanner.number()?;
-        match number.double() {
-            double if double.is_finite() => self.push_float(double),
-            _ => Err(self.out_of_range(number.text())),
-        }
+        self.push_as_double(&number)
     }
 
     fn read_other(&mut self, scanner: &mut Scanner<'_>, first: u8) -> Result<(), Bad> {
@@ -342,10 +339,14 @@ impl Column {
         match number.integer() {
             Some(integer) => self.push_integer(integer),
             None if number.is_integer && is_integer(&self.values) => Err(self.out_of_range(number.text())),
-            None => match number.double() {
-                double if double.is_finite() => self.push_float(double),
-                _ => Err(self.out_of_range(number.text())),
-            },
+            None => self.push_as_double(number),
+        }
+    }
+
+    fn push_as_double(&mut self, number: &Number<'_>) -> Result<(), Bad> {
+        match number.double() {
+            double if double.is_finite() => self.push_float(double),
+            _ => Err(self.out_of_range(number.text())),
         }
     }
 
