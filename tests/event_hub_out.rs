@@ -141,6 +141,28 @@ async fn a_row_that_is_too_large_for_the_hub_goes_to_the_dead_letter_and_its_nei
     assert!(letters[0]["error"].as_str().is_some_and(|error| error.contains("bytes are more than")));
 }
 
+/// Nor which times it takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_time_the_hub_refuses_goes_to_the_dead_letter_and_its_neighbours_arrive() {
+    let dressed = Dressed::new();
+    let hub = dressed.hub("early", &[Claim::Send, Claim::Listen]).await;
+    let from = dressed.numbers(30).await;
+    let time = "CASE WHEN n IN (7, 21) THEN now() + INTERVAL '2' HOUR ELSE now() END";
+    // Each try begins with another producer, and a message may wait until that one is let in.
+    let patient = ", 'properties.message.timeout.ms' = '5000', 'properties.request.timeout.ms' = '1000'";
+    let job = dressed.job(&from, &hub, patient, Some(("at TIMESTAMP METADATA FROM 'timestamp'", time)));
+    let mut run = job.start();
+    run.read_all_and_stop(2);
+    let can_be = |n: &u64| ![7, 21].contains(n);
+    assert_eq!(received(&dressed.servers(), &hub), all(0..30).into_iter().filter(can_be).collect::<Vec<_>>());
+    let letters = dead_letters(&job.state().join("dead-letter"));
+    assert_eq!(letters.len(), 2, "{letters:#?}");
+    assert!(
+        letters.iter().all(|l| l["error"].as_str().is_some_and(|error| error.contains("the brokers refuse it"))),
+        "{letters:#?}"
+    );
+}
+
 /// Ends before anything is read, and says this.
 async fn is_told_at_start(dressed: &Dressed, claims: &[Claim], options: &str, texts: &[&str]) {
     let hub = dressed.hub("claims", claims).await;

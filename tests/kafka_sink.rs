@@ -379,6 +379,52 @@ async fn what_a_topic_can_never_take_goes_to_the_dead_letter_without_transaction
     what_a_topic_can_never_take_goes_to_the_dead_letter_and_its_neighbours_into_the_topic(&READ_BACK).await;
 }
 
+/// Here the table says more than is true; others may not ask. Three of the larger rows are too much for a batch, and one is not.
+async fn what_only_brokers_know_to_be_too_large_goes_to_the_dead_letter(way: &Way) {
+    let broker = Broker::shared();
+    let from = broker.topic(&format!("unsaid-from-{}", way.name), 2).await;
+    let to = broker.topic_with(&format!("unsaid-to-{}", way.name), 3, &[("max.message.bytes", "20000")]).await;
+    let servers = broker.bootstrap_servers();
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE doubled (n BIGINT NOT NULL, twice BIGINT NOT NULL, text STRING)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{to}', format = 'json',
+               'properties.message.max.bytes' = '2000000'{});
+         INSERT INTO doubled SELECT n, n * 2,
+                repeat('x', CASE WHEN n % 100 = 7 THEN 30000 WHEN n % 5 = 0 THEN 8000 ELSE 1 END) FROM numbers;",
+        way.options
+    ))
+    .argument("--checkpoint-interval=200ms");
+    send(&broker.properties(), &from, 0..500, 0..2);
+    job.start().read_all_and_stop(2);
+    send(&broker.properties(), &from, 500..1000, 0..2);
+    // While it finds out anew what is too large.
+    job.dies_at(way.steps[1], 2, || {});
+    job.start().read_all_and_stop(2);
+    assert_eq!(received(&servers, &to), all(0..1000).into_iter().filter(|n| n % 100 != 7).collect::<Vec<_>>());
+    let letters = dead_letters(&job.state().join("dead-letter"));
+    assert_eq!(letters.len(), 10, "{letters:#?}");
+    for letter in letters {
+        assert!(letter["error"].as_str().is_some_and(|error| error.contains("the brokers refuse it")), "{letter}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_brokers_know_to_be_too_large_goes_to_the_dead_letter_with_transactions() {
+    what_only_brokers_know_to_be_too_large_goes_to_the_dead_letter(&TRANSACTIONS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_brokers_know_to_be_too_large_goes_to_the_dead_letter_without_transactions() {
+    what_only_brokers_know_to_be_too_large_goes_to_the_dead_letter(&READ_BACK).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_brokers_know_to_be_too_large_goes_to_the_dead_letter_out_of_a_message_with_many_rows() {
+    what_only_brokers_know_to_be_too_large_goes_to_the_dead_letter(&PACKED).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_topic_can_never_take_goes_to_the_dead_letter_alone_out_of_a_message_with_many_rows() {
     let broker = Broker::shared();

@@ -91,7 +91,7 @@ pub struct Committable {
 pub enum Committed {
     /// Everything is shown.
     Done,
-    /// Nothing is shown yet: these rows can never be. The engine records them and asks again.
+    /// Not all is shown yet: these rows can never be. The engine records them and asks again.
     Rejected { entry: u64, rows: Vec<RejectedRow> },
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use engine::sink::{Committable, RejectedRow, SinkContext, SinkError};
 use object_store::path::Path;
+use rdkafka::error::KafkaError;
 use storage::provenance::Provenance;
 use storage::staged_rows;
 
@@ -79,24 +80,26 @@ impl Entry {
         Ok(())
     }
 
-    /// Hands the rows over, in their order. Yields those that can never be taken.
+    /// Hands the rows over, in their order. Yields those that can never be taken. `way`: how.
     pub fn send(
         &self,
         sender: &Sender,
-        layout: &Layout,
+        way: Way<'_>,
         mut fate: impl FnMut(usize, u64) -> Result<Fate, Trouble>,
     ) -> Result<Vec<RejectedRow>, Trouble> {
         let mut rejected = vec![];
+        let mut number = way.number;
         for (token, staged) in self.tokens.iter().enumerate() {
             let mut place = 0;
             for batch in staged.batches.iter().flatten() {
-                let messages = layout.encode(batch)?;
+                let messages = way.layout.encode(batch)?;
                 let mut row = 0;
                 while row < messages.len() {
                     let at = place + row as u64;
                     let own = self.fate(token, at, &mut fate)?;
                     let mut rows = row..row + 1;
-                    while rows.end < messages.len()
+                    while !way.apart
+                        && rows.end < messages.len()
                         && messages.join(rows.clone())
                         && (self.fate(token, place + rows.end as u64, &mut fate)? == Fate::Stays)
                             == (own == Fate::Stays)
@@ -104,16 +107,47 @@ impl Entry {
                         rows.end += 1;
                     }
                     row = rows.end;
-                    let together = Together { token, first: at, rows, fate: own };
+                    let together = Together { token, first: at, number: number + rows.start, rows, fate: own };
                     for (row, reason) in self.hand_over(sender, &messages, together, &mut fate)? {
-                        let content = as_text(&batch.slice(row, 1));
-                        rejected.push(RejectedRow { token, row: place + row as u64, reason, content });
+                        rejected.push(self.rejected(token, place + row as u64, reason));
                     }
                 }
                 place += messages.len() as u64;
+                number += messages.len();
             }
         }
         Ok(rejected)
+    }
+
+    /// Of messages that brokers refused, those that are rows of this entry. `first`: the number of its first one.
+    pub fn refused(&self, first: usize, messages: &[(usize, KafkaError)]) -> Vec<RejectedRow> {
+        let rejected = messages.iter().filter_map(|(number, error)| {
+            let mut row = number.checked_sub(first)? as u64;
+            for (token, staged) in self.tokens.iter().enumerate() {
+                if row < staged.there() {
+                    return Some(self.rejected(token, row, format!("the brokers refuse it: {error}")));
+                }
+                row -= staged.there();
+            }
+            None
+        });
+        rejected.collect()
+    }
+
+    /// How many numbers its rows take.
+    pub fn numbers(&self) -> usize {
+        self.tokens.iter().map(|token| token.there() as usize).sum()
+    }
+
+    fn rejected(&self, token: usize, row: u64, reason: String) -> RejectedRow {
+        let mut place = row as usize;
+        for batch in self.tokens[token].batches.iter().flatten() {
+            if place < batch.num_rows() {
+                return RejectedRow { token, row, reason, content: as_text(&batch.slice(place, 1)) };
+            }
+            place -= batch.num_rows();
+        }
+        RejectedRow { token, row, reason, content: String::new() }
     }
 
     fn fate(
@@ -133,14 +167,14 @@ impl Entry {
         together: Together,
         fate: &mut impl FnMut(usize, u64) -> Result<Fate, Trouble>,
     ) -> Result<Vec<(usize, String)>, Trouble> {
-        let Together { token, first, rows, fate: own } = together;
+        let Together { token, first, number, rows, fate: own } = together;
         let identity = match own {
             Fate::Stays => return Ok(vec![]),
             Fate::Sent => None,
             Fate::SentNamed => Some(self.provenance.rows(token, first, rows.len() as u64)),
         };
         loop {
-            match sender.send(messages, rows.clone(), identity.as_deref())? {
+            match sender.send(messages, rows.clone(), number, identity.as_deref())? {
                 Handed::Queued => return Ok(vec![]),
                 Handed::NotYet => {
                     std::thread::sleep(QUEUE_IS_FULL);
@@ -151,8 +185,8 @@ impl Entry {
                 Handed::Refused(_) => {
                     let mut refused = vec![];
                     for (behind, row) in rows.enumerate() {
-                        let first = first + behind as u64;
-                        let alone = Together { token, first, rows: row..row + 1, fate: own };
+                        let (first, number) = (first + behind as u64, number + behind);
+                        let alone = Together { token, first, number, rows: row..row + 1, fate: own };
                         refused.extend(self.hand_over(sender, messages, alone, fate)?);
                     }
                     return Ok(refused);
@@ -162,10 +196,29 @@ impl Entry {
     }
 }
 
-/// Rows of a token that are to be one message: where the first stands in the token, and where they stand in their batch.
+/// How rows are handed over.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    pub layout: &'a Layout,
+    /// Whether each is a message of its own.
+    pub apart: bool,
+    /// What the first one's message is called; the others' follow.
+    pub number: usize,
+}
+
+impl Staged {
+    /// Its rows that are there to be sent.
+    fn there(&self) -> u64 {
+        self.batches.iter().flatten().map(|batch| batch.num_rows() as u64).sum()
+    }
+}
+
+/// Rows of a token that are to be one message: where the first stands in the token, what it is called, and where they stand in
+/// their batch.
 struct Together {
     token: usize,
     first: u64,
+    number: usize,
     rows: Range<usize>,
     fate: Fate,
 }

@@ -1,7 +1,8 @@
 //! Kafka-protocol logs as sources: Apache Kafka, Redpanda, and Azure Event Hubs' Kafka endpoint.
 //!
-//! What is unsafe is in `queue`, `described` and `owned`.
+//! What is unsafe is in `queue`, `described`, `owned` and one call of `sending`.
 
+mod care;
 mod client;
 mod described;
 mod embedded;

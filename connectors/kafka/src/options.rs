@@ -14,6 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 use schema_registry::Registry;
 
+use crate::care::Care;
 use crate::client::{configuration_error, consumer};
 use crate::endpoint::{Endpoint, Login, Purpose};
 use crate::format;
@@ -280,7 +281,7 @@ pub fn written_table(
         (Some("read-back"), _) | (None, true) => Delivery::ReadBack,
         _ => Delivery::Transactions,
     };
-    let config = producer(&endpoint, None);
+    let config = producer(&endpoint, None, Care::default());
     config.create_native_config().map_err(|error| vec![wrong_property(&error)])?;
     fit_together(config, delivery).map_err(|error| vec![wrong_property(&error)])?;
     let (format, registered) = (format::format(options), writing.registered);

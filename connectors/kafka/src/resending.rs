@@ -11,9 +11,10 @@ use engine::environment::crash_point;
 use engine::sink::{RejectedRow, SinkContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::care::Care;
 use crate::client::Reports;
 use crate::endpoint::{Connection, Endpoint};
-use crate::entry::{Entry, Fate};
+use crate::entry::{self, Entry, Fate};
 use crate::messages::Layout;
 use crate::read_back::{Ends, arrived};
 use crate::sending::{Sender, producer};
@@ -36,6 +37,8 @@ pub struct Resending {
     way: Way,
     /// `None` after an error: what it held must not be sent any more.
     sender: Option<Sender>,
+    /// How carefully it sends.
+    care: Care,
     /// Entries up to this one may have been sent in part, by this process or another.
     doubted: u64,
     /// When what was sent of them has arrived or never will.
@@ -57,8 +60,8 @@ pub struct Way {
 }
 
 impl Way {
-    fn sender(&self) -> Result<Sender, KafkaError> {
-        let mut config = producer(&self.endpoint, self.limits.largest);
+    fn sender(&self, care: Care) -> Result<Sender, KafkaError> {
+        let mut config = producer(&self.endpoint, self.limits.largest, care);
         config.set("delivery.report.only.error", "false");
         if self.named {
             // What is queued must be sent before it expires, over a slow line too.
@@ -67,7 +70,7 @@ impl Way {
         }
         config.set("message.timeout.ms", self.message_timeout().as_millis().to_string());
         config.set("request.timeout.ms", request_timeout(&self.endpoint).as_millis().to_string());
-        Sender::new(&self.endpoint, self.reports.clone(), self.limits, &config)
+        Sender::new(&self.endpoint, self.reports.clone(), self.limits, care, &config)
     }
 
     fn message_timeout(&self) -> Duration {
@@ -95,12 +98,13 @@ pub enum Past {
 
 impl Resending {
     pub fn new(way: Way, past: Past) -> Result<Self, KafkaError> {
-        let sender = Some(way.sender()?);
+        let care = Care::default();
+        let sender = Some(way.sender(care)?);
         let (doubted, settled) = match past {
             Past::None => (0, Instant::now()),
             Past::Sent { until } => (u64::MAX, until + settled_after(&way.endpoint)),
         };
-        Ok(Resending { way, sender, doubted, settled, shown: None, but_rejected: None })
+        Ok(Resending { way, sender, care, doubted, settled, shown: None, but_rejected: None })
     }
 
     pub fn shown(&self) -> Option<u64> {
@@ -108,28 +112,42 @@ impl Resending {
     }
 
     /// Sends what is missing of these entries. `from`: where the partitions ended before any of it was sent. Rows that
-    /// brokers can never take are the answer; then all others of that entry have arrived.
+    /// brokers can never take are the answer; the others of that entry may have arrived.
     pub fn show(
         &mut self,
         entries: &[Entry],
         layout: &Layout,
         from: &Ends,
+        care: Care,
         context: &SinkContext,
     ) -> Result<Vec<(u64, RejectedRow)>, Trouble> {
+        if care != self.care {
+            (self.sender, self.care) = (None, care);
+        }
         for entry in entries {
             if self.but_rejected != Some(entry.number) {
-                let rejected = self.send(entry, layout, from, context).inspect_err(|_| {
-                    self.sender = None;
-                    self.settled = Instant::now() + settled_after(&self.way.endpoint);
-                })?;
-                if !rejected.is_empty() {
+                let sent = self.send(entry, layout, from, context);
+                if sent.as_ref().is_ok_and(|rejected| !rejected.is_empty()) {
                     self.but_rejected = Some(entry.number);
+                }
+                let rejected = sent.or_else(|error| self.stop(entry, error))?;
+                if !rejected.is_empty() {
                     return Ok(rejected.into_iter().map(|row| (entry.number, row)).collect());
                 }
             }
             self.shown = Some(entry.number);
         }
         Ok(vec![])
+    }
+
+    /// After an error, what is known of the rows that brokers refused is of use to the next try, if anything is.
+    fn stop(&mut self, entry: &Entry, error: Trouble) -> Result<Vec<RejectedRow>, Trouble> {
+        let sender = self.sender.take();
+        let answered = sender.as_ref().is_some_and(Sender::is_answered);
+        let until = if answered { Duration::ZERO } else { settled_after(&self.way.endpoint) };
+        self.settled = Instant::now() + until;
+        let rejected = sender.map_or(vec![], |sender| entry.refused(0, &sender.refused()));
+        if rejected.is_empty() { Err(error) } else { Ok(rejected) }
     }
 
     fn send(
@@ -154,9 +172,10 @@ impl Resending {
         let half = way.message_timeout() / 2;
         let sender = match &mut self.sender {
             Some(sender) => sender,
-            none => none.insert(way.sender()?),
+            none => none.insert(way.sender(self.care)?),
         };
-        let rejected = entry.send(sender, layout, |token, row| {
+        let handing = entry::Way { layout, apart: self.care.apart(), number: 0 };
+        let mut rejected = entry.send(sender, handing, |token, row| {
             if asked.elapsed() > half {
                 asked = way.still_ours(context)?;
             }
@@ -168,6 +187,7 @@ impl Resending {
         })?;
         crash_point("while-sending");
         sender.settle(way.message_timeout() + request_timeout(&way.endpoint))?;
+        rejected.extend(entry.refused(0, &sender.refused()));
         crash_point("after-sending");
         Ok(rejected)
     }

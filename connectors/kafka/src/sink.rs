@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use storage::provenance::Provenance;
 use storage::staged_rows::{self, StagingWriter};
 
+use crate::care::{Care, is_too_large};
 use crate::client::{Reports, configuration_error, consumer};
 use crate::endpoint::{Connection, Endpoint, partitions};
 use crate::entry::Entry;
@@ -86,6 +87,9 @@ struct Open {
     failed: AtomicBool,
     /// Whether any rows were shown yet.
     shown: AtomicBool,
+    /// How messages are sent now, and what of it stays.
+    care: Mutex<Care>,
+    learnt: Mutex<Care>,
 }
 
 /// How the rows of one writer get out.
@@ -138,6 +142,8 @@ impl KafkaSink {
             since: Instant::now(),
             failed: AtomicBool::new(false),
             shown: AtomicBool::new(false),
+            care: Mutex::default(),
+            learnt: Mutex::default(),
             reports,
         })
     }
@@ -250,12 +256,18 @@ impl Sink for KafkaSink {
                 let rejected = shown.map_err(|trouble| match trouble {
                     Failure::Sink(error) => error,
                     Failure::Trouble(trouble) => {
+                        match trouble.refusal() {
+                            Some(refusal) => open.take_care(refusal, &self.table.endpoint),
+                            None => open.relax(),
+                        }
                         let first = !open.shown.load(Ordering::Relaxed);
                         trouble.at_showing(first, &self.table.endpoint, &open.reports)
                     }
                 })?;
                 open.shown.store(true, Ordering::Relaxed);
                 if let Some((entry, rows)) = rejected {
+                    // With these rows, what has to be found out anew may be gone.
+                    open.relax();
                     return Ok(Committed::Rejected { entry, rows });
                 }
                 for token in together.iter().flat_map(|entry| &entry.tokens) {
@@ -263,6 +275,7 @@ impl Sink for KafkaSink {
                 }
             }
         }
+        open.relax();
         open.lanes.lock().await.retain(|writer, _| *writer == context.writer);
         open.failed.store(false, Ordering::Relaxed);
         open.reports.answered();
@@ -335,8 +348,12 @@ impl KafkaSink {
         entries: &[Committable],
     ) -> Result<Refused, Failure> {
         let Some(first) = entries.first() else { return Ok(None) };
-        if !open.lanes.lock().await.contains_key(&first.writer) {
+        let care = *open.care.lock();
+        if open.lanes.lock().await.get(&first.writer).is_none_or(|lane| !lane.sends_with(care)) {
             let until = if first.writer == context.writer { Instant::now() } else { open.since };
+            let former = open.lanes.lock().await.remove(&first.writer);
+            // To close a client may take a moment.
+            blocking(move || Ok(drop(former))).await?;
             let opening = self.lane(open, context, &first.writer, asked, Past::Sent { until });
             let lane = telling(opening, &open.reports, &context.metrics).await?;
             open.lanes.lock().await.insert(first.writer.clone(), lane);
@@ -354,7 +371,7 @@ impl KafkaSink {
             let mut lane = lane;
             let shown = match &mut lane {
                 Lane::Transactions(lane) => lane.show(&left, &layout),
-                Lane::Resending(lane) => lane.show(&left, &layout, &ends, &context),
+                Lane::Resending(lane) => lane.show(&left, &layout, &ends, care, &context),
             };
             Ok((lane, shown))
         });
@@ -387,7 +404,7 @@ impl KafkaSink {
         let (context, writer, ends) = (context.clone(), writer.to_string(), recorded_ends(entries));
         let numbers: Vec<u64> = entries.iter().map(|entry| entry.entry).collect();
         blocking(move || {
-            let mut lane = Transactions::open(&endpoint, &open.reports, &id, open.limits)?;
+            let mut lane = Transactions::open(&endpoint, &open.reports, &id, open.limits, *open.care.lock())?;
             if lane.shown().is_none() {
                 // The own marker is made before anything is published. Where it is gone, the topic says which entries it holds:
                 // each is in one transaction. Those before are shown, or nobody would ask for these.
@@ -409,7 +426,35 @@ impl KafkaSink {
     }
 }
 
+impl Open {
+    /// Messages are sent with more care after a refusal. How large a batch may be is known from then on.
+    fn take_care(&self, refusal: &KafkaError, endpoint: &Endpoint) {
+        let said = endpoint.properties.iter().rfind(|(name, _)| name == "batch.size");
+        let said = said.and_then(|(_, bytes)| bytes.trim().parse().ok());
+        let mut care = self.care.lock();
+        *care = care.after(refusal, said);
+        if is_too_large(refusal) {
+            *self.learnt.lock() = *care;
+        }
+    }
+}
+
+impl Open {
+    /// No more care than the size of batches asks for.
+    fn relax(&self) {
+        *self.care.lock() = *self.learnt.lock();
+    }
+}
+
 impl Lane {
+    /// Whether it can send with this care: a producer with transactions is made for one.
+    fn sends_with(&self, care: Care) -> bool {
+        match self {
+            Lane::Transactions(lane) => lane.sends_with(care),
+            Lane::Resending(_) => true,
+        }
+    }
+
     fn shown(&self) -> Option<u64> {
         match self {
             Lane::Transactions(lane) => lane.shown(),

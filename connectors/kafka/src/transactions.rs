@@ -16,9 +16,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::Offset;
 
+use crate::care::Care;
 use crate::client::{Reports, consumer};
 use crate::endpoint::{Connection, Endpoint, answered, only_offset};
-use crate::entry::{Entry, Fate};
+use crate::entry::{Entry, Fate, Way};
 use crate::messages::Layout;
 use crate::sending::{Sender, producer};
 use crate::topics::Limits;
@@ -36,18 +37,21 @@ pub struct Transactions {
     group: ConsumerGroupMetadata,
     topic: String,
     may_last: Duration,
+    care: Care,
+    /// Whether a transaction is left open that failed.
+    spent: bool,
     /// The highest entry that is shown; `None` if the brokers forgot it, or do not say.
     shown: Option<u64>,
 }
 
 impl Transactions {
     /// Takes the id over: what another process left open under it is settled when this returns.
-    pub fn open(endpoint: &Endpoint, reports: &Reports, id: &str, limits: Limits) -> Result<Self, Trouble> {
-        let mut config = producer(endpoint, limits.largest);
+    pub fn open(endpoint: &Endpoint, reports: &Reports, id: &str, limits: Limits, care: Care) -> Result<Self, Trouble> {
+        let mut config = producer(endpoint, limits.largest, care);
         config.set("transactional.id", id);
         let said = config.get("transaction.timeout.ms").and_then(|millis| millis.parse().ok());
         let may_last = said.map_or(MAY_LAST, Duration::from_millis);
-        let sender = Sender::new(endpoint, reports.clone(), limits, &config)?;
+        let sender = Sender::new(endpoint, reports.clone(), limits, care, &config)?;
         sender.producer.init_transactions(may_last).map_err(|error| not_begun(error, may_last))?;
         let mut config = consumer(endpoint, Some(id), NO_PREFETCH, 1);
         // An offset of a transaction that is not settled is waited for, and not passed over.
@@ -59,11 +63,16 @@ impl Transactions {
             tracing::warn!(topic = endpoint.topic, %error, "{what}");
             None
         });
-        Ok(Transactions { sender, group, topic: endpoint.topic.clone(), may_last, shown })
+        Ok(Transactions { sender, group, topic: endpoint.topic.clone(), may_last, care, spent: false, shown })
     }
 
     pub fn shown(&self) -> Option<u64> {
         self.shown
+    }
+
+    /// Whether it is of use where messages are sent with this care.
+    pub fn sends_with(&self, care: Care) -> bool {
+        !self.spent && self.care == care
     }
 
     /// Makes a marker anew: from then on, a missing one means that the brokers forgot it, and not that nothing was shown.
@@ -78,7 +87,7 @@ impl Transactions {
     pub fn show(&mut self, entries: &[Entry], layout: &Layout) -> Result<Vec<(u64, RejectedRow)>, Trouble> {
         let (begun, may_last) = (Instant::now(), self.may_last);
         self.send(entries, layout).map_err(|trouble| match trouble {
-            Trouble::Kafka(_) if begun.elapsed() >= may_last => {
+            Trouble::Kafka(_) if begun.elapsed() >= may_last && trouble.refusal().is_none() => {
                 Trouble::TooLong { rows: entries.iter().map(Entry::rows).sum(), may_last }
             }
             other => other,
@@ -90,21 +99,51 @@ impl Transactions {
         entries.iter().try_for_each(|entry| entry.check_gone(None))?;
         crash_point("before-transaction");
         self.sender.producer.begin_transaction()?;
-        let mut rejected = vec![];
+        let rejected = match self.send_all(entries, layout, last.number) {
+            Ok(rejected) => rejected,
+            Err(error) => return self.refused(entries, error),
+        };
+        if !rejected.is_empty() {
+            // Where messages failed meanwhile, the next hold on the id ends it: see `refused`.
+            let aborted = !self.sender.is_troubled() && self.sender.producer.abort_transaction(self.may_last).is_ok();
+            self.spent = !aborted;
+            return Ok(rejected);
+        }
+        crash_point("after-transaction");
+        Ok(vec![])
+    }
+
+    /// The transaction is committed, unless there is a row that can never be taken.
+    fn send_all(&mut self, entries: &[Entry], layout: &Layout, last: u64) -> Result<Vec<(u64, RejectedRow)>, Trouble> {
+        let (mut rejected, mut number) = (vec![], 0);
         for entry in entries {
             // The first row alone says whose it is: the others are there if it is.
             let mut next = Fate::SentNamed;
-            let refused = entry.send(&self.sender, layout, |_, _| Ok(std::mem::replace(&mut next, Fate::Sent)))?;
+            let way = Way { layout, apart: self.care.apart(), number };
+            let refused = entry.send(&self.sender, way, |_, _| Ok(std::mem::replace(&mut next, Fate::Sent)))?;
             rejected.extend(refused.into_iter().map(|row| (entry.number, row)));
+            number += entry.numbers();
         }
-        if !rejected.is_empty() {
-            self.sender.producer.abort_transaction(self.may_last)?;
-            return Ok(rejected);
+        if rejected.is_empty() {
+            crash_point("within-transaction");
+            self.sender.arrive(self.may_last)?;
+            self.commit(last)?;
         }
-        crash_point("within-transaction");
-        self.commit(last.number)?;
-        crash_point("after-transaction");
-        Ok(vec![])
+        Ok(rejected)
+    }
+
+    /// The rows that a transaction failed for, if brokers refused them; or what it failed for. It is left to the next hold on its
+    /// id: where messages failed, to abort it may take librdkafka longer than it may last.
+    fn refused(&mut self, entries: &[Entry], error: Trouble) -> Result<Vec<(u64, RejectedRow)>, Trouble> {
+        let Trouble::Kafka(error) = error else { return Err(error) };
+        self.sender.listen();
+        let (refused, mut rejected, mut number) = (self.sender.refused(), vec![], 0);
+        for entry in entries {
+            rejected.extend(entry.refused(number, &refused).into_iter().map(|row| (entry.number, row)));
+            number += entry.numbers();
+        }
+        self.spent = true;
+        if rejected.is_empty() { Err(self.sender.failure().unwrap_or(error).into()) } else { Ok(rejected) }
     }
 
     fn commit(&mut self, entry: u64) -> Result<(), KafkaError> {

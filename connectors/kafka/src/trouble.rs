@@ -6,6 +6,7 @@ use arrow::error::ArrowError;
 use engine::sink::SinkError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::care::is_refusal;
 use crate::client::Reports;
 use crate::endpoint::{Endpoint, Login};
 use crate::rights::Right;
@@ -43,6 +44,14 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// What brokers refused a message for, or one that was sent with it.
+    pub fn refusal(&self) -> Option<&KafkaError> {
+        match self {
+            Trouble::Kafka(error) => Some(error).filter(|error| is_refusal(error)),
+            _ => None,
+        }
+    }
+
     /// While a job starts, what brokers refuse ends it.
     pub fn at_start(self, endpoint: &Endpoint, reports: &Reports) -> SinkError {
         match &self {
@@ -124,7 +133,14 @@ fn remedy(error: &KafkaError, login: Login) -> Option<&'static str> {
         UnsupportedFeature | UnsupportedVersion | UnsupportedForMessageFormat => {
             "Do these brokers have no transactions? Set 'sink.delivery' = 'read-back', or 'at-least-once'"
         }
-        MessageSizeTooLarge => "Set properties.message.max.bytes to less than the topic's max.message.bytes",
+        MessageSizeTooLarge => {
+            "The brokers do not say what the topic allows, so smaller batches are tried, until it is known which message is too \
+             large. Allow DescribeConfigs on the topic, or set properties.message.max.bytes to less than its max.message.bytes"
+        }
+        InvalidTimestamp | InvalidRecord | InvalidDifferentRecord => {
+            "Messages are sent one by one until it is known which one the brokers refuse. If it is for a timestamp and rows have \
+             none of their own, look at this host's clock"
+        }
         InvalidTransactionTimeout => {
             "properties.transaction.timeout.ms is more than the broker's transaction.max.timeout.ms"
         }
