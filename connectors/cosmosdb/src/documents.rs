@@ -1,15 +1,16 @@
 //! Rows as documents: an id, a partition key, and a body of JSON.
 
-use std::io;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type, Schema, TimeUnit};
 use arrow::error::ArrowError;
 use azure_data_cosmos::PartitionKey;
 use azure_data_cosmos::models::PartitionKeyValue;
 use serde_json::{Map, Value};
+
+use crate::body::Body;
 
 /// The property that a document's identity is kept in.
 pub const ID: &str = "id";
@@ -28,12 +29,11 @@ const SMALL: usize = LARGEST_DOCUMENT / 100 - AROUND;
 /// What stands around a document in a batch, such as what is done with it: room enough, and no exact size. A batch that is
 /// too large all the same is refused, and goes one by one.
 pub const AROUND: usize = 256;
-/// The names of what a document gets beside its columns, and what stands around them.
-const ADDED: usize = 32;
 /// How much longer a text of JSON may become when it is read and written again: `[1e15,1e15]` becomes `[1000000000000000.0,…]`.
 const GROWTH: usize = 5;
-/// Integers up to this size are themselves as the double that the service keeps.
-const EXACT: u64 = 1 << 53;
+
+/// Rows that are text at the same time: a buffer that does not fit in a cache is written to memory, and read from it again.
+const ROWS_AT_ONCE: usize = 256;
 
 /// How rows of a table become documents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct Document {
     pub place: (u64, usize, u64),
     pub id: String,
     pub key: Key,
-    pub body: Map<String, Value>,
+    pub body: Body,
     /// Of the body as text; of a small one, at most.
     pub bytes: usize,
     pub version: Option<i64>,
@@ -63,8 +63,8 @@ pub struct Document {
 
 impl Document {
     /// What no two documents of a container have in common.
-    pub fn identity(&self) -> (String, String) {
-        (self.key.text.clone(), self.id.clone())
+    pub fn identity(&self) -> (&str, &str) {
+        (&self.key.text, &self.id)
     }
 }
 
@@ -79,6 +79,12 @@ impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
     }
+}
+
+/// Where a document is.
+struct Address {
+    id: String,
+    key: Key,
 }
 
 /// A row that can be no document.
@@ -101,52 +107,129 @@ impl Layout {
         place: impl Fn(usize) -> (u64, usize, u64),
         name: impl Fn(usize) -> String,
     ) -> Result<Vec<Result<Document, Refused>>, ArrowError> {
+        let mut documents = Vec::with_capacity(batch.num_rows());
+        for first in (0..batch.num_rows()).step_by(ROWS_AT_ONCE) {
+            let rows = batch.slice(first, ROWS_AT_ONCE.min(batch.num_rows() - first));
+            documents.extend(self.of_rows(&rows, paths, |row| place(first + row), |row| name(first + row))?);
+        }
+        Ok(documents)
+    }
+
+    fn of_rows(
+        &self,
+        batch: &RecordBatch,
+        paths: &Paths,
+        place: impl Fn(usize) -> (u64, usize, u64),
+        name: impl Fn(usize) -> String,
+    ) -> Result<Vec<Result<Document, Refused>>, ArrowError> {
         let versions = self.versions(batch)?;
         let shown = self.shown(batch)?;
         let unwritable = formats::unwritable(&shown);
-        let mut lines = vec![];
-        if self.nulls {
-            formats::json_lines_with_nulls(&shown, &mut lines)?;
-        } else {
-            formats::json_lines(&shown, &mut lines)?;
+        let names: Option<Vec<String>> = self.id.is_empty().then(|| (0..batch.num_rows()).map(name).collect());
+        let addresses = self.addresses(&shown, paths, names.as_deref())?;
+        let text = self.text(&self.named(&shown, names.as_deref(), &addresses)?)?;
+        let lines: Vec<&str> = text.lines().collect();
+        if lines.len() != batch.num_rows() {
+            return Err(ArrowError::JsonError(format!("{} rows are {} lines", batch.num_rows(), lines.len())));
         }
-        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let documents = lines.enumerate().map(|(row, line)| {
-            let refused = |reason: String| Refused { reason, content: String::from_utf8_lossy(line).into_owned() };
+        let documents = addresses.into_iter().zip(lines).enumerate().map(|(row, (address, text))| {
             if let Some(reason) = unwritable.get(&row) {
-                return Err(refused(reason.clone()));
+                return Err(reason.clone());
             }
-            let mut body: Map<String, Value> =
-                serde_json::from_slice(line).map_err(|e| refused(format!("a JSON column holds no JSON: {e}")))?;
-            if let Some(number) = inexact(line) {
-                let what = format!(
-                    "{number} is more than a document can hold exactly: set 'json.integers' = 'text', or within a JSON column make \
-                     it a text"
-                );
-                return Err(refused(what));
-            }
-            let name = name(row);
-            let id = if self.id.is_empty() {
-                body.insert(PROVENANCE.into(), name.clone().into());
-                derived_id(&name)
-            } else {
-                self.own_id(&body).map_err(refused)?
-            };
-            body.insert(ID.into(), id.clone().into());
-            let key = key(&body, paths).map_err(refused)?;
-            let at_most = GROWTH * (line.len() + id.len() + name.len() + ADDED);
-            let bytes = if at_most <= SMALL { at_most } else { size(&body).map_err(|e| refused(e.to_string()))? };
+            let body = Body::of(text)?;
+            let Address { id, key } = address?;
+            let at_most = GROWTH * body.text().len();
+            let bytes = if at_most <= SMALL { at_most } else { body.size().map_err(|e| e.to_string())? };
             if bytes > LARGEST_DOCUMENT {
-                return Err(refused(format!("{bytes} bytes are more than the 2 MB of a document")));
+                return Err(format!("{bytes} bytes are more than the 2 MB of a document"));
             }
             let version =
                 versions.as_ref().filter(|v| v.is_valid(row)).map(|v| v.as_primitive::<Int64Type>().value(row));
             if self.version.is_some() && version.is_none() {
-                return Err(refused("it has no version".into()));
+                return Err("it has no version".into());
             }
             Ok(Document { place: place(row), id, key, body, bytes, version })
         });
-        Ok(documents.collect())
+        let documents = documents.enumerate().map(|(row, document)| match document {
+            Ok(document) => Ok(Ok(document)),
+            Err(reason) => {
+                Ok(Err(Refused { reason, content: self.text(&shown.slice(row, 1))?.trim_end().to_string() }))
+            }
+        });
+        documents.collect()
+    }
+
+    /// Where each row's document is, found in those columns alone that say so. `names`: which rows they are, where ids are made
+    /// of that.
+    fn addresses(
+        &self,
+        shown: &RecordBatch,
+        paths: &Paths,
+        names: Option<&[String]>,
+    ) -> Result<Vec<Result<Address, String>>, ArrowError> {
+        let says = |name: &String| self.id.contains(name) || paths.iter().any(|path| path[0] == *name);
+        let columns: Vec<usize> =
+            (0..shown.num_columns()).filter(|at| says(shown.schema_ref().field(*at).name())).collect();
+        let mut properties = vec![];
+        // Without a column, a batch of arrow has no lines.
+        if !columns.is_empty() {
+            formats::json_lines(&shown.project(&columns)?, &mut properties)?;
+        }
+        let mut lines = properties.split(|byte| *byte == b'\n');
+        let address = |row: usize| {
+            let line = lines.next().filter(|line| !line.is_empty());
+            let known = line.map_or(Ok(Map::new()), serde_json::from_slice);
+            // Whether it is JSON is told of the whole row.
+            self.address(known.map_err(|e| e.to_string())?, paths, names.map(|names| &names[row]))
+        };
+        Ok((0..shown.num_rows()).map(address).collect())
+    }
+
+    /// `known`: those properties that the address is made of.
+    fn address(&self, mut known: Map<String, Value>, paths: &Paths, name: Option<&String>) -> Result<Address, String> {
+        let id = match name {
+            Some(name) => derived_id(name),
+            None => self.own_id(&known)?,
+        };
+        if let Some(name) = name {
+            known.insert(PROVENANCE.into(), name.clone().into());
+        }
+        known.insert(ID.into(), id.clone().into());
+        Ok(Address { key: key(&known, paths)?, id })
+    }
+
+    /// The rows with what makes documents of them: their ids, and if these are made of which rows they are, that.
+    fn named(
+        &self,
+        shown: &RecordBatch,
+        names: Option<&[String]>,
+        addresses: &[Result<Address, String>],
+    ) -> Result<RecordBatch, ArrowError> {
+        let ids = StringArray::from_iter(addresses.iter().map(|address| address.as_ref().ok().map(|at| &at.id)));
+        let mut added: Vec<(&str, ArrayRef)> = vec![(ID, Arc::new(ids))];
+        if let Some(names) = names {
+            added.push((PROVENANCE, Arc::new(StringArray::from_iter_values(names))));
+        }
+        let of_rows = shown.schema_ref().fields().iter().zip(shown.columns());
+        let of_rows = of_rows.filter(|(field, _)| !added.iter().any(|(name, _)| field.name() == name));
+        let (mut fields, mut columns): (Vec<FieldRef>, Vec<ArrayRef>) =
+            of_rows.map(|(field, column)| (field.clone(), column.clone())).unzip();
+        for (name, column) in &added {
+            fields.push(Arc::new(Field::new(*name, DataType::Utf8, true)));
+            columns.push(column.clone());
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    }
+
+    /// A line a row.
+    fn text(&self, rows: &RecordBatch) -> Result<String, ArrowError> {
+        let mut lines = vec![];
+        if self.nulls {
+            formats::json_lines_with_nulls(rows, &mut lines)?;
+        } else {
+            formats::json_lines(rows, &mut lines)?;
+        }
+        String::from_utf8(lines).map_err(|e| ArrowError::JsonError(e.to_string()))
     }
 
     /// What is stored of the version column is compared with what is to be: see [`stored_version`].
@@ -221,53 +304,6 @@ impl Layout {
             _ => Ok(id),
         }
     }
-}
-
-/// How many bytes it has as text, which is not kept.
-fn size(body: &Map<String, Value>) -> serde_json::Result<usize> {
-    struct Count(usize);
-    impl io::Write for Count {
-        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-            self.0 += text.len();
-            Ok(text.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, body)?;
-    Ok(count.0)
-}
-
-/// An integer that a double cannot hold, as it stands in a text of JSON. Parsed, one of more than 64 bits would be a double already.
-fn inexact(json: &[u8]) -> Option<&str> {
-    let mut rest = json;
-    loop {
-        let start = rest.iter().position(|byte| matches!(byte, b'"' | b'-' | b'0'..=b'9'))?;
-        let end = if rest[start] == b'"' { end_of_text(rest, start) } else { end_of_number(rest, start) };
-        let digits = rest[start..end].strip_prefix(b"-").unwrap_or(&rest[start..end]);
-        if digits.iter().all(u8::is_ascii_digit) {
-            let digits = std::str::from_utf8(digits).ok()?;
-            if !digits.parse::<u64>().is_ok_and(|size| size <= EXACT) {
-                return std::str::from_utf8(&rest[start..end]).ok();
-            }
-        }
-        rest = &rest[end..];
-    }
-}
-
-fn end_of_number(json: &[u8], start: usize) -> usize {
-    let behind = json[start..].iter().position(|byte| !matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'));
-    behind.map_or(json.len(), |length| start + length)
-}
-
-fn end_of_text(json: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while at < json.len() && json[at] != b'"' {
-        at += if json[at] == b'\\' { 2 } else { 1 };
-    }
-    (at + 1).min(json.len())
 }
 
 /// The id of a document that has none of its own: of fixed length, and another one for every row that ever was.
@@ -353,6 +389,10 @@ mod tests {
         documents(layout, batch).into_iter().map(|d| d.err().map_or("taken".into(), |r| r.reason)).collect()
     }
 
+    fn properties(document: &Document) -> Value {
+        Value::Object(document.body.properties().unwrap())
+    }
+
     fn by(id: &[&str]) -> Layout {
         Layout { id: id.iter().map(|name| name.to_string()).collect(), ..Layout::default() }
     }
@@ -369,7 +409,7 @@ mod tests {
         ]);
         let document = documents(&by(&["event"]), &rows).remove(0).unwrap();
         let body = r#"{"event":"e1","device":"d1","time":"2023-11-14T22:13:20.123456700Z","id":"e1"}"#;
-        assert_eq!(Value::Object(document.body), serde_json::from_str::<Value>(body).unwrap());
+        assert_eq!(document.body.text(), body);
         assert_eq!((document.id.as_str(), document.place), ("e1", (7, 0, 0)));
     }
 
@@ -385,9 +425,9 @@ mod tests {
         ]);
         let of = |nulls| documents(&Layout { nulls, ..by(&["event"]) }, &rows).remove(0).unwrap();
         let with = json!({"event": "e", "device": "d", "id": "e", "kind": null, "data": {"a": 1, "b": null}});
-        assert_eq!(Value::Object(of(true).body), with);
+        assert_eq!(properties(&of(true)), with);
         let without = json!({"event": "e", "device": "d", "id": "e", "data": {"a": 1}});
-        assert_eq!(Value::Object(of(false).body), without);
+        assert_eq!(properties(&of(false)), without);
     }
 
     #[test]
@@ -404,8 +444,8 @@ mod tests {
             let columns = [&"e".repeat(40), "d", data.as_str()].map(|text| strings(&[Some(text)])).to_vec();
             let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
             for layout in [by(&["event"]), Layout::default()] {
-                let Document { body, bytes, .. } = documents(&layout, &rows).remove(0).unwrap();
-                let size = Value::Object(body).to_string().len();
+                let document = documents(&layout, &rows).remove(0).unwrap();
+                let (size, bytes) = (properties(&document).to_string().len(), document.bytes);
                 if exact {
                     assert_eq!(bytes, size);
                 } else {
@@ -482,41 +522,62 @@ mod tests {
         assert_eq!(reasons[0], "taken");
         assert!(reasons[1].contains("set 'json.integers' = 'text'"), "{reasons:?}");
         let as_text = Layout { integers_as_text: true, ..by(&["event"]) };
-        let body = documents(&as_text, &rows).remove(1).unwrap().body;
+        let body = properties(&documents(&as_text, &rows).remove(1).unwrap());
         assert_eq!(
             (&body["n"], &body["price"]),
             (&Value::from("9007199254740993"), &Value::from("0.00000000000000000001"))
         );
         let nearest = Layout { decimals_as_numbers: true, ..as_text };
-        assert_eq!(documents(&nearest, &rows).remove(1).unwrap().body["price"], Value::from(1e-20));
+        assert_eq!(properties(&documents(&nearest, &rows).remove(1).unwrap())["price"], Value::from(1e-20));
     }
 
     #[test]
-    fn numbers_within_a_json_column_are_looked_at_too() {
+    fn a_json_column_is_looked_into_too_and_cannot_say_what_the_document_is() {
         let field = engine::connector::json_field("data", true);
         let schema = Schema::new(vec![
             Field::new("event", DataType::Utf8, true),
             Field::new("device", DataType::Utf8, true),
             field,
         ]);
-        let layout = Layout { integers_as_text: true, ..by(&["event"]) };
-        let reason = |data: &str| {
-            let one = || strings(&[Some("a")]);
-            let columns = vec![one(), one(), strings(&[Some(data)])];
-            reasons(&layout, &RecordBatch::try_new(Arc::new(schema.clone()), columns).unwrap()).remove(0)
+        let of = |data: &str| {
+            let columns = vec![strings(&[Some("e")]), strings(&[Some("d")]), strings(&[Some(data)])];
+            let rows = RecordBatch::try_new(Arc::new(schema.clone()), columns).unwrap();
+            documents(&Layout { integers_as_text: true, ..by(&["event"]) }, &rows).remove(0)
         };
-        // 2^53 + 1, 2^64 + 1, and thirty digits: a parser may have made doubles of the last two.
-        for number in ["9007199254740993", "18446744073709551617", "123456789012345678901234567890"] {
-            for data in [format!(r#"{{"n": [{number}]}}"#), format!("-{number}"), format!(r#"[1.5, {number} ]"#)] {
-                let refused = reason(&data);
-                assert!(refused.contains(&format!("{number} is more than a document can hold")), "{data}: {refused}");
-            }
-        }
-        for data in ["9007199254740992", "-9007199254740992", "1e300", "18446744073709551617.0", "1E+30", "-0", "0.1"] {
-            assert_eq!(reason(data), "taken", "{data}");
-        }
-        let texts = r#"{"18446744073709551617": "\\\" 18446744073709551617 ", "x": ["\\", "\u0031"]}"#;
-        assert_eq!(reason(texts), "taken", "a text is no number");
+        let refused = of(r#"{"n": [9007199254740993]}"#).unwrap_err();
+        assert!(refused.reason.starts_with("9007199254740993 is more than a document can hold"), "{refused:?}");
+        assert_eq!(refused.content, r#"{"event":"e","device":"d","data":{"n": [9007199254740993]}}"#);
+        let refused = of("{").unwrap_err();
+        assert!(refused.reason.starts_with("a JSON column holds no JSON: "), "{refused:?}");
+        let kept = of(r#"1,"id":"other","data":2"#).unwrap();
+        assert_eq!(properties(&kept), json!({"event": "e", "device": "d", "data": 2, "id": "e"}));
+    }
+
+    #[test]
+    fn a_partition_key_is_found_within_a_struct_a_json_column_and_the_id_itself() {
+        let fields = Fields::from(vec![Field::new("b", DataType::Int64, true)]);
+        let inner: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+        let schema = Schema::new(vec![
+            Field::new("event", DataType::Utf8, true),
+            Field::new("a", DataType::Struct(fields.clone()), true),
+            engine::connector::json_field("data", true),
+        ]);
+        let columns = vec![
+            strings(&[Some("e")]),
+            Arc::new(StructArray::new(fields, vec![inner], None)),
+            strings(&[Some(r#"{"x": {"y": true}, "z": 1}"#)]),
+        ];
+        let rows = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
+        let keys = |layout: &Layout, paths: &[&str]| {
+            let paths: Vec<Vec<String>> =
+                paths.iter().map(|path| path.split('/').map(String::from).collect()).collect();
+            let made = layout.documents(&rows, &paths, |row| (7, 0, row as u64), |row| format!("log.{row}"));
+            made.unwrap().remove(0).map(|document| document.key.text).map_err(|refused| refused.reason)
+        };
+        assert_eq!(keys(&by(&["event"]), &["a/b", "data/x/y", "id"]).unwrap(), r#"[7.0,true,"e"]"#);
+        assert_eq!(keys(&by(&["event"]), &["data/nothing"]).unwrap_err(), "its partition key /data/nothing is NULL");
+        let derived = format!("[\"{}\",\"log.0\"]", derived_id("log.0"));
+        assert_eq!(keys(&Layout::default(), &["id", "millrace"]).unwrap(), derived);
     }
 
     #[test]
@@ -534,7 +595,7 @@ mod tests {
         let ids = || documents(&Layout::default(), &rows).into_iter().map(|d| d.unwrap().id).collect::<Vec<_>>();
         assert_eq!(ids(), ids());
         assert_ne!(ids()[0], ids()[1]);
-        assert_eq!(documents(&Layout::default(), &rows).remove(1).unwrap().body[PROVENANCE], "log/t/w/7/0.1");
+        assert_eq!(properties(&documents(&Layout::default(), &rows).remove(1).unwrap())[PROVENANCE], "log/t/w/7/0.1");
     }
 
     #[test]
@@ -546,7 +607,7 @@ mod tests {
         ]);
         let layout = Layout { version: Some("time".into()), ..by(&["event"]) };
         let document = documents(&layout, &rows).remove(0).unwrap();
-        assert_eq!(document.version, stored_version(&document.body["time"]));
+        assert_eq!(document.version, stored_version(&properties(&document)["time"]));
         assert_eq!(stored_version(&Value::from(5)), Some(5));
         assert_eq!(stored_version(&Value::from(5.0)), Some(5));
         assert_eq!(stored_version(&Value::Null), None);

@@ -1,6 +1,7 @@
 //! Azure Cosmos DB containers: as sinks, and to look documents up in.
 
 mod account;
+mod body;
 mod container;
 mod documents;
 mod limiter;

@@ -205,7 +205,7 @@ impl Target<'_> {
         }
         if self.write == Write::Append {
             let stored = self.read_until_seen(document, cost).await?;
-            if stored.get(PROVENANCE) != document.body.get(PROVENANCE) {
+            if stored.get(PROVENANCE).and_then(Value::as_str) != document.body.provenance().as_deref() {
                 return Ok(Outcome::Refused(Refusal::OthersId(document.id.clone())));
             }
         }

@@ -9,8 +9,9 @@ use azure_data_cosmos_driver::in_memory_emulator::{InMemoryEmulatorHttpClient, V
 use engine::metrics::SinkMetrics;
 use engine::sink::{Ownership, SinkError};
 use futures::TryStreamExt;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::body::Body;
 use crate::container::Container;
 use crate::documents::{Document, Key, Layout};
 use crate::options::{Pace, Write};
@@ -37,7 +38,7 @@ async fn container() -> Container {
 fn documents(rows: std::ops::Range<u64>) -> Vec<Document> {
     let document = |row: u64| {
         let id = row.to_string();
-        let body = Map::from_iter([("id".to_string(), json!(id)), ("part".into(), json!("p"))]);
+        let body = Body::of(&json!({"id": id, "part": "p"}).to_string()).unwrap();
         let key = Key { value: PartitionKey::from("p"), text: "p".into() };
         Document { place: (1, 0, row), id, key, body, bytes: 30, version: None }
     };

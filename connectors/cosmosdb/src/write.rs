@@ -3,8 +3,8 @@
 //! What is sent in one go has no two documents of one id, so the order of the requests does not matter; those before
 //! have all been answered when it begins.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use azure_data_cosmos::feed::FeedRange;
@@ -13,6 +13,8 @@ use engine::metrics::SinkMetrics;
 use engine::sink::{Ownership, RejectedRow, SinkError};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use serde_json::Value;
 
 use crate::documents::{AROUND, Document, ID, LARGEST_DOCUMENT, PROVENANCE};
@@ -316,18 +318,21 @@ impl Writing<'_> {
     }
 
     /// The row as it was, without what made it a document.
-    fn rejection(&self, (mut document, refusal): (Document, Refusal)) -> Rejected {
+    fn rejection(&self, (document, refusal): (Document, Refusal)) -> Rejected {
         let (entry, token, row) = document.place;
-        if self.target.write == Write::Append {
-            document.body.remove(PROVENANCE);
-        }
-        if self.target.layout.id != [ID] {
-            document.body.remove(ID);
-        }
-        (
-            entry,
-            RejectedRow { token, row, reason: refusal.to_string(), content: Value::Object(document.body).to_string() },
-        )
+        let content = match document.body.properties() {
+            Ok(mut properties) => {
+                if self.target.write == Write::Append {
+                    properties.remove(PROVENANCE);
+                }
+                if self.target.layout.id != [ID] {
+                    properties.remove(ID);
+                }
+                Value::Object(properties).to_string()
+            }
+            Err(_) => document.body.text().to_string(),
+        };
+        (entry, RejectedRow { token, row, reason: refusal.to_string(), content })
     }
 
     /// Those of one partition key together, as many as fit; by the physical partition that has them.
@@ -398,25 +403,28 @@ fn one_an_id(write: Write, documents: Vec<Document>) -> (Vec<Document>, Vec<Docu
     if write == Write::Append {
         return (documents, vec![]);
     }
-    let mut kept: HashMap<(String, String), Document> = HashMap::with_capacity(documents.len());
-    let mut hidden = vec![];
+    let (hashes, mut known) = (RandomState::new(), HashTable::with_capacity(documents.len()));
+    let (mut kept, mut hidden) = (Vec::<Document>::with_capacity(documents.len()), vec![]);
     for document in documents {
-        match kept.entry(document.identity()) {
+        let is_its = |at: &usize| kept[*at].identity() == document.identity();
+        let hash_of = |at: &usize| hashes.hash_one(kept[*at].identity());
+        match known.entry(hashes.hash_one(document.identity()), is_its, hash_of) {
             Entry::Vacant(free) => {
-                free.insert(document);
+                free.insert(kept.len());
+                kept.push(document);
             }
-            Entry::Occupied(mut earlier) => {
+            Entry::Occupied(at) => {
+                let earlier = &mut kept[*at.get()];
                 let stays = match write {
                     Write::Insert | Write::Delete | Write::Append => true,
                     Write::Upsert => false,
                     // As against one that is stored: of equal versions the first one stays.
-                    Write::ReplaceIfNewer => earlier.get().version >= document.version,
+                    Write::ReplaceIfNewer => earlier.version >= document.version,
                 };
-                hidden.push(if stays { document } else { earlier.insert(document) });
+                hidden.push(if stays { document } else { std::mem::replace(earlier, document) });
             }
         }
     }
-    let mut kept: Vec<Document> = kept.into_values().collect();
     kept.sort_by_key(|document| document.place);
     hidden.sort_by_key(|document| document.place);
     (kept, hidden)
@@ -425,14 +433,21 @@ fn one_an_id(write: Write, documents: Vec<Document>) -> (Vec<Document>, Vec<Docu
 #[cfg(test)]
 mod tests {
     use azure_data_cosmos::PartitionKey;
-    use serde_json::Map;
 
     use super::*;
+    use crate::body::Body;
     use crate::documents::Key;
 
     fn document(row: u64, key: &str, id: &str, bytes: usize, version: i64) -> Document {
         let key = Key { value: PartitionKey::from(key.to_string()), text: key.into() };
-        Document { place: (1, 0, row), id: id.into(), key, body: Map::new(), bytes, version: Some(version) }
+        Document {
+            place: (1, 0, row),
+            id: id.into(),
+            key,
+            body: Body::of("{}").unwrap(),
+            bytes,
+            version: Some(version),
+        }
     }
 
     fn rows(documents: &[Document]) -> Vec<u64> {
