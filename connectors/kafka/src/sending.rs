@@ -86,6 +86,15 @@ impl Fates {
         }
     }
 
+    /// Those that are refused for what they are, and why. Each is told once.
+    fn take_refused(&mut self) -> Vec<(usize, KafkaError)> {
+        let mut refused = std::mem::take(&mut self.alone);
+        if self.blames {
+            refused.append(&mut self.blamed);
+        }
+        refused
+    }
+
     /// Whether it is known of a message why it did not arrive.
     fn is_told(&self) -> bool {
         self.failure.as_ref().is_some_and(|error| !is_purged(error)) || self.refusal.is_some() || !self.alone.is_empty()
@@ -301,12 +310,7 @@ impl Sender {
 
     /// Which messages brokers refused for what they are, and why: they can never be taken. Each is told once.
     pub fn refused(&self) -> Vec<(usize, KafkaError)> {
-        let mut fates = self.producer.context().fates.lock();
-        let mut refused = std::mem::take(&mut fates.alone);
-        if fates.blames {
-            refused.append(&mut fates.blamed);
-        }
-        refused
+        self.producer.context().fates.lock().take_refused()
     }
 
     /// Whether a message has not arrived, as far as was told.
@@ -355,8 +359,7 @@ mod tests {
         for (code, number, own_time, alone) in told {
             fates.note(&error(*code), *number, *own_time, *alone);
         }
-        let blamed = if fates.blames { fates.blamed } else { vec![] };
-        let refused = fates.alone.iter().chain(&blamed).map(|(number, _)| *number).collect();
+        let refused = fates.take_refused().into_iter().map(|(number, _)| number).collect();
         (refused, fates.refusal, fates.failure)
     }
 

@@ -437,9 +437,7 @@ impl Open {
             *self.learnt.lock() = *care;
         }
     }
-}
 
-impl Open {
     /// No more care than the size of batches asks for.
     fn relax(&self) {
         *self.care.lock() = *self.learnt.lock();
