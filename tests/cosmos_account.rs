@@ -13,7 +13,10 @@ use axum::response::Response;
 use azure_core::http::{Method, Url};
 use azure_data_cosmos::feed::FeedScope;
 use azure_data_cosmos::models::{ContainerProperties, PartitionKeyDefinition, UniqueKey, UniqueKeyPolicy};
-use azure_data_cosmos::{AccountReference, ContainerClient, CosmosClient, RoutingStrategy};
+use azure_data_cosmos::{
+    AccountReference, ContainerClient, CosmosClient, CosmosClientBuilder, CosmosRuntime, CosmosRuntimeBuilder,
+    RoutingStrategy,
+};
 use azure_data_cosmos_driver::in_memory_emulator::{
     ContainerConfig, InMemoryEmulatorHttpClient, VirtualAccountConfig, VirtualRegion,
 };
@@ -21,6 +24,8 @@ use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 
 /// The key is not looked at; that it is sent at all is the SDK's own affair.
 const KEY: &str = "YSBrZXkgb2Ygbm8gYWNjb3VudA==";
@@ -49,11 +54,15 @@ pub struct Account {
     url: String,
     emulator: Arc<InMemoryEmulatorHttpClient>,
     network: Arc<Network>,
+    /// For those who ask it by no network.
+    inside: OnceCell<CosmosRuntime>,
 }
 
 /// A request as it came.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
+    /// What it was asked in, such as `HTTP/1.1`.
+    pub protocol: String,
     pub headers: HashMap<String, String>,
     /// `Null` if it is no JSON.
     pub body: Value,
@@ -83,8 +92,13 @@ struct Network {
 impl Account {
     /// `throttling`: whether a container's request units are a bound.
     pub async fn start(throttling: bool) -> Account {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it has an address"));
+        Account::start_at(listener, url, throttling)
+    }
+
+    /// `url`: what it says that its address is.
+    pub fn start_at(listener: TcpListener, url: String, throttling: bool) -> Account {
         let region = VirtualRegion::new("East US", Url::parse(&url).expect("an address"));
         let config = VirtualAccountConfig::new(vec![region]).expect("one region is an account");
         let emulator = Arc::new(InMemoryEmulatorHttpClient::new(config.with_throttling_enabled(throttling)));
@@ -106,7 +120,7 @@ impl Account {
         });
         let service = Router::new().fallback(answer).with_state(network.clone());
         tokio::spawn(async move { axum::serve(listener, service).await });
-        Account { url, emulator, network }
+        Account { url, emulator, network, inside: OnceCell::new() }
     }
 
     pub fn connection_string(&self) -> String {
@@ -196,8 +210,12 @@ impl Account {
         database.create_container(properties, None).await.expect("a container can be made");
     }
 
+    /// Asks the account itself, by no network.
     pub async fn client_of(&self, container: &str) -> ContainerClient {
-        client_at(&self.connection_string(), DATABASE, container).await
+        let inside = || CosmosRuntimeBuilder::from(self.emulator.runtime_builder()).build();
+        let runtime = self.inside.get_or_try_init(inside).await.expect("a runtime").clone();
+        let client = CosmosClient::builder().with_runtime(runtime);
+        container_of(&client_by(client, &self.connection_string()).await, DATABASE, container).await
     }
 
     pub async fn has(&self, container: &str) -> bool {
@@ -205,7 +223,7 @@ impl Account {
         database.container_client(container.to_string(), None).await.is_ok()
     }
 
-    /// All documents of a container. Asked for with the key, which must not be disabled.
+    /// All documents of a container.
     pub async fn documents(&self, container: &str) -> Vec<Value> {
         let client = self.client_of(container).await;
         let query = client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
@@ -214,16 +232,23 @@ impl Account {
 }
 
 async fn client(connection_string: &str) -> CosmosClient {
+    client_by(CosmosClient::builder(), connection_string).await
+}
+
+pub async fn client_by(builder: CosmosClientBuilder, connection_string: &str) -> CosmosClient {
     let endpoint = connection_string.split(';').find_map(|part| part.strip_prefix("AccountEndpoint="));
     let endpoint = endpoint.expect("it has an address").parse().expect("an address");
     let account = AccountReference::with_authentication_key(endpoint, KEY);
-    let client = CosmosClient::builder().build(account, RoutingStrategy::PreferredRegions(vec![])).await;
-    client.expect("a client")
+    builder.build(account, RoutingStrategy::PreferredRegions(vec![])).await.expect("a client")
 }
 
 /// A container of an account that runs here.
 pub async fn client_at(connection_string: &str, database: &str, container: &str) -> ContainerClient {
-    let database = client(connection_string).await.database_client(database.to_string());
+    container_of(&client(connection_string).await, database, container).await
+}
+
+pub async fn container_of(client: &CosmosClient, database: &str, container: &str) -> ContainerClient {
+    let database = client.database_client(database.to_string());
     database.container_client(container.to_string(), None).await.expect("the container is there")
 }
 
@@ -277,7 +302,8 @@ async fn answer(State(network): State<Arc<Network>>, request: Request) -> Respon
         let headers = asked.headers().iter();
         let headers = headers.map(|(name, value)| (name.as_str().to_string(), value.as_str().to_string())).collect();
         let body = serde_json::from_slice(&body).unwrap_or_default();
-        *if makes { network.made.lock() } else { network.written.lock() } = Asked { headers, body };
+        let protocol = format!("{:?}", parts.version);
+        *if makes { network.made.lock() } else { network.written.lock() } = Asked { protocol, headers, body };
     }
     asked.set_body(body.to_vec());
     let answered = network.emulator.execute_request(&asked).await.expect("the emulator answers");

@@ -9,12 +9,15 @@ use std::time::Duration;
 use azure_data_cosmos::feed::FeedScope;
 use futures::TryStreamExt;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::broker::Broker;
+use crate::certificates::Certificates;
 use crate::cosmos_account::{A_MOMENT, Accident, Account, Asked, DATABASE, client_at, until};
 use crate::kafka_login::TokenService;
 use crate::millrace::{FENCED, Job, PATIENCE, Running};
 use crate::numbers::{all, send};
+use crate::tls_front::TlsFront;
 use crate::trouble::dead_letters;
 use crate::wait::wait_for;
 
@@ -381,6 +384,66 @@ async fn an_account_lets_in_whom_entra_id_knows_and_says_what_is_missing_else() 
     assert_eq!(shown(&account, &to).await, all(0..100));
 }
 
+/// An account behind TLS, and the certificates of its authority and of others. `protocols`: what is spoken there.
+async fn guarded_by(certificate: &str, protocols: &[&str]) -> (Account, Certificates) {
+    let certificates = Certificates::new();
+    let front = TlsFront::bind(&certificates.of_server(certificate), protocols).await;
+    let behind = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let (url, address) = (format!("https://{}", front.address()), behind.local_addr().expect("it has an address"));
+    front.stand_before(address);
+    (Account::start_at(behind, url, false), certificates)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_reached_by_tls_whichever_http_is_spoken_behind_it() {
+    let (broker, (account, certificates)) = (Broker::shared(), guarded_by("broker", &["h2", "http/1.1"]).await);
+    let from = broker.topic("cosmos-tls", 1).await;
+    send(&broker.properties(), &from, 0..100, 0..1);
+    for (write, protocol) in [("append", "HTTP/1.1"), ("append', http = '2", "HTTP/2.0")] {
+        let to = roomy(&account, &protocol.replace('/', "-"));
+        let way = Way { write, ..APPEND };
+        let job = numbers(broker, &from, &account, &to, &way);
+        job.variable("SSL_CERT_FILE", &certificates.file("ca.crt")).start().read_all_and_stop(1);
+        assert_eq!(shown(&account, &to).await, all(0..100));
+        assert_eq!(account.written().protocol, protocol);
+    }
+}
+
+/// As Microsoft's emulator in a container does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_speaks_http_1_alone_is_reached_by_it() {
+    let (broker, (account, certificates)) = (Broker::shared(), guarded_by("broker", &["http/1.1"]).await);
+    let from = broker.topic("cosmos-http-1", 1).await;
+    send(&broker.properties(), &from, 0..100, 0..1);
+    let to = roomy(&account, "plain");
+    let job = |write| {
+        let job = numbers(broker, &from, &account, &to, &Way { write, ..APPEND });
+        job.variable("SSL_CERT_FILE", &certificates.file("ca.crt"))
+    };
+    let wrong = job("append', give_up_after = '1 second', http = '2");
+    let mut run = wrong.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+
+    job("append").start().read_all_and_stop(1);
+    assert_eq!(shown(&account, &to).await, all(0..100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_nobody_vouches_for_is_told_nothing() {
+    let broker = Broker::shared();
+    let from = broker.topic("cosmos-stranger", 1).await;
+    for (certificate, authority) in [("broker", "other.crt"), ("elsewhere", "ca.crt")] {
+        let (account, certificates) = guarded_by(certificate, &["h2", "http/1.1"]).await;
+        let to = roomy(&account, "stranger");
+        let job = numbers(broker, &from, &account, &to, &APPEND);
+        let job = job.variable("SSL_CERT_FILE", &certificates.file(authority));
+        let mut run = job.start();
+        assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+        assert!(run.said().contains("invalid peer certificate"), "{}", run.said());
+        assert!(run.said().contains("name a file with that one's in SSL_CERT_FILE"), "{}", run.said());
+    }
+}
+
 /// What is said before anything is written: what is there, what would be made, and what is promised.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_and_explain_say_what_becomes_of_rows_and_make_nothing() {
@@ -554,12 +617,14 @@ enum Place {
     MadeWith(&'static str),
     /// In a header of the request that writes.
     WrittenWith(&'static str),
+    /// In what is spoken.
+    WrittenBy,
     Document(&'static str),
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_option_says_is_what_the_service_is_asked_for() {
-    use Place::{Document, Made, MadeWith, WrittenWith};
+    use Place::{Document, Made, MadeWith, WrittenBy, WrittenWith};
     let (broker, account) = (Broker::shared(), Account::start(false).await);
     let from = broker.topic("cosmos-options", 1).await;
     send(&broker.properties(), &from, 0..1, 0..1);
@@ -591,6 +656,8 @@ async fn what_an_option_says_is_what_the_service_is_asked_for() {
         (indexing.as_str(), Made("/indexingPolicy/includedPaths/0/path"), json!("/n/?")),
         ("", WrittenWith("x-ms-cosmos-priority-level"), Value::Null),
         (", priority = 'low'", WrittenWith("x-ms-cosmos-priority-level"), json!("Low")),
+        ("", WrittenBy, json!("HTTP/1.1")),
+        (", http = '2'", WrittenBy, json!("HTTP/2.0")),
         ("", Document("/price"), json!("1.10")),
         (", 'json.decimals' = 'number'", Document("/price"), json!(1.1)),
         ("", Document("/s"), json!({"a": 0})),
@@ -604,6 +671,7 @@ async fn what_an_option_says_is_what_the_service_is_asked_for() {
             Made(path) => account.made().body.pointer(path).cloned(),
             MadeWith(name) => header(account.made(), name),
             WrittenWith(name) => header(account.written(), name),
+            WrittenBy => Some(json!(account.written().protocol)),
             Document(path) => account.documents(&to).await[0].pointer(path).cloned(),
         };
         assert_eq!(seen.unwrap_or_default(), expected, "{options}");

@@ -36,6 +36,7 @@ mod small_disk;
 mod sql_database;
 mod sqlserver;
 mod table;
+mod tls_front;
 mod topic_reader;
 mod trouble;
 mod verify;

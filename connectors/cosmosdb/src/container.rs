@@ -9,15 +9,17 @@ use azure_data_cosmos::models::{
     UniqueKey, UniqueKeyPolicy,
 };
 use azure_data_cosmos::options::{
-    ContentResponseOnWrite, CreateContainerOptions, EndToEndOperationLatencyPolicy, OperationOptions, PriorityLevel,
-    Region, ThrottlingRetryOptions, ThroughputControlOptions,
+    ConnectionPoolOptions, ContentResponseOnWrite, CreateContainerOptions,
+    EndToEndOperationLatencyPolicy, OperationOptions, PriorityLevel, Region, ThrottlingRetryOptions,
+    ThroughputControlOptions,
 };
-use azure_data_cosmos::{ContainerClient, CosmosClient, CosmosError, RoutingStrategy};
+use azure_data_cosmos::{ContainerClient, CosmosClient, CosmosError, CosmosRuntime, RoutingStrategy};
 use engine::sink::SinkError;
 use identity::TokenError;
+use tokio::sync::OnceCell;
 
 use crate::documents::Key;
-use crate::options::{CosmosTable, Place};
+use crate::options::{CosmosTable, Http, Place};
 use crate::trouble::{BEHIND, Trouble};
 
 /// How long one request may take, tries of the SDK included.
@@ -136,11 +138,25 @@ async fn client(at: &Place, throttling: ThrottlingRetryOptions) -> Result<Cosmos
         operation.throughput_control = Some(control);
     }
     let regions = at.regions.iter().map(|region| Region::from(region.clone())).collect();
+    let runtime = runtime(at.http).await.map_err(|error| wrong(at, &error))?;
     let client = CosmosClient::builder()
+        .with_runtime(runtime)
         .with_default_operation_options(operation)
         .build(account, RoutingStrategy::PreferredRegions(regions))
         .await;
     client.map_err(|error| wrong(at, &error))
+}
+
+/// What all clients share that speak the same: connections, and what is known of accounts.
+async fn runtime(http: Http) -> Result<CosmosRuntime, CosmosError> {
+    static OF_ONE: OnceCell<CosmosRuntime> = OnceCell::const_new();
+    static OF_TWO: OnceCell<CosmosRuntime> = OnceCell::const_new();
+    let cell = if http == Http::One { &OF_ONE } else { &OF_TWO };
+    let made = cell.get_or_try_init(|| async {
+        let pool = ConnectionPoolOptions::builder().with_is_http2_allowed(http == Http::Two).build()?;
+        CosmosRuntime::builder().with_connection_pool(pool).build().await
+    });
+    made.await.cloned()
 }
 
 /// Whether there is no such container, or no database that could have it.
@@ -159,8 +175,9 @@ fn wrong(at: &Place, error: &CosmosError) -> SinkError {
         );
     }
     match Trouble::of(error) {
-        Trouble::Stopped(said) => SinkError::failed(at.place(), format!("{said}. {}", at.account.remedy())),
-        Trouble::Refused(said) => SinkError::failed(at.place(), said),
+        Trouble::NotLetIn(said) => SinkError::failed(at.place(), format!("{said}. {}", at.account.remedy())),
+        Trouble::Stopped(said) | Trouble::Refused(said) => SinkError::failed(at.place(), said),
+        Trouble::Transient(said) => SinkError::retry(at.place(), said),
         _ => SinkError::retry(at.place(), error),
     }
 }

@@ -77,7 +77,8 @@ impl CosmosLookup {
             // A document is wrong, and not the container.
             Trouble::Refused(what) => return self.lasting(place, what),
             Trouble::Conflict | Trouble::Changed | Trouble::Missing => "the container is not what it was".to_string(),
-            Trouble::Stopped(what) => format!("{what}. {}", self.table.at.account.remedy()),
+            Trouble::Stopped(what) => what,
+            Trouble::NotLetIn(what) => format!("{what}. {}", self.table.at.account.remedy()),
         };
         // It may have been made again, under the same name.
         *self.container.lock() = None;
@@ -285,7 +286,7 @@ mod tests {
 
     use super::*;
     use crate::account::Account;
-    use crate::options::Place;
+    use crate::options::{Http, Place};
 
     /// A container of four partitions with documents, of which `part` is the partition key.
     async fn container(documents: &[Value]) -> Container {
@@ -321,6 +322,7 @@ mod tests {
             container: "c".into(),
             regions: vec![],
             low_priority: false,
+            http: Http::One,
         };
         let lookup = CosmosLookup::new(LookedUp { at, id: id.map(String::from), integers_as_text: false });
         *lookup.container.lock() = Some(container);

@@ -28,6 +28,16 @@ pub struct Place {
     pub container: String,
     pub regions: Vec<String>,
     pub low_priority: bool,
+    pub http: Http,
+}
+
+/// What is spoken with the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http {
+    /// A connection for each request that is under way. Cheaper by a fifth or more in processor time (`docs/performance.md`).
+    One,
+    /// Few connections, and the account's Gateway 2.0 if it has one.
+    Two,
 }
 
 /// A checked table that is written.
@@ -164,6 +174,12 @@ impl Connector for CosmosConnector {
                 OptionKind::OneOf(&[&["high"], &["low"]]),
                 "low: others' requests go first when units are short (priority-based execution, an account's setting)",
             ),
+            OptionSpec::new(
+                "http",
+                OptionKind::OneOf(&[&["1.1"], &["2"]]),
+                "1.1: the cheapest, with a connection for each request that is under way (unless said); 2: few connections, and \
+                 Gateway 2.0 where the account has it",
+            ),
             OptionSpec::new("regions", OptionKind::Text, "preferred regions, in order, separated by commas"),
             OptionSpec::new(
                 "create",
@@ -278,6 +294,7 @@ fn place(table: &TableSpec, account: Account) -> Place {
         container: options.get("container").unwrap_or_default().into(),
         regions: regions.filter(|region| !region.is_empty()).map(String::from).collect(),
         low_priority: options.get("priority") == Some("low"),
+        http: if options.get("http") == Some("2") { Http::Two } else { Http::One },
     }
 }
 
@@ -453,8 +470,11 @@ pub mod tests {
     #[test]
     fn a_lookup_table_is_told_by_its_id_where_that_is_one_of_its_columns() {
         let looked_up = |table: &TableSpec| looked_up(table, &|_| None);
-        let plain = looked_up(&table(&["a", "id"], &["a"], &[("regions", "x, y"), ("priority", "low")])).ok().unwrap();
+        let plain = looked_up(&table(&["a", "id"], &["a"], &[("regions", "x, y"), ("priority", "low"), ("http", "2")]))
+            .ok()
+            .unwrap();
         assert_eq!((plain.id.as_deref(), plain.at.regions.len(), plain.at.low_priority), (Some("id"), 2, true));
+        assert_eq!(plain.at.http, Http::Two);
         let of_field =
             looked_up(&table(&["a", "b"], &[], &[("id_field", "b"), ("json.integers", "text")])).ok().unwrap();
         assert_eq!((of_field.id.as_deref(), of_field.integers_as_text), (Some("b"), true));

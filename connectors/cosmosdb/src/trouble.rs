@@ -1,5 +1,7 @@
 //! What an answer of the service that is no success means.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use azure_data_cosmos::CosmosError;
@@ -18,7 +20,9 @@ pub enum Trouble {
     Changed,
     /// It can never be, for this reason.
     Refused(String),
-    /// Nothing can be, until a person does something.
+    /// Nothing can be, until a person lets us in.
+    NotLetIn(String),
+    /// Nothing can be, until a person does something else.
     Stopped(String),
 }
 
@@ -41,9 +45,12 @@ impl Trouble {
         let status = error.status();
         let sub_status = status.sub_status().map(|s| s.value());
         if !error.is_from_wire() {
-            let said = error.to_string();
+            let said = in_full(error);
             return match u16::from(status.status_code()) {
-                401 | 403 => Trouble::Stopped(said),
+                _ if causes(error).any(is_of_certificate) => Trouble::Stopped(format!(
+                    "{said}. If the certificate is of an authority of your own, name a file with that one's in SSL_CERT_FILE"
+                )),
+                401 | 403 => Trouble::NotLetIn(said),
                 400 if sub_status == Some(NOT_ENCODED) => Trouble::Refused(said),
                 // The SDK finds the container wrong, and so all documents alike.
                 400 => Trouble::Stopped(said),
@@ -62,7 +69,8 @@ impl Trouble {
             (400, Some(sub_status)) if ANOTHER_CONTAINER.contains(&sub_status) => {
                 Trouble::Stopped(format!("{said}. Was the container made again? Start the job anew"))
             }
-            (404, Some(OWNER_IS_GONE)) | (401 | 403, _) => Trouble::Stopped(said.into()),
+            (404, Some(OWNER_IS_GONE)) => Trouble::Stopped(said.into()),
+            (401 | 403, _) => Trouble::NotLetIn(said.into()),
             (404, None | Some(0)) => Trouble::Missing,
             (409, _) => Trouble::Conflict,
             (412, _) => Trouble::Changed,
@@ -70,6 +78,28 @@ impl Trouble {
             _ => Trouble::Transient(said.into()),
         }
     }
+}
+
+/// An error, and what it came of: of a connection that was not made, the SDK says only that there is none.
+fn in_full(error: &CosmosError) -> String {
+    let mut said = error.to_string();
+    for cause in causes(error).skip(1).map(|cause| cause.to_string()) {
+        if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |e: &&'a (dyn Error + 'static)| (*e).source())
+}
+
+fn is_of_certificate(cause: &(dyn Error + 'static)) -> bool {
+    // What an I/O error holds is none of its sources.
+    let within = cause.downcast_ref().and_then(io::Error::get_ref);
+    matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+        || within.is_some_and(|error| is_of_certificate(error))
 }
 
 #[cfg(test)]
@@ -81,7 +111,7 @@ mod tests {
         let of = |status, sub_status| Trouble::of_status(status, sub_status, None, "said");
         assert_eq!(of(429, None), Trouble::Throttled(UNSTATED));
         assert_eq!(of(403, Some(1014)), Trouble::Refused("said".into()), "one full partition stops no other");
-        assert_eq!(of(403, None), Trouble::Stopped("said".into()));
+        assert_eq!(of(403, None), Trouble::NotLetIn("said".into()));
         assert_eq!(of(404, Some(1003)), Trouble::Stopped("said".into()));
         assert_eq!(of(404, None), Trouble::Missing);
         assert_eq!(of(404, Some(1013)), Trouble::Transient("said".into()), "what is not there yet is not deleted");

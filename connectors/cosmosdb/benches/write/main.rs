@@ -14,8 +14,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use azure_data_cosmos::TransactionalBatch;
-use cosmos_account::{Account, DATABASE, client_at};
+use azure_data_cosmos::options::ConnectionPoolOptions;
+use azure_data_cosmos::{CosmosClient, CosmosRuntime, TransactionalBatch};
+use cosmos_account::{Account, DATABASE, client_by, container_of};
 use cosmosdb::CosmosConnector;
 use engine::connector::{ColumnSpec, Options, Origin, TableSpec};
 use events::{ROWS, events};
@@ -36,7 +37,7 @@ async fn main() {
     if std::env::var_os(IS_ACCOUNT).is_some() {
         let account = Account::start(false).await;
         println!("{}", account.connection_string());
-        for n in 0..TURNS * 4 {
+        for n in 0..TURNS * 6 {
             account.container(&format!("c{n}"), "/deviceId", 4, 1_000_000);
         }
         std::future::pending::<()>().await;
@@ -44,12 +45,14 @@ async fn main() {
     let (mut process, connection) = start_account();
     println!("{:<28} {:>14} {:>14} {:>7}", "documents per CPU second", "the SDK alone", "millrace", "ratio");
     let mut container = (0..).map(|n| format!("c{n}"));
-    for (what, batch) in [(format!("in batches of {BATCH}"), BATCH), ("one by one".into(), 1)] {
+    let in_batches = format!("in batches of {BATCH}");
+    let ways = [(in_batches.as_str(), BATCH, "1.1"), ("one by one", 1, "1.1"), ("one by one, by HTTP/2", 1, "2")];
+    for (what, batch, http) in ways {
         let mut turns = vec![];
         for turn in 0..TURNS {
             let rows = events(turn as u64);
-            let alone = alone(&connection, &container.next().expect("endless"), &rows, batch).await;
-            let subject = millrace(&connection, &container.next().expect("endless"), &rows, batch).await;
+            let alone = alone(&connection, &container.next().expect("endless"), &rows, batch, http).await;
+            let subject = millrace(&connection, &container.next().expect("endless"), &rows, batch, http).await;
             turns.push((alone, subject));
         }
         turns.sort_by(|a, b| a.1.div_duration_f64(a.0).total_cmp(&b.1.div_duration_f64(b.0)));
@@ -68,7 +71,7 @@ fn start_account() -> (Child, String) {
     (process, line.trim().to_string())
 }
 
-async fn alone(connection: &str, container: &str, rows: &RecordBatch, batch: usize) -> Duration {
+async fn alone(connection: &str, container: &str, rows: &RecordBatch, batch: usize, http: &str) -> Duration {
     let mut lines = vec![];
     formats::json_lines(rows, &mut lines).expect("rows are JSON");
     let documents: Vec<Value> = lines
@@ -80,7 +83,10 @@ async fn alone(connection: &str, container: &str, rows: &RecordBatch, batch: usi
     for document in documents {
         by_device.entry(document["deviceId"].as_str().expect("a text").into()).or_default().push(document);
     }
-    let client = client_at(connection, DATABASE, container).await;
+    let pool = ConnectionPoolOptions::builder().with_is_http2_allowed(http == "2").build().expect("a pool");
+    let runtime = CosmosRuntime::builder().with_connection_pool(pool).build().await.expect("a runtime");
+    let client = client_by(CosmosClient::builder().with_runtime(runtime), connection).await;
+    let client = container_of(&client, DATABASE, container).await;
     let chunks: Vec<(&String, &[Value])> =
         by_device.iter().flat_map(|(device, of)| of.chunks(batch).map(move |chunk| (device, chunk))).collect();
     let begun = cpu_time();
@@ -102,13 +108,14 @@ async fn alone(connection: &str, container: &str, rows: &RecordBatch, batch: usi
     cpu_time() - begun
 }
 
-async fn millrace(connection: &str, container: &str, rows: &RecordBatch, batch: usize) -> Duration {
+async fn millrace(connection: &str, container: &str, rows: &RecordBatch, batch: usize, http: &str) -> Duration {
     let options = [
         ("connection_string", connection.to_string()),
         ("database", DATABASE.into()),
         ("container", container.into()),
         ("write", "insert".into()),
         ("batch", batch.to_string()),
+        ("http", http.into()),
         ("requests", AT_ONCE.to_string()),
     ];
     let spec = TableSpec {
