@@ -1,18 +1,21 @@
-//! A document as its text of JSON. The SDK reads it from the text as it writes it, in whatever form it wants: made into a tree
-//! here too, a document would cost twice the work.
+//! A document as its text of JSON. One that goes by itself is sent as it is; of a batch, the SDK makes a tree as it reads the
+//! text. Made into a tree here too, a document would cost twice the work.
 
 use std::{fmt, io};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+
+use crate::documents::LARGEST_DOCUMENT;
 
 /// Integers up to this size are themselves as the double that the service keeps.
 const EXACT: u64 = 1 << 53;
 
 /// An object that the service can hold as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Body(String);
+#[derive(Debug, Clone)]
+pub struct Body(Box<RawValue>);
 
 impl Body {
     /// Refuses what is no JSON, and numbers that a document cannot hold. Of properties of one name, the last one stays.
@@ -29,19 +32,26 @@ impl Body {
                  a text"
             ));
         }
-        if seen.repeated {
-            return serde_json::from_str(text).map(|value: Value| Body(value.to_string())).map_err(no_json);
-        }
-        Ok(Body(text.to_string()))
+        // Without spaces, it may be small enough.
+        let text = match seen.repeated || text.len() > LARGEST_DOCUMENT {
+            true => serde_json::from_str::<Value>(text).map_err(no_json)?.to_string(),
+            false => text.to_string(),
+        };
+        RawValue::from_string(text).map(Body).map_err(no_json)
     }
 
     pub fn text(&self) -> &str {
+        self.0.get()
+    }
+
+    /// For a request of this document alone. Not for trees: `serde_json` keeps a name to itself, which a document may have.
+    pub fn alone(&self) -> &RawValue {
         &self.0
     }
 
     /// For those few that are shown to people. Fails for names that `serde_json` keeps to itself.
     pub fn properties(&self) -> serde_json::Result<Map<String, Value>> {
-        serde_json::from_str(&self.0)
+        serde_json::from_str(self.text())
     }
 
     /// Which row it is, if it says so.
@@ -51,7 +61,7 @@ impl Body {
             #[serde(rename = "millrace")]
             provenance: String,
         }
-        serde_json::from_str(&self.0).ok().map(|named: Named| named.provenance)
+        serde_json::from_str(self.text()).ok().map(|named: Named| named.provenance)
     }
 
     /// How many bytes it has when it is written again, as the SDK does: numbers may be longer than they were.
@@ -72,9 +82,15 @@ impl Body {
     }
 }
 
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
 impl Serialize for Body {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serde_transcode::transcode(&mut serde_json::Deserializer::from_str(&self.0), serializer)
+        serde_transcode::transcode(&mut serde_json::Deserializer::from_str(self.text()), serializer)
     }
 }
 
@@ -234,6 +250,14 @@ mod tests {
                 (tree, body) => panic!("{text}: {tree:?}, {body:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_document_by_itself_is_sent_as_it_was_written_unless_spaces_make_it_too_large() {
+        let text = r#"{"a": 1.10, "data":{"$serde_json::private::RawValue":5}}"#;
+        assert_eq!(serde_json::to_string(Body::of(text).unwrap().alone()).unwrap(), text);
+        let wide = format!("{{{}\"a\":1.10}}", " ".repeat(LARGEST_DOCUMENT));
+        assert_eq!(Body::of(&wide).unwrap().alone().get(), r#"{"a":1.1}"#);
     }
 
     #[test]

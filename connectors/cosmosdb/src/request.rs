@@ -164,7 +164,7 @@ impl Target<'_> {
         let Document { id, key, body, .. } = document;
         let key = key.value.clone();
         match self.write {
-            Write::Upsert => match self.container.client.upsert_item(key, id, body, None).await {
+            Write::Upsert => match self.container.client.upsert_item(key, id, body.alone(), None).await {
                 Ok(response) => cost.of(response.headers()),
                 Err(error) => match cost.failed(&error) {
                     Trouble::Conflict if self.container.unique_keys => return Ok(Outcome::Refused(Refusal::UniqueKey)),
@@ -189,7 +189,7 @@ impl Target<'_> {
 
     async fn create(self, document: &Document, cost: &mut Cost) -> Result<(), Trouble> {
         let Document { id, key, body, .. } = document;
-        match self.container.client.create_item(key.value.clone(), id, body, None).await {
+        match self.container.client.create_item(key.value.clone(), id, body.alone(), None).await {
             Ok(response) => {
                 cost.of(response.headers());
                 Ok(())
@@ -218,7 +218,7 @@ impl Target<'_> {
     async fn is_there(self, document: &Document, cost: &mut Cost) -> Result<bool, Trouble> {
         let Document { id, key, body, .. } = document;
         let never = ItemWriteOptions::default().with_precondition(Precondition::if_match(NEVER));
-        match self.container.client.replace_item(key.value.clone(), id, body, Some(never)).await {
+        match self.container.client.replace_item(key.value.clone(), id, body.alone(), Some(never)).await {
             Ok(_) => Err(Trouble::Transient("the service does not look at a condition".into())),
             Err(error) => match cost.failed(&error) {
                 Trouble::Changed => Ok(true),
@@ -276,7 +276,7 @@ impl Target<'_> {
             }
             let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
             let Document { id, key, body, .. } = document;
-            match self.container.client.replace_item(key.value.clone(), id, body, Some(options)).await {
+            match self.container.client.replace_item(key.value.clone(), id, body.alone(), Some(options)).await {
                 Ok(response) => {
                     cost.of(response.headers());
                     return Ok(Outcome::Written);

@@ -53,7 +53,7 @@ pub struct Writing<'a> {
 /// What outlives a try: how the service bears the requests, and how far an interrupted try came.
 pub struct State {
     /// By physical partition: each has request units of its own. `None`: those of which it is not known.
-    limiters: HashMap<Option<FeedRange>, Limiter>,
+    limiters: Vec<(Option<FeedRange>, Limiter)>,
     budget: Budget,
     done: HashSet<Place>,
     refused: HashMap<Place, Refusal>,
@@ -81,7 +81,8 @@ type Place = (u64, usize, u64);
 
 /// The requests to one physical partition.
 struct Lane {
-    range: Option<FeedRange>,
+    /// Which of the limiters is its own.
+    limiter: usize,
     queue: VecDeque<Batch>,
     flying: usize,
 }
@@ -89,13 +90,22 @@ struct Lane {
 impl State {
     pub fn new(pace: Pace) -> Self {
         State {
-            limiters: HashMap::new(),
+            limiters: vec![],
             budget: Budget::new(pace.units_per_second, Instant::now()),
             done: HashSet::new(),
             refused: HashMap::new(),
             ours: None,
             told: None,
         }
+    }
+
+    /// Which limiter a physical partition has, in whatever call.
+    fn limiter_of(&mut self, range: Option<FeedRange>, pace: Pace) -> usize {
+        let known = self.limiters.iter().position(|(of, _)| *of == range);
+        known.unwrap_or_else(|| {
+            self.limiters.push((range, Limiter::new(pace.requests_at_once)));
+            self.limiters.len() - 1
+        })
     }
 
     /// These are written: another try leaves them alone.
@@ -193,7 +203,7 @@ impl Writing<'_> {
                     }
                     lanes[lane].flying -= 1;
                     let Outcome::Later(why) = outcome else {
-                        self.limiter(&lanes[lane].range).taken();
+                        self.limiter(&lanes[lane]).taken();
                         last_taken = Instant::now();
                         if !matches!(outcome, Outcome::Apart) {
                             self.metrics.requests.settled.add(batch.documents.len() as u64);
@@ -213,7 +223,7 @@ impl Writing<'_> {
                         }
                         continue;
                     };
-                    self.suffer(&why, &lanes[lane].range);
+                    self.suffer(&why, &lanes[lane]);
                     if last_taken.elapsed() > PATIENCE && given_up.is_none() {
                         given_up = Some(SinkError::retry(self.place, self.say(&why)));
                     }
@@ -253,20 +263,16 @@ impl Writing<'_> {
             return None;
         }
         let open = (0..lanes.len()).filter(|lane| !lanes[*lane].queue.is_empty());
-        let free: Vec<usize> =
-            open.filter(|lane| lanes[*lane].flying < self.limiter(&lanes[*lane].range).limit()).collect();
-        let lane = free.into_iter().min_by_key(|lane| lanes[*lane].flying)?;
+        let free = open.filter(|lane| lanes[*lane].flying < self.limiter(&lanes[*lane]).limit());
+        let lane = free.min_by_key(|lane| lanes[*lane].flying)?;
         let mut batch = lanes[lane].queue.pop_front()?;
         lanes[lane].flying += 1;
         batch.reserved = self.state.budget.reserve(batch.documents.len());
         Some((lane, batch))
     }
 
-    fn limiter(&mut self, range: &Option<FeedRange>) -> &mut Limiter {
-        match self.state.limiters.contains_key(range) {
-            true => self.state.limiters.get_mut(range).expect("it is there"),
-            false => self.state.limiters.entry(range.clone()).or_insert(Limiter::new(self.pace.requests_at_once)),
-        }
+    fn limiter(&mut self, lane: &Lane) -> &mut Limiter {
+        &mut self.state.limiters[lane.limiter].1
     }
 
     fn count(&mut self, batch: &Batch, units: f64, found: u64, took: Duration) {
@@ -297,11 +303,11 @@ impl Writing<'_> {
     }
 
     /// Fewer at once, whatever the reason: what times out may do so because there are too many.
-    fn suffer(&mut self, why: &Trouble, range: &Option<FeedRange>) {
+    fn suffer(&mut self, why: &Trouble, lane: &Lane) {
         if let Trouble::Throttled(_) = why {
             self.metrics.requests.throttled.add(1);
         }
-        self.limiter(range).throttled(Instant::now());
+        self.limiter(lane).throttled(Instant::now());
         self.metrics.health.suffer(self.say(why));
     }
 
@@ -309,8 +315,8 @@ impl Writing<'_> {
         match why {
             Trouble::Throttled(_) => "the service throttles: there are too few request units".into(),
             Trouble::Changed => "a document changes again and again while it is replaced".into(),
-            Trouble::Stopped(said) => format!("{said}. {}", self.remedy),
-            Trouble::Transient(said) | Trouble::Refused(said) => said.clone(),
+            Trouble::NotLetIn(said) => format!("{said}. {}", self.remedy),
+            Trouble::Transient(said) | Trouble::Stopped(said) | Trouble::Refused(said) => said.clone(),
             Trouble::Conflict | Trouble::Missing => {
                 "the service says of a document that it is there, and that it is not".into()
             }
@@ -336,7 +342,7 @@ impl Writing<'_> {
     }
 
     /// Those of one partition key together, as many as fit; by the physical partition that has them.
-    async fn lanes(&self, documents: Vec<Document>, most: usize) -> Vec<Lane> {
+    async fn lanes(&mut self, documents: Vec<Document>, most: usize) -> Vec<Lane> {
         let most = if self.target.write == Write::ReplaceIfNewer { 1 } else { most };
         let (mut by_range, mut place_of) = (Vec::<(_, Vec<Document>)>::new(), HashMap::<String, usize>::new());
         for document in documents {
@@ -354,7 +360,11 @@ impl Writing<'_> {
             };
             by_range[place].1.push(document);
         }
-        let lane = |(range, documents)| Lane { range, queue: together(documents, most), flying: 0 };
+        let lane = |(range, documents)| Lane {
+            limiter: self.state.limiter_of(range, self.pace),
+            queue: together(documents, most),
+            flying: 0,
+        };
         by_range.into_iter().map(lane).collect()
     }
 }
