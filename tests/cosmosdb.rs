@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use azure_data_cosmos::feed::FeedScope;
 use futures::TryStreamExt;
+use kafka::Producer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -423,24 +424,29 @@ async fn an_account_that_speaks_http_1_alone_is_reached_by_it() {
     let wrong = job("append', give_up_after = '1 second', http = '2");
     let mut run = wrong.start();
     assert_eq!(run.wait().code(), Some(1), "{}", run.said());
-
+    assert!(run.said().contains("NoApplicationProtocol"), "{}", run.said());
     job("append").start().read_all_and_stop(1);
     assert_eq!(shown(&account, &to).await, all(0..100));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_that_nobody_vouches_for_is_told_nothing() {
+async fn an_account_that_nobody_vouches_for_ends_the_start() {
     let broker = Broker::shared();
     let from = broker.topic("cosmos-stranger", 1).await;
-    for (certificate, authority) in [("broker", "other.crt"), ("elsewhere", "ca.crt")] {
+    let cases = [
+        ("broker", "other.crt", "If its authority is your own, name a file in SSL_CERT_FILE"),
+        ("elsewhere", "ca.crt", "certificate not valid for name"),
+    ];
+    for (certificate, authority, says) in cases {
         let (account, certificates) = guarded_by(certificate, &["h2", "http/1.1"]).await;
         let to = roomy(&account, "stranger");
         let job = numbers(broker, &from, &account, &to, &APPEND);
         let job = job.variable("SSL_CERT_FILE", &certificates.file(authority));
         let mut run = job.start();
         assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+        assert!(run.said().contains("error sending request for url"), "{}", run.said());
         assert!(run.said().contains("invalid peer certificate"), "{}", run.said());
-        assert!(run.said().contains("name a file with that one's in SSL_CERT_FILE"), "{}", run.said());
+        assert!(run.said().contains(says), "{}", run.said());
     }
 }
 
@@ -687,6 +693,41 @@ async fn what_an_option_says_is_what_the_service_is_asked_for() {
     let mut run = other.start();
     assert_eq!(run.wait().code(), Some(1), "{}", run.said());
     assert!(run.said().contains("nobody can change them"), "{}", run.said());
+}
+
+/// In a batch it is written again by the SDK.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_the_same_whether_it_goes_by_itself_or_in_a_batch() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let from = broker.topic("cosmos-same", 1).await;
+    let data = r#"{"a": [1.10, 1e15, -0, 0.1234567890123456789, 5e-324, 9007199254740992],
+                   "b": "\/\u00e9\ud83d\ude00\u0001", "c": {"d": 1, "e": null, "d": 2}, "": {}}"#;
+    let producer = Producer::new(&from, &broker.properties()).expect("a producer can be made");
+    for n in 0..3 {
+        let event = format!(r#"{{"id": "{n}", "part": 0.30000000000000004, "data": {data}}}"#);
+        producer.send(None, None, event.as_bytes()).expect("a message can be queued");
+    }
+    producer.flush(PATIENCE).expect("the messages are delivered");
+    let servers = broker.bootstrap_servers();
+    let mut found = vec![];
+    for batch in [1, 100] {
+        let to = roomy(&account, &format!("same-{batch}"));
+        let connection = account.connection(&to);
+        let job = Job::new(&format!(
+            "CREATE TABLE events (id TEXT, part DOUBLE, data JSON)
+             WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+             CREATE TABLE shown WITH ({connection}, write = 'insert', batch = '{batch}');
+             INSERT INTO shown SELECT id, part, data FROM events;"
+        ));
+        job.start().read_all_and_stop(1);
+        let own = |document: &Value| ["id", "part", "data"].map(|name| document[name].clone());
+        let mut documents: Vec<_> = account.documents(&to).await.iter().map(own).collect();
+        documents.sort_by_key(|[id, ..]| id.to_string());
+        assert_eq!(documents.len(), 3);
+        assert_eq!(documents[0][2]["c"], json!({"d": 2, "e": null}));
+        found.push(documents);
+    }
+    assert_eq!(found[0], found[1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

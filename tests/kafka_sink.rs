@@ -110,7 +110,6 @@ async fn rows_are_in_the_topic_once_after_stops_and_restarts_without_transaction
     rows_are_in_the_topic_once_after_stops_and_restarts(&READ_BACK).await;
 }
 
-/// At each step the second commit dies, which has rows before it, and then the first of the process that recovers.
 /// The last offset of such a topic is a mark that no reader sees: nothing that is left to be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_ends_with_the_mark_of_a_transaction_is_read_to_its_end() {
@@ -127,7 +126,8 @@ async fn a_topic_that_ends_with_the_mark_of_a_transaction_is_read_to_its_end() {
     assert_eq!(shown(&reader), all(0..500));
 }
 
-/// Returns the topic.
+/// At each step the second commit dies, which has rows before it, and then the first of the process that recovers. Returns the
+/// topic.
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(way: &Way) -> String {
     let broker = Broker::shared();
     let from = broker.topic(&format!("killed-from-{}", way.name), 2).await;
@@ -256,7 +256,7 @@ fn claims(job: &Job) -> usize {
 
 /// An empty group's offsets expire, and with them the number of the last entry that is shown.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_marker_that_the_broker_forgot_is_not_taken_for_rows_that_were_never_sent() {
+async fn protocol_3_a_marker_that_the_broker_forgot_is_not_taken_for_rows_that_were_never_sent() {
     let broker = Broker::shared();
     let from = broker.topic("forgotten-from", 2).await;
     let to = broker.topic("forgotten-to", 3).await;
@@ -272,6 +272,30 @@ async fn a_marker_that_the_broker_forgot_is_not_taken_for_rows_that_were_never_s
     }
     job.start().read_all_and_stop(2);
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..sent));
+}
+
+/// Of a compacted topic, what is not there may have been there.
+#[tokio::test(flavor = "multi_thread")]
+async fn protocol_9_nothing_is_sent_on_a_guess_to_a_compacted_topic_whose_marker_is_forgotten() {
+    let broker = Broker::shared();
+    let from = broker.topic("compacted-from", 2).await;
+    let to = broker.topic_with("compacted-to", 3, &[("cleanup.policy", "compact")]).await;
+    let servers = broker.bootstrap_servers();
+    let job = Job::new(&format!(
+        "CREATE TABLE numbers (n BIGINT NOT NULL)
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{from}', format = 'json');
+         CREATE TABLE doubled (n BIGINT NOT NULL, twice BIGINT NOT NULL, k STRING METADATA FROM 'key')
+         WITH (connector = 'kafka', bootstrap_servers = '{servers}', topic = '{to}', format = 'json');
+         INSERT INTO doubled SELECT n, n * 2, CAST(n AS STRING) AS k FROM numbers;"
+    ));
+    send(&broker.properties(), &from, 0..100, 0..2);
+    let mut run = job.start_with(&[("MILLRACE_CRASH", "after-transaction:1")], &[]);
+    assert_eq!(run.wait().code(), None, "{}", run.said());
+    forget_groups_of(broker, &job).await;
+    let mut run = job.start();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.said());
+    assert!(run.said().contains("nothing is sent on a guess"), "{}", run.said());
+    assert_eq!(received(&servers, &to), all(0..100));
 }
 
 /// A transaction of somebody else that holds the group back: an offset that is pending hides the one that is there.

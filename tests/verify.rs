@@ -223,15 +223,27 @@ fn outcome(mut child: Child) -> (String, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_is_compared_with_what_the_simulator_sent() {
+async fn a_container_is_compared_with_what_the_simulator_sent_to_each_of_the_six_solutions() {
     let (broker, account) = (Broker::shared(), Account::start(false).await);
     let topic = broker.topic("verify-cosmos", 2).await;
-    account.container("rawdata", "/deviceId", 4, 1_000_000);
     simulate(broker, &topic, SENT);
-    let job = job_of_solution(&account, "akskafka-databricks-cosmosdb", "rawdata", &[]);
-    let job = job.variable("KAFKA", &broker.bootstrap_servers()).variable("TOPIC", &topic);
-    job.start().read_all_and_stop(2);
-    all_is_found(&job);
+    let hub = "connector            = 'eventhubs',\n  connection_string    = '${EVENTHUB}',";
+    let kafka = "connector            = 'kafka', bootstrap_servers = '${KAFKA}',";
+    let solutions = [
+        ("akskafka-databricks-cosmosdb", vec![]),
+        ("eventhubs-databricks-cosmosdb", vec![(hub, kafka)]),
+        ("eventhubs-functions-cosmosdb", vec![(hub, kafka)]),
+        ("eventhubs-streamanalytics-cosmosdb", vec![(hub, kafka)]),
+        ("eventhubskafka-databricks-cosmosdb", vec![(hub, kafka)]),
+        ("eventhubskafka-functions-cosmosdb", vec![(hub, kafka)]),
+    ];
+    for (solution, changes) in solutions {
+        account.container(solution, "/deviceId", 4, 1_000_000);
+        let job = job_of_solution(&account, solution, solution, &changes);
+        let job = job.variable("KAFKA", &broker.bootstrap_servers()).variable("TOPIC", &topic);
+        job.start().read_all_and_stop(2);
+        all_is_found(&job);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

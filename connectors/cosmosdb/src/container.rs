@@ -142,18 +142,21 @@ async fn client(at: &Place, throttling: ThrottlingRetryOptions) -> Result<Cosmos
     let client = CosmosClient::builder()
         .with_runtime(runtime)
         .with_default_operation_options(operation)
-        // A document is a text already. The SDK's binary form of it would be shorter, at a tenth more of the work.
+        // A document is a text already. The SDK's binary form of it would be shorter, and more work.
         .with_binary_encoding_options(BinaryEncodingOptions::new().with_enabled(false))
         .build(account, RoutingStrategy::PreferredRegions(regions))
         .await;
     client.map_err(|error| wrong(at, &error))
 }
 
-/// What all clients share that speak the same: connections, and what is known of accounts.
+/// What all clients share that speak the same: what is known of accounts. Connections are each client's own.
 async fn runtime(http: Http) -> Result<CosmosRuntime, CosmosError> {
     static OF_ONE: OnceCell<CosmosRuntime> = OnceCell::const_new();
     static OF_TWO: OnceCell<CosmosRuntime> = OnceCell::const_new();
-    let cell = if http == Http::One { &OF_ONE } else { &OF_TWO };
+    let cell = match http {
+        Http::One => &OF_ONE,
+        Http::Two => &OF_TWO,
+    };
     let made = cell.get_or_try_init(|| async {
         let pool = ConnectionPoolOptions::builder().with_is_http2_allowed(http == Http::Two).build()?;
         CosmosRuntime::builder().with_connection_pool(pool).build().await

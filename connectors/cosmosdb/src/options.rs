@@ -34,7 +34,7 @@ pub struct Place {
 /// What is spoken with the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Http {
-    /// A connection for each request that is under way. Cheaper by a fifth or more in processor time (`docs/performance.md`).
+    /// A connection for each request that is under way. The cheaper one (`docs/performance.md`).
     One,
     /// Few connections, and the account's Gateway 2.0 if it has one.
     Two,

@@ -70,7 +70,9 @@ impl Sink for CosmosSink {
             }
             Write::Insert => "a document that is there stays",
             Write::ReplaceIfNewer => "a document gives way to a newer version only",
-            Write::Delete => "a document that is gone stays gone",
+            Write::Delete => {
+                "a document that is gone stays gone; one that somebody makes under its id meanwhile may go too"
+            }
             Write::Append => {
                 "each has an id made of where it is staged, and one that is there already must say that it is the same row"
             }

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use azure_data_cosmos::CosmosError;
+use rustls::CertificateError;
 
 /// What becomes of a request that did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,9 @@ const OWNER_IS_GONE: u16 = 1003;
 const ANOTHER_CONTAINER: [u16; 2] = [1001, 1024];
 /// The sub-status of a reader whose copy is behind.
 pub const BEHIND: u16 = 1002;
+/// What to do about a certificate of nobody who is known.
+const OWN_AUTHORITY: &str = "If its authority is your own, name a file in SSL_CERT_FILE with the certificates of that one and \
+                             of all others that are needed: the machine's do not count then";
 /// What the SDK finds wrong with one document: it cannot be encoded.
 const NOT_ENCODED: u16 = 20021;
 
@@ -46,10 +50,11 @@ impl Trouble {
         let sub_status = status.sub_status().map(|s| s.value());
         if !error.is_from_wire() {
             let said = in_full(error);
+            if let Some(wrong) = causes(error).find_map(wrong_certificate) {
+                let unknown = matches!(wrong, CertificateError::UnknownIssuer);
+                return Trouble::Stopped(if unknown { format!("{said}. {OWN_AUTHORITY}") } else { said });
+            }
             return match u16::from(status.status_code()) {
-                _ if causes(error).any(is_of_certificate) => Trouble::Stopped(format!(
-                    "{said}. If the certificate is of an authority of your own, name a file with that one's in SSL_CERT_FILE"
-                )),
                 401 | 403 => Trouble::NotLetIn(said),
                 400 if sub_status == Some(NOT_ENCODED) => Trouble::Refused(said),
                 // The SDK finds the container wrong, and so all documents alike.
@@ -95,11 +100,13 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |e: &&'a (dyn Error + 'static)| (*e).source())
 }
 
-fn is_of_certificate(cause: &(dyn Error + 'static)) -> bool {
+fn wrong_certificate<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(wrong)) = cause.downcast_ref() {
+        return Some(wrong);
+    }
     // What an I/O error holds is none of its sources.
     let within = cause.downcast_ref().and_then(io::Error::get_ref);
-    matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
-        || within.is_some_and(|error| is_of_certificate(error))
+    within.and_then(|within| wrong_certificate(within))
 }
 
 #[cfg(test)]

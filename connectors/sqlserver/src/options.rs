@@ -70,7 +70,9 @@ pub enum Write {
 
 /// The words of `write`.
 const WRITES: &[&[&str]] = &[&["append"], &["insert"], &["upsert"], &["delete"], &["procedure"]];
-/// Options that say how rows are written.
+/// A table has 1,024 columns at most, and the one in which rows are staged has two of its own.
+/// <https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>
+const MOST_COLUMNS: usize = 1024 - 2;
 /// What the table of markers is called, in the target's own schema unless said.
 const MARKERS: &str = "millrace_commits";
 const DEFAULT_SCHEMA: &str = "dbo";
@@ -210,6 +212,12 @@ fn checked(table: &TableSpec, environment: &dyn Fn(&str) -> Option<String>) -> R
     if table.name.chars().count() > LONGEST_NAME {
         note(Problem::of(format!(
             "the table's name is longer than the {LONGEST_NAME} characters that a marker has for it"
+        )));
+    }
+    if table.columns.len() > MOST_COLUMNS {
+        note(Problem::of(format!(
+            "{} columns are more than the {MOST_COLUMNS} that can be staged",
+            table.columns.len()
         )));
     }
     let by_default = if table.primary_key.is_empty() { Write::Append } else { Write::Insert };
@@ -425,6 +433,15 @@ mod tests {
         for wrong in ["a.b.c", "a..b", "[a", "[a]b", "a.\u{7}"] {
             assert_eq!(problems(&table(&[], &[], &[("table", wrong)])).len(), 1, "{wrong}");
         }
+    }
+
+    #[test]
+    fn as_many_columns_as_can_be_staged_are_taken() {
+        let mut wide = table(&[], &[], &[]);
+        wide.columns = vec![wide.columns[0].clone(); MOST_COLUMNS];
+        accepted(&wide);
+        wide.columns.push(wide.columns[0].clone());
+        assert_eq!(problems(&wide), ["1023 columns are more than the 1022 that can be staged"]);
     }
 
     #[test]

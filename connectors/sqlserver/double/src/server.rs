@@ -279,21 +279,24 @@ pub struct Encrypted {
 
 impl Encrypted {
     fn of(tls: &Tls) -> Self {
-        let mut at_once = config(tls, rustls::DEFAULT_VERSIONS);
+        let mut at_once = tls.config(rustls::DEFAULT_VERSIONS);
         at_once.alpn_protocols = vec![b"tds/8.0".to_vec()];
-        Encrypted { within_packets: Arc::new(config(tls, &[&rustls::version::TLS12])), at_once: Arc::new(at_once) }
+        Encrypted { within_packets: Arc::new(tls.config(&[&rustls::version::TLS12])), at_once: Arc::new(at_once) }
     }
 }
 
-fn config(tls: &Tls, versions: &[&'static rustls::SupportedProtocolVersion]) -> ServerConfig {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(tls.certificate_pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .expect("certificates in PEM");
-    let key = PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).expect("a key in PEM");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions of TLS");
-    builder.with_no_client_auth().with_single_cert(certificates, key).expect("a certificate with its key")
+impl Tls {
+    /// For any server: whoever comes is let in.
+    pub fn config(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> ServerConfig {
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .expect("certificates in PEM");
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("a key in PEM");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions of TLS");
+        builder.with_no_client_auth().with_single_cert(certificates, key).expect("a certificate with its key")
+    }
 }
 
 /// GO is no word of the server's: it ends what its client sends at once.
