@@ -103,7 +103,8 @@ async fn rows_are_in_the_container_once_after_stops_and_restarts_whatever_the_wa
     }
 }
 
-/// At each step the second commit dies, which has documents before it, and then the first of the process that recovers.
+const STEPS: [&str; 5] = ["before-writing", "while-writing", "after-writing", "before-commit", "after-commit"];
+
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, way: &Way) {
     let (broker, account) = (Broker::shared(), Account::start(false).await);
     let from = broker.topic(&format!("cosmos-killed-{name}"), 2).await;
@@ -113,17 +114,9 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, w
     let mut send_more = || {
         send(&broker.properties(), &from, sent..sent + 100, 0..2);
         sent += 100;
-        sent
     };
-    for step in ["before-writing", "while-writing", "after-writing", "before-commit", "after-commit"] {
-        for visit in [2, 1] {
-            send_more();
-            job.dies_at(step, visit, || {
-                send_more();
-            });
-        }
-    }
-    let sent = send_more();
+    job.dies_at_each(&STEPS, &mut send_more);
+    send_more();
     job.start().read_all_and_stop(2);
     assert_eq!(shown(&account, &to).await, all(0..sent));
 }
@@ -859,11 +852,29 @@ async fn a_document_is_deleted_by_its_id_and_one_that_is_gone_stays_gone() {
     numbers(broker, &from, &account, &to, &UPSERT).start().read_all_and_stop(1);
     let client = account.client_of(&to).await;
     client.delete_item(3, "3", None).await.expect("somebody may delete");
-    let way = Way { write: "delete", query: "n, n % 7 AS part, CAST(n AS TEXT) AS id", columns: ", id TEXT" };
     let topic = broker.topic("cosmos-to-delete", 1).await;
     send(&broker.properties(), &topic, 0..20, 0..1);
-    numbers(broker, &topic, &account, &to, &way).start().read_all_and_stop(1);
+    numbers(broker, &topic, &account, &to, &Way { write: "delete", ..UPSERT }).start().read_all_and_stop(1);
     assert_eq!(shown(&account, &to).await, all(20..30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_step_deletes_all_documents_that_it_was_told_to_and_no_other() {
+    let (broker, account) = (Broker::shared(), Account::start(false).await);
+    let (from, topic) = (broker.topic("cosmos-filled", 2).await, broker.topic("cosmos-killed-delete", 2).await);
+    let to = roomy(&account, "killed-delete");
+    send(&broker.properties(), &from, 0..20_000, 0..2);
+    numbers(broker, &from, &account, &to, &UPSERT).start().read_all_and_stop(2);
+    let job = numbers(broker, &topic, &account, &to, &Way { write: "delete", ..UPSERT });
+    let mut deleted = 0;
+    let mut delete_more = || {
+        send(&broker.properties(), &topic, deleted..deleted + 100, 0..2);
+        deleted += 100;
+    };
+    job.dies_at_each(&STEPS, &mut delete_more);
+    delete_more();
+    job.start().read_all_and_stop(2);
+    assert_eq!(shown(&account, &to).await, all(deleted..20_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,17 +109,9 @@ async fn a_sender_that_dies_at_any_step_shows_each_row_once() {
     let mut send_more = || {
         send(&dressed.broker.properties(), &from, sent..sent + 100, 0..2);
         sent += 100;
-        sent
     };
-    for step in READ_BACK.steps {
-        for visit in [2, 1] {
-            send_more();
-            job.dies_at(step, visit, || {
-                send_more();
-            });
-        }
-    }
-    let sent = send_more();
+    job.dies_at_each(READ_BACK.steps, &mut send_more);
+    send_more();
     let mut run = job.start();
     run.read_all_and_stop(2);
     assert_eq!(received(&dressed.servers(), &hub), all(0..sent));

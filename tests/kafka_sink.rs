@@ -126,8 +126,7 @@ async fn a_topic_that_ends_with_the_mark_of_a_transaction_is_read_to_its_end() {
     assert_eq!(shown(&reader), all(0..500));
 }
 
-/// At each step the second commit dies, which has rows before it, and then the first of the process that recovers. Returns the
-/// topic.
+/// Returns the topic.
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(way: &Way) -> String {
     let broker = Broker::shared();
     let from = broker.topic(&format!("killed-from-{}", way.name), 2).await;
@@ -138,17 +137,9 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(way: &Way) ->
     let mut send_more = || {
         send(&broker.properties(), &from, sent..sent + 100, 0..2);
         sent += 100;
-        sent
     };
-    for step in way.steps.iter().chain(&around) {
-        for visit in [2, 1] {
-            send_more();
-            job.dies_at(step, visit, || {
-                send_more();
-            });
-        }
-    }
-    let sent = send_more();
+    job.dies_at_each(&[way.steps, &around].concat(), &mut send_more);
+    send_more();
     job.start().read_all_and_stop(2);
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..sent));
     to

@@ -119,6 +119,16 @@ impl Job {
         assert_eq!(status.code(), None, "{step}:{visit} {status}\n{}", run.said());
     }
 
+    /// At each step the second commit dies, which has rows before it, and then the first of the process that recovers.
+    pub fn dies_at_each(&self, steps: &[&str], mut give_more: impl FnMut()) {
+        for step in steps {
+            for visit in [2, 1] {
+                give_more();
+                self.dies_at(step, visit, &mut give_more);
+            }
+        }
+    }
+
     /// The job is killed twice on its way, and the third run comes to the end.
     pub fn completes_though_it_is_killed(&self) {
         for _ in 0..2 {

@@ -193,7 +193,6 @@ async fn rows_are_in_the_table_once_after_stops_and_restarts_whatever_the_way() 
     }
 }
 
-/// At each step the second commit dies, which has rows before it, and then the first of the process that recovers.
 async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, way: &Way, further: &str) {
     let (broker, database) = (Broker::shared(), database(way).await);
     let from = broker.topic(&format!("sql-killed-{name}"), 2).await;
@@ -202,17 +201,9 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, w
     let mut send_more = || {
         send(&broker.properties(), &from, sent..sent + 100, 0..2);
         sent += 100;
-        sent
     };
-    for step in STEPS {
-        for visit in [2, 1] {
-            send_more();
-            job.dies_at(step, visit, || {
-                send_more();
-            });
-        }
-    }
-    let sent = send_more();
+    job.dies_at_each(&STEPS, &mut send_more);
+    send_more();
     job.start().read_all_and_stop(2);
     assert_eq!(shown(&database), all(0..sent));
 }
@@ -447,6 +438,39 @@ async fn each_accident_at_each_step_of_a_commit_loses_and_repeats_nothing() {
     assert_eq!(database.violations(), [""; 0]);
 }
 
+/// The connection, what is agreed on, and the handshake of TLS, which the server leaves in the middle.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_cut_before_there_is_a_session_is_opened_again() {
+    let (broker, certificates) = (Broker::shared(), Certificates::new());
+    let tls = Some(certificates.of_server("broker"));
+    let server = Server::start(Options { tls, require_encryption: true, ..Options::default() }).await;
+    let database = with_table(Database::Double(server), &APPEND);
+    let from = broker.topic("sql-handshake", 1).await;
+    let trusted = format!(", ca_location = '{}'", certificates.file("ca.crt"));
+    let job = numbers_with(broker, &from, &database, &APPEND, &trusted);
+    let armed: Arc<Mutex<Option<(Step, Accident)>>> = Arc::default();
+    let next = armed.clone();
+    database.server().accidents(move |step| {
+        let mut next = next.lock().expect("no test panics with it");
+        next.take_if(|(at, _)| at == step).map_or(Accident::None, |(_, accident)| accident)
+    });
+    let mut run = job.start();
+    let cuts = [
+        (Step::Connect, Accident::CloseBefore),
+        (Step::Prelogin, Accident::CloseBefore),
+        (Step::Prelogin, Accident::CloseAfter),
+    ];
+    for (sent, cut) in (0..).step_by(10).zip(cuts) {
+        *armed.lock().expect("no test panics with it") = Some(cut.clone());
+        database.server().close_all();
+        send(&broker.properties(), &from, sent..sent + 10, 0..1);
+        wait_for("rows", PATIENCE, || (shown(&database) == all(0..sent + 10)).then_some(()));
+        assert!(armed.lock().expect("no test panics with it").is_none(), "it never came to {cut:?}");
+    }
+    run.stop();
+    assert_eq!(database.violations(), [""; 0]);
+}
+
 /// What docs/connectors.md says of costs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_takes_six_round_trips_of_each_writer() {
@@ -659,6 +683,24 @@ async fn a_row_is_deleted_by_its_key_and_one_that_is_gone_stays_gone() {
     send(&broker.properties(), &topic, 0..20, 0..1);
     numbers(broker, &topic, &database, &Way { write: "delete", ..INSERT }).start().read_all_and_stop(1);
     assert_eq!(shown(&database), all(20..30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_step_deletes_all_rows_that_it_was_told_to_and_no_other() {
+    let (broker, database) = (Broker::shared(), database(&INSERT).await);
+    let (from, topic) = (broker.topic("sql-filled", 2).await, broker.topic("sql-killed-delete", 2).await);
+    send(&broker.properties(), &from, 0..20_000, 0..2);
+    numbers(broker, &from, &database, &INSERT).start().read_all_and_stop(2);
+    let job = numbers(broker, &topic, &database, &Way { write: "delete", ..INSERT });
+    let mut deleted = 0;
+    let mut delete_more = || {
+        send(&broker.properties(), &topic, deleted..deleted + 100, 0..2);
+        deleted += 100;
+    };
+    job.dies_at_each(&STEPS, &mut delete_more);
+    delete_more();
+    job.start().read_all_and_stop(2);
+    assert_eq!(shown(&database), all(deleted..20_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,8 +88,9 @@ impl Connection {
             self.strict = true;
         }
         let client = prelogin::read(&self.line.message(kind::PRELOGIN).await?)?;
-        match course(&self.shared, Step::Prelogin).await {
-            Course::AsUsual => {}
+        let course = course(&self.shared, Step::Prelogin).await;
+        match course {
+            Course::AsUsual | Course::CloseAfter => {}
             Course::Answerless => return self.stay_silent().await,
             _ => return Err(Ended::Closed),
         }
@@ -97,6 +98,9 @@ impl Connection {
             prelogin::agree(client.encryption, self.shared.tls.is_some(), self.shared.options.require_encryption);
         let answer = prelogin::answer(&client, agreed, self.shared.wants_token());
         self.line.send(kind::ANSWER, &answer, 0).await?;
+        if matches!(course, Course::CloseAfter) {
+            return Err(Ended::Closed);
+        }
         if self.strict {
             return Ok(());
         }
