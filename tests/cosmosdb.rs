@@ -17,7 +17,7 @@ use crate::certificates::Certificates;
 use crate::cosmos_account::{A_MOMENT, Accident, Account, Asked, DATABASE, client_at, until};
 use crate::kafka_login::TokenService;
 use crate::millrace::{FENCED, Job, PATIENCE, Running};
-use crate::numbers::{all, send};
+use crate::numbers::{all, more, send};
 use crate::tls_front::TlsFront;
 use crate::trouble::dead_letters;
 use crate::wait::wait_for;
@@ -110,13 +110,10 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, w
     let from = broker.topic(&format!("cosmos-killed-{name}"), 2).await;
     let to = roomy(&account, "killed");
     let job = numbers(broker, &from, &account, &to, way);
-    let mut sent = 0;
-    let mut send_more = || {
-        send(&broker.properties(), &from, sent..sent + 100, 0..2);
-        sent += 100;
-    };
+    let properties = broker.properties();
+    let mut send_more = more(&properties, &from, 0);
     job.dies_at_each(&STEPS, &mut send_more);
-    send_more();
+    let sent = send_more();
     job.start().read_all_and_stop(2);
     assert_eq!(shown(&account, &to).await, all(0..sent));
 }
@@ -866,13 +863,10 @@ async fn a_process_that_dies_at_any_step_deletes_all_documents_that_it_was_told_
     send(&broker.properties(), &from, 0..20_000, 0..2);
     numbers(broker, &from, &account, &to, &UPSERT).start().read_all_and_stop(2);
     let job = numbers(broker, &topic, &account, &to, &Way { write: "delete", ..UPSERT });
-    let mut deleted = 0;
-    let mut delete_more = || {
-        send(&broker.properties(), &topic, deleted..deleted + 100, 0..2);
-        deleted += 100;
-    };
+    let properties = broker.properties();
+    let mut delete_more = more(&properties, &topic, 0);
     job.dies_at_each(&STEPS, &mut delete_more);
-    delete_more();
+    let deleted = delete_more();
     job.start().read_all_and_stop(2);
     assert_eq!(shown(&account, &to).await, all(deleted..20_000));
 }

@@ -11,7 +11,7 @@ use crate::certificates::Certificates;
 use crate::event_hub::{CONNECTION_STRING, USER, event_hub};
 use crate::kafka_sink::{READ_BACK, received};
 use crate::millrace::{Job, PATIENCE, records_read};
-use crate::numbers::{all, send};
+use crate::numbers::{all, more, send};
 use crate::trouble::dead_letters;
 use crate::verify::{SENT, all_is_found, simulate};
 use crate::wait::wait_for;
@@ -103,15 +103,12 @@ fn in_trouble(status: &Value) -> bool {
 async fn a_sender_that_dies_at_any_step_shows_each_row_once() {
     let dressed = Dressed::new();
     let hub = dressed.hub("killed", &[Claim::Send, Claim::Listen]).await;
-    let mut sent = 100;
-    let from = dressed.numbers(sent).await;
+    let from = dressed.numbers(100).await;
     let job = dressed.job(&from, &hub, QUICK, None);
-    let mut send_more = || {
-        send(&dressed.broker.properties(), &from, sent..sent + 100, 0..2);
-        sent += 100;
-    };
+    let properties = dressed.broker.properties();
+    let mut send_more = more(&properties, &from, 100);
     job.dies_at_each(READ_BACK.steps, &mut send_more);
-    send_more();
+    let sent = send_more();
     let mut run = job.start();
     run.read_all_and_stop(2);
     assert_eq!(received(&dressed.servers(), &hub), all(0..sent));

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::broker::{Broker, BrokerSettings};
 use crate::millrace::{FENCED, Job, PATIENCE};
-use crate::numbers::{all, job_of, send, shown};
+use crate::numbers::{all, job_of, more, send, shown};
 use crate::topic_reader::{Received, read};
 use crate::trouble::dead_letters;
 use crate::wait::wait_for;
@@ -133,13 +133,10 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(way: &Way) ->
     let to = broker.topic(&format!("killed-to-{}", way.name), 3).await;
     let job = numbers(&broker.bootstrap_servers(), &from, &to, way.options);
     let around = ["between-prepare-and-publish", "after-append", "before-commit", "after-commit"];
-    let mut sent = 0;
-    let mut send_more = || {
-        send(&broker.properties(), &from, sent..sent + 100, 0..2);
-        sent += 100;
-    };
+    let properties = broker.properties();
+    let mut send_more = more(&properties, &from, 0);
     job.dies_at_each(&[way.steps, &around].concat(), &mut send_more);
-    send_more();
+    let sent = send_more();
     job.start().read_all_and_stop(2);
     assert_eq!(received(&broker.bootstrap_servers(), &to), all(0..sent));
     to

@@ -120,11 +120,11 @@ impl Job {
     }
 
     /// At each step the second commit dies, which has rows before it, and then the first of the process that recovers.
-    pub fn dies_at_each(&self, steps: &[&str], mut give_more: impl FnMut()) {
+    pub fn dies_at_each(&self, steps: &[&str], mut give_more: impl FnMut() -> u64) {
         for step in steps {
             for visit in [2, 1] {
                 give_more();
-                self.dies_at(step, visit, &mut give_more);
+                self.dies_at(step, visit, || _ = give_more());
             }
         }
     }

@@ -38,6 +38,15 @@ pub fn send(properties: &[(String, String)], topic: &str, numbers: Range<u64>, p
     assert_eq!(producer.failed(), 0, "messages that the broker refused");
 }
 
+/// Sends a hundred more each time, to two partitions, and says how many there are then. `sent`: how many there are at first.
+pub fn more<'a>(properties: &'a [(String, String)], topic: &'a str, mut sent: u64) -> impl FnMut() -> u64 + 'a {
+    move || {
+        send(properties, topic, sent..sent + 100, 0..2);
+        sent += 100;
+        sent
+    }
+}
+
 /// What the job has shown, in the order of the numbers.
 pub fn shown(job: &Job) -> Vec<u64> {
     let mut numbers = vec![];

@@ -12,7 +12,7 @@ use crate::broker::Broker;
 use crate::certificates::Certificates;
 use crate::kafka_login::{TokenService, token_head};
 use crate::millrace::{FENCED, Job, PATIENCE};
-use crate::numbers::{all, send};
+use crate::numbers::{all, more, send};
 use crate::sql_database::Database;
 use crate::table::python;
 use crate::trouble::dead_letters;
@@ -197,13 +197,10 @@ async fn a_process_that_dies_at_any_step_loses_and_repeats_nothing(name: &str, w
     let (broker, database) = (Broker::shared(), database(way).await);
     let from = broker.topic(&format!("sql-killed-{name}"), 2).await;
     let job = numbers_with(broker, &from, &database, way, further);
-    let mut sent = 0;
-    let mut send_more = || {
-        send(&broker.properties(), &from, sent..sent + 100, 0..2);
-        sent += 100;
-    };
+    let properties = broker.properties();
+    let mut send_more = more(&properties, &from, 0);
     job.dies_at_each(&STEPS, &mut send_more);
-    send_more();
+    let sent = send_more();
     job.start().read_all_and_stop(2);
     assert_eq!(shown(&database), all(0..sent));
 }
@@ -692,13 +689,10 @@ async fn a_process_that_dies_at_any_step_deletes_all_rows_that_it_was_told_to_an
     send(&broker.properties(), &from, 0..20_000, 0..2);
     numbers(broker, &from, &database, &INSERT).start().read_all_and_stop(2);
     let job = numbers(broker, &topic, &database, &Way { write: "delete", ..INSERT });
-    let mut deleted = 0;
-    let mut delete_more = || {
-        send(&broker.properties(), &topic, deleted..deleted + 100, 0..2);
-        deleted += 100;
-    };
+    let properties = broker.properties();
+    let mut delete_more = more(&properties, &topic, 0);
     job.dies_at_each(&STEPS, &mut delete_more);
-    delete_more();
+    let deleted = delete_more();
     job.start().read_all_and_stop(2);
     assert_eq!(shown(&database), all(deleted..20_000));
 }
