@@ -105,9 +105,14 @@ impl Table {
     pub fn growth(&self, key: &Key<'_>, fallen: &Marks) -> usize {
         match key {
             Key::Uuid(_) if self.ids.has_room() => 0,
-            Key::Uuid(_) => Ids::memory_of(wide(self.live_ids(fallen) + 1)).saturating_sub(self.ids.memory()),
+            Key::Uuid(_) => Ids::memory_of(self.wider(fallen)).saturating_sub(self.ids.memory()),
             Key::Bytes(bytes) => self.texts.growth(bytes),
         }
+    }
+
+    /// How many slots there will be once there is no room for another id.
+    fn wider(&self, fallen: &Marks) -> usize {
+        wide(self.live_ids(fallen) + 1)
     }
 
     /// Takes a key in, or gives it another mark; returns the one that it had.
@@ -115,7 +120,7 @@ impl Table {
         let before = match key {
             Key::Uuid(id) => {
                 if !self.ids.has_room() {
-                    self.rebuild_ids(wide(self.live_ids(fallen) + 1), fallen, hasher);
+                    self.rebuild_ids(self.wider(fallen), fallen, hasher);
                 }
                 self.ids.put(spread(hash), *id, mark)
             }
