@@ -4,6 +4,7 @@
 //! The engine parses no SQL and names no outside system. A front end hands it a [`plan::Plan`]; connectors implement
 //! [`source::Source`] and [`sink::Sink`].
 
+pub mod causes;
 pub mod clock;
 pub mod committer;
 pub mod computed;

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use azure_data_cosmos::CosmosError;
+use engine::causes::causes;
 use rustls::CertificateError;
 
 /// What becomes of a request that did not succeed.
@@ -94,10 +95,6 @@ fn in_full(error: &CosmosError) -> String {
         }
     }
     said
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |e: &&'a (dyn Error + 'static)| (*e).source())
 }
 
 fn wrong_certificate<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {

@@ -1,8 +1,8 @@
 //! What an error of the store means: a pause heals it, or a person must.
 
-use std::error::Error;
 use std::io::ErrorKind;
 
+use engine::causes::causes;
 use engine::sink::SinkError;
 
 /// An error of reading or looking.
@@ -65,10 +65,6 @@ fn in_one_line(text: &str) -> String {
 fn refused(kind: ErrorKind) -> bool {
     use ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, PermissionDenied, ReadOnlyFilesystem};
     matches!(kind, PermissionDenied | ReadOnlyFilesystem | NotADirectory | IsADirectory | InvalidFilename)
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |e: &&'a (dyn Error + 'static)| (*e).source())
 }
 
 #[cfg(test)]

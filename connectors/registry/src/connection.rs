@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use engine::causes::causes;
 use identity::{Bearer, FreshToken, Identity};
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::redirect::Policy;
@@ -134,7 +135,7 @@ impl Connection {
                 client = client.add_root_certificate(authority);
             }
         }
-        client.build().map_err(|e| RegistryError::Refused(format!("no HTTP client can be made: {}", causes(&e))))
+        client.build().map_err(|e| RegistryError::Refused(format!("no HTTP client can be made: {}", in_full(&e))))
     }
 
     async fn token(&self, identity: &Identity) -> Result<String, RegistryError> {
@@ -170,7 +171,7 @@ impl Connection {
     }
 
     fn unanswered(&self, error: reqwest::Error) -> RegistryError {
-        let what = causes(&error.without_url());
+        let what = in_full(&error.without_url());
         let hint = if what.contains("UnknownIssuer") {
             format!(". If its certificate is of an authority of your own, name that one's in {CA}")
         } else {
@@ -239,12 +240,6 @@ impl Login {
 }
 
 /// An error, and what it came of.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
+    causes(error).map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ")
 }
