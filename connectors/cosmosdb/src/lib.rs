@@ -11,6 +11,7 @@ mod request;
 mod search;
 mod shown;
 mod sink;
+mod stored;
 mod trouble;
 mod write;
 

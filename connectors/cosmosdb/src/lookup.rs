@@ -20,6 +20,7 @@ use crate::container::{Container, find};
 use crate::documents::{ID, Key, key};
 use crate::options::LookedUp;
 use crate::search::{self, Wanted, can_be_asked_for, can_be_key};
+use crate::stored::Stored;
 use crate::trouble::Trouble;
 
 /// Requests of one lookup that are under way at once.
@@ -131,7 +132,7 @@ impl CosmosLookup {
     }
 
     /// Documents whose id and partition key are known, each by itself.
-    async fn read(&self, container: &Container, points: Vec<(&str, Key)>) -> Result<Vec<Map<String, Value>>, Trouble> {
+    async fn read(&self, container: &Container, points: Vec<(&str, Key)>) -> Result<Vec<Stored>, Trouble> {
         let read = async |(id, key): (&str, Key)| match container.client.read_item(key.value, id, None).await {
             Ok(response) => response.into_model().map(Some).map_err(|e| Trouble::Transient(e.to_string())),
             Err(error) => match Trouble::of(&error) {
@@ -144,7 +145,7 @@ impl CosmosLookup {
     }
 
     /// Documents by their properties. Where the partition key is among them, only the partitions that have it are asked.
-    async fn search(&self, container: &Container, wanted: &Wanted) -> Result<Vec<Map<String, Value>>, Trouble> {
+    async fn search(&self, container: &Container, wanted: &Wanted) -> Result<Vec<Stored>, Trouble> {
         let mut groups: HashMap<Option<FeedRange>, Vec<usize>> = HashMap::new();
         for (number, properties) in wanted.keys.iter().enumerate() {
             let range = match key(properties, &container.paths) {
@@ -165,12 +166,7 @@ impl CosmosLookup {
         Ok(found.into_iter().flatten().collect())
     }
 
-    async fn ask(
-        &self,
-        container: &Container,
-        query: Query,
-        scope: FeedScope,
-    ) -> Result<Vec<Map<String, Value>>, Trouble> {
+    async fn ask(&self, container: &Container, query: Query, scope: FeedScope) -> Result<Vec<Stored>, Trouble> {
         let broken = |error: CosmosError| Trouble::of(&error);
         container.client.query_items(query, scope, None).await.map_err(broken)?.try_collect().await.map_err(broken)
     }
@@ -181,8 +177,8 @@ impl CosmosLookup {
         let mut all = std::pin::pin!(all.map_err(broken)?);
         while let Some(mut document) = all.try_next().await.map_err(broken)? {
             if let Err(what) = rows.push(&mut document) {
-                let id = document.get(ID).and_then(Value::as_str).unwrap_or_default();
-                let mut shown = Value::Object(document.clone()).to_string();
+                let id = document.text_of(ID).unwrap_or_default();
+                let mut shown = serde_json::to_string(&document).unwrap_or_default();
                 shown.truncate(shown.floor_char_boundary(SHOWN));
                 return Err(Trouble::Refused(format!("the document with the id '{id}': {what}: {shown}")));
             }
@@ -192,11 +188,9 @@ impl CosmosLookup {
 }
 
 impl Rows<'_> {
-    fn push(&mut self, document: &mut Map<String, Value>) -> Result<(), String> {
-        if let (Some(column), Some(id)) = (self.id, document.get(ID))
-            && !document.contains_key(column)
-        {
-            document.insert(column.into(), id.clone());
+    fn push(&mut self, document: &mut Stored) -> Result<(), String> {
+        if let Some(column) = self.id {
+            document.copy(ID, column);
         }
         let line = serde_json::to_vec(document).map_err(|error| error.to_string())?;
         self.decoder.push(&line, None).map_err(|reject| reject.error)?;

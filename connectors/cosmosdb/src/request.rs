@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use azure_data_cosmos::models::ResponseHeaders;
 use azure_data_cosmos::options::{ItemWriteOptions, Precondition};
 use azure_data_cosmos::{CosmosError, TransactionalBatch};
-use serde_json::Value;
 
 use crate::container::Container;
 use crate::documents::{Document, ID, Layout, PROVENANCE, stored_version};
 use crate::options::Write;
+use crate::stored::Stored;
 use crate::trouble::Trouble;
 
 /// How often a document may change under our hands before it is left for a while; and the pause in between.
@@ -205,7 +205,7 @@ impl Target<'_> {
         }
         if self.write == Write::Append {
             let stored = self.read_until_seen(document, cost).await?;
-            if stored.get(PROVENANCE).and_then(Value::as_str) != document.body.provenance().as_deref() {
+            if stored.text_of(PROVENANCE) != document.body.provenance() {
                 return Ok(Outcome::Refused(Refusal::OthersId(document.id.clone())));
             }
         }
@@ -228,7 +228,7 @@ impl Target<'_> {
         }
     }
 
-    async fn read_until_seen(self, document: &Document, cost: &mut Cost) -> Result<Value, Trouble> {
+    async fn read_until_seen(self, document: &Document, cost: &mut Cost) -> Result<Stored, Trouble> {
         for _ in 0..LOOKS.0 {
             match self.read(document, cost).await {
                 Err(Trouble::Missing) => tokio::time::sleep(LOOKS.1).await,
@@ -239,13 +239,13 @@ impl Target<'_> {
     }
 
     /// The document that is there under an id, and its state.
-    async fn read(self, document: &Document, cost: &mut Cost) -> Result<(Value, String), Trouble> {
+    async fn read(self, document: &Document, cost: &mut Cost) -> Result<(Stored, String), Trouble> {
         match self.container.client.read_item(document.key.value.clone(), &document.id, None).await {
             Ok(response) => {
                 cost.of(response.headers());
                 let etag = response.headers().etag().map(|etag| etag.to_string());
-                let stored: Value = response.into_model().map_err(|e| Trouble::Transient(e.to_string()))?;
-                let etag = etag.or_else(|| Some(stored.get("_etag")?.as_str()?.to_string()));
+                let stored: Stored = response.into_model().map_err(|e| Trouble::Transient(e.to_string()))?;
+                let etag = etag.or_else(|| stored.text_of("_etag"));
                 Ok((stored, etag.ok_or_else(|| Trouble::Transient("a document came without its etag".into()))?))
             }
             Err(error) => Err(cost.failed(&error)),
@@ -270,7 +270,7 @@ impl Target<'_> {
                 },
                 Err(trouble) => return Err(trouble),
             };
-            if stored.get(version).and_then(stored_version) >= document.version {
+            if stored.get(version).as_ref().and_then(stored_version) >= document.version {
                 cost.found += 1;
                 return Ok(Outcome::Written);
             }

@@ -11,6 +11,7 @@ use engine::connector::is_json;
 use serde_json::{Map, Value};
 
 use crate::documents::{ID, Key, LONGEST_ID, Paths, key};
+use crate::stored::Stored;
 
 /// Keys of a query: its text stays far below what the service takes (512 KB), and none of its conditions has too many parts.
 /// <https://learn.microsoft.com/azure/cosmos-db/concepts-limits#sql-query-limits>
@@ -48,25 +49,15 @@ impl Wanted {
         };
         let keys: Vec<_> = (0..keys.num_rows()).map(key).collect();
         let mut wanted = Wanted { properties, keys, numbers: HashMap::new() };
-        let identities = wanted.keys.iter().map(|key| wanted.identity(key));
+        let identities =
+            wanted.keys.iter().map(|key| identity(wanted.properties.iter().map(|of| key.get(of).cloned())));
         wanted.numbers = identities.enumerate().map(|(number, identity)| (identity, number)).collect();
         Ok(wanted)
     }
 
     /// Which of the keys a document has.
-    pub fn number_of(&self, document: &Map<String, Value>) -> Option<usize> {
-        self.numbers.get(&self.identity(document)).copied()
-    }
-
-    fn identity(&self, document: &Map<String, Value>) -> String {
-        let value = |property: &String| match document.get(property) {
-            // The service keeps doubles, and may show 5 as 5.0.
-            Some(Value::Number(n)) if n.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() < 1e15) => {
-                Value::from(n.as_f64().unwrap_or_default() as i64)
-            }
-            value => value.cloned().unwrap_or_default(),
-        };
-        Value::Array(self.properties.iter().map(value).collect()).to_string()
+    pub fn number_of(&self, document: &Stored) -> Option<usize> {
+        self.numbers.get(&identity(self.properties.iter().map(|property| document.get(property)))).copied()
     }
 
     /// The id and the partition key of each, if all of them say both.
@@ -101,6 +92,18 @@ impl Wanted {
         }
         Ok(query)
     }
+}
+
+/// What two keys have in common that are the same.
+fn identity(values: impl Iterator<Item = Option<Value>>) -> String {
+    let value = |value: Option<Value>| match value {
+        // The service keeps doubles, and may show 5 as 5.0.
+        Some(Value::Number(n)) if n.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() < 1e15) => {
+            Value::from(n.as_f64().unwrap_or_default() as i64)
+        }
+        value => value.unwrap_or_default(),
+    };
+    Value::Array(values.map(value).collect()).to_string()
 }
 
 /// A property of a document, whose name [`can_be_asked_for`]. It is a text in single quotes: some take what stands in double ones
@@ -189,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_document_is_known_by_its_values() {
-        let document = |json: &str| serde_json::from_str::<Map<String, Value>>(json).unwrap();
+        let document = |json: &str| serde_json::from_str::<Stored>(json).unwrap();
         let numbers = wanted(vec![("n", integers(&[7, 5])), ("t", strings(&["x", "x"]))], false);
         assert_eq!(numbers.number_of(&document(r#"{"n": 5.0, "t": "x", "more": 1}"#)), Some(1));
         assert_eq!(numbers.number_of(&document(r#"{"n": "5", "t": "x"}"#)), None);

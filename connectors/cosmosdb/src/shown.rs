@@ -8,10 +8,10 @@ use azure_data_cosmos::feed::FeedScope;
 use engine::shown::{Shown, Take};
 use formats::{Decoding, JsonOptions, Message, Timed};
 use futures::TryStreamExt;
-use serde_json::Value;
 
 use crate::container::open;
 use crate::options::CosmosTable;
+use crate::stored::Stored;
 
 pub struct CosmosShown {
     pub table: CosmosTable,
@@ -24,7 +24,7 @@ impl Shown for CosmosShown {
         let container = open(&self.table, true).await.map_err(|e| e.to_string())?;
         let container = container.ok_or_else(|| format!("{}: there is no such container", self.table.at.place()))?;
         let failed = |e: azure_data_cosmos::CosmosError| format!("{}: {e}", self.table.at.place());
-        let all = container.client.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
+        let all = container.client.query_items::<Stored>("SELECT * FROM c", FeedScope::full_container(), None).await;
         let mut all = std::pin::pin!(all.map_err(failed)?);
         // Numbers that the store cannot hold were written as text.
         let json = JsonOptions { lenient: true, ..JsonOptions::default() };
@@ -37,9 +37,9 @@ impl Shown for CosmosShown {
             })
         };
         while let Some(document) = all.try_next().await.map_err(failed)? {
-            let written = document.get("_ts").and_then(Value::as_i64).unwrap_or_default();
-            let message = document.to_string();
-            rows.push(written * 1000, &Message { payload: message.as_bytes(), ..Message::default() })?;
+            let written = document.get("_ts").and_then(|time| time.as_i64()).unwrap_or_default();
+            let message = serde_json::to_vec(&document).map_err(|e| e.to_string())?;
+            rows.push(written * 1000, &Message { payload: &message, ..Message::default() })?;
             if rows.is_full() {
                 hand_over(&mut rows)?;
             }
