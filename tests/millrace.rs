@@ -277,8 +277,11 @@ impl Running {
 
     /// Waits until all that is published is shown too.
     pub fn wait_until_shown(&mut self) {
-        let shown = || (self.metric("sink_uncommitted_entries")? == 0.0).then_some(());
-        wait_for("all that is published to be shown", PATIENCE, shown);
+        let begun = std::time::Instant::now();
+        while self.metric("sink_uncommitted_entries") != Some(0.0) {
+            assert!(begun.elapsed() < PATIENCE, "{PATIENCE:?} without showing all; it said:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// SIGTERM, after which a job shows what it has read and ends well.

@@ -373,11 +373,12 @@ impl KafkaSink {
                 Lane::Transactions(lane) => lane.show(&left, &layout),
                 Lane::Resending(lane) => lane.show(&left, &layout, &ends, care, &context),
             };
-            Ok((lane, shown))
+            // After an error, a new hold on the transactional id settles what became of it. To close a client may take a moment.
+            let kept = (shown.is_ok() || matches!(lane, Lane::Resending(_))).then_some(lane);
+            Ok((kept, shown))
         });
-        let (lane, shown) = telling(sending, &open.reports, &metrics).await?;
-        // After an error, a new hold on the transactional id settles what became of it.
-        if shown.is_ok() || matches!(lane, Lane::Resending(_)) {
+        let (kept, shown) = telling(sending, &open.reports, &metrics).await?;
+        if let Some(lane) = kept {
             open.lanes.lock().await.insert(first.writer.clone(), lane);
         }
         Ok(first_entry(shown?))

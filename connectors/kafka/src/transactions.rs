@@ -6,6 +6,7 @@
 //! transactions and the group are the writer's own. Whoever finishes the entries of a writer that died begins by
 //! initialising its id, which settles what it left open either way; then the marker says what is shown.
 
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::environment::crash_point;
@@ -27,6 +28,8 @@ use crate::trouble::Trouble;
 
 /// How long a transaction may last, and so a step of it before the whole is tried again, unless the table says otherwise.
 const MAY_LAST: Duration = Duration::from_secs(60);
+/// How much longer than it may, the client is given to say that it took too long.
+const LATE: Duration = Duration::from_secs(1);
 /// What the client may hold ahead of us: the group's client reads nothing.
 const NO_PREFETCH: u64 = 0;
 
@@ -34,7 +37,7 @@ const NO_PREFETCH: u64 = 0;
 pub struct Transactions {
     sender: Sender,
     /// Of the group whose committed offset is the marker.
-    group: ConsumerGroupMetadata,
+    group: Arc<ConsumerGroupMetadata>,
     topic: String,
     may_last: Duration,
     care: Care,
@@ -57,7 +60,7 @@ impl Transactions {
         // An offset of a transaction that is not settled is waited for, and not passed over.
         config.set("isolation.level", "read_committed");
         let offsets = Connection::new(endpoint, reports.clone(), &config)?;
-        let group = offsets.served.client().group_metadata().ok_or(KafkaError::Canceled)?;
+        let group = Arc::new(offsets.served.client().group_metadata().ok_or(KafkaError::Canceled)?);
         let shown = marker(&offsets, &endpoint.topic).unwrap_or_else(|error| {
             let what = "the number of the last entry that is shown cannot be read; the topic will say it";
             tracing::warn!(topic = endpoint.topic, %error, "{what}");
@@ -77,7 +80,7 @@ impl Transactions {
 
     /// Makes a marker anew: from then on, a missing one means that the brokers forgot it, and not that nothing was shown.
     /// `shown`: the last entry that surely is.
-    pub fn begin(&mut self, shown: u64) -> Result<(), KafkaError> {
+    pub fn begin(&mut self, shown: u64) -> Result<(), Trouble> {
         self.sender.producer.begin_transaction()?;
         self.commit(shown)
     }
@@ -146,13 +149,31 @@ impl Transactions {
         if rejected.is_empty() { Err(self.sender.failure().unwrap_or(error).into()) } else { Ok(rejected) }
     }
 
-    fn commit(&mut self, entry: u64) -> Result<(), KafkaError> {
-        let mut marker = TopicPartitionList::new();
-        marker.add_partition_offset(&self.topic, MARKER_PARTITION, Offset::Offset(entry as i64))?;
-        self.sender.producer.send_offsets_to_transaction(&marker, &self.group, self.may_last)?;
+    fn commit(&mut self, entry: u64) -> Result<(), Trouble> {
+        self.raise_marker(entry)?;
         self.sender.producer.commit_transaction(self.may_last)?;
         self.shown = Some(entry);
         Ok(())
+    }
+
+    /// Makes the marker a part of the transaction. The call keeps no time-out: where the group's coordinator is not found at
+    /// once, the client waits until one of its connections opens or closes, and looks at no clock (`rd_kafka_coord_req_fsm` of
+    /// librdkafka 2.12). So it has a thread of its own, which is left behind when it does not return in time. It holds the client
+    /// until then: one must not be closed under a call. What comes of the call has no effect, since only we commit.
+    fn raise_marker(&self, entry: u64) -> Result<(), Trouble> {
+        let mut marker = TopicPartitionList::new();
+        marker.add_partition_offset(&self.topic, MARKER_PARTITION, Offset::Offset(entry as i64))?;
+        let (producer, group, within) = (self.sender.producer.clone(), self.group.clone(), self.may_last);
+        let (answer, answered) = mpsc::sync_channel(1);
+        let call = move || {
+            let raised = producer.send_offsets_to_transaction(&marker, &group, within);
+            drop(producer);
+            // There may be nobody who waits for it any more.
+            let _ = answer.send(raised);
+        };
+        let begun = std::thread::Builder::new().name("kafka-marker".into()).spawn(call);
+        begun.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(answered.recv_timeout(within + LATE).map_err(|_| Trouble::NoMarker(within))??)
     }
 }
 
@@ -173,3 +194,44 @@ fn marker(offsets: &Connection, topic: &str) -> Result<Option<u64>, KafkaError> 
 
 /// Every topic has it, and an offset of it may be committed whatever the topic holds.
 const MARKER_PARTITION: i32 = 0;
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::endpoint::{Login, Purpose};
+
+    /// librdkafka waits for ever there: if this fails by hanging, so would a job.
+    #[tokio::test]
+    async fn a_coordinator_of_groups_that_is_not_found_is_given_up_and_the_next_hold_on_the_id_goes_on() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("rows", 1, 1).unwrap();
+        let properties = [
+            ("bootstrap.servers", cluster.bootstrap_servers()),
+            ("transaction.timeout.ms", "1000".into()),
+            ("socket.timeout.ms", "1000".into()),
+        ];
+        let endpoint = Endpoint {
+            table: "rows".into(),
+            topic: "rows".into(),
+            properties: properties.map(|(name, value)| (name.to_string(), value)).to_vec(),
+            bearer: None,
+            login: Login::Properties,
+            purpose: Purpose::Write,
+        };
+        let reports = endpoint.reports(Arc::default()).await.unwrap();
+        let open = || Transactions::open(&endpoint, &reports, "id", Limits::default(), Care::default()).unwrap();
+        let mut lost = open();
+        cluster
+            .request_errors(RDKafkaApiKey::FindCoordinator, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; 1000]);
+        let said = lost.begin(7);
+        assert!(matches!(said, Err(Trouble::NoMarker(_))), "{said:?}");
+        cluster.clear_request_errors(RDKafkaApiKey::FindCoordinator);
+        drop(lost);
+        let mut next = open();
+        next.begin(7).unwrap();
+        assert_eq!(next.shown(), Some(7));
+    }
+}

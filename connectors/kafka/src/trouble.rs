@@ -22,6 +22,10 @@ pub enum Trouble {
          (transaction.state.log.replication.factor, transaction.state.log.min.isr)? Without: 'sink.delivery' = 'read-back'"
     )]
     NotBegun(Duration),
+    #[error(
+        "the brokers did not take the number of the entry within {0:?}: whoever coordinates consumer groups may have been lost"
+    )]
+    NoMarker(Duration),
     /// Brokers end a transaction that takes longer, and it begins anew, for ever.
     #[error(
         "{rows} rows were not sent within the {may_last:?} that a transaction may last: raise          properties.transaction.timeout.ms (and the brokers' transaction.max.timeout.ms), or make entries smaller by a          shorter checkpoint interval"
@@ -72,6 +76,7 @@ impl Trouble {
         match self {
             Trouble::Kafka(_)
             | Trouble::NotBegun(_)
+            | Trouble::NoMarker(_)
             | Trouble::TooLong { .. }
             | Trouble::Hidden { .. }
             | Trouble::MayNot(_) => SinkError::retry(endpoint.place(), what),
