@@ -210,7 +210,7 @@ mod tests {
         cluster.create_topic("rows", 1, 1).unwrap();
         let properties = [
             ("bootstrap.servers", cluster.bootstrap_servers()),
-            ("transaction.timeout.ms", "1000".into()),
+            ("transaction.timeout.ms", "2000".into()),
             ("socket.timeout.ms", "1000".into()),
         ];
         let endpoint = Endpoint {
