@@ -33,7 +33,7 @@ const PARTITIONS: u32 = 4;
 /// Kills of a place below which a big campaign proves little.
 const ENOUGH: usize = 20;
 /// Kills from which on every place must have had enough.
-const BIG: usize = 1000;
+const BIG: usize = 600;
 /// Kills from which on each place of a commit must have had one: every campaign has been through all places then.
 const ALL_ROUND: usize = 60;
 /// A run that does not come to its place within this is killed where it is.

@@ -240,18 +240,22 @@ impl Running {
 
     /// Waits until `/status` satisfies the condition.
     pub fn wait_until(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        self.wait_while_it_runs(what, |run| run.status().filter(|status| holds(status)))
+    }
+
+    /// Asks until there is an answer. If there is none in time, or the process ends before, what it said is told.
+    fn wait_while_it_runs<T>(&mut self, what: &str, ask: impl Fn(&Self) -> Option<T>) -> T {
         let begun = std::time::Instant::now();
         loop {
-            let status = self.status();
-            if let Some(status) = status.as_ref().filter(|s| holds(s)) {
-                return status.clone();
+            if let Some(answer) = ask(self) {
+                return answer;
             }
             if let Ok(Some(code)) = self.child.try_wait() {
                 self.listen_to_the_end();
                 panic!("ended with {code} before: {what}\n{}", self.said());
             }
-            let said = self.said();
-            assert!(begun.elapsed() < PATIENCE, "{PATIENCE:?} without: {what}\n{status:#?}\n{said}");
+            let late = begun.elapsed() >= PATIENCE;
+            assert!(!late, "{PATIENCE:?} without: {what}\n{:#?}\n{}", self.status(), self.said());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -277,11 +281,8 @@ impl Running {
 
     /// Waits until all that is published is shown too.
     pub fn wait_until_shown(&mut self) {
-        let begun = std::time::Instant::now();
-        while self.metric("sink_uncommitted_entries") != Some(0.0) {
-            assert!(begun.elapsed() < PATIENCE, "{PATIENCE:?} without showing all; it said:\n{}", self.said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let all_shown = |run: &Self| (run.metric("sink_uncommitted_entries")? == 0.0).then_some(());
+        self.wait_while_it_runs("all that is published is shown", all_shown);
     }
 
     /// SIGTERM, after which a job shows what it has read and ends well.

@@ -48,11 +48,9 @@ impl Wanted {
             properties.iter().cloned().zip(of_row).collect::<Map<_, _>>()
         };
         let keys: Vec<_> = (0..keys.num_rows()).map(key).collect();
-        let mut wanted = Wanted { properties, keys, numbers: HashMap::new() };
-        let identities =
-            wanted.keys.iter().map(|key| identity(wanted.properties.iter().map(|of| key.get(of).cloned())));
-        wanted.numbers = identities.enumerate().map(|(number, identity)| (identity, number)).collect();
-        Ok(wanted)
+        let identities = keys.iter().map(|key| identity(properties.iter().map(|property| key.get(property).cloned())));
+        let numbers = identities.enumerate().map(|(number, identity)| (identity, number)).collect();
+        Ok(Wanted { properties, keys, numbers })
     }
 
     /// Which of the keys a document has.
